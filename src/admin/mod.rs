@@ -1,0 +1,90 @@
+//! The admin API: what the operator does with customers, keys, credit and the ledger.
+//!
+//! On its own loopback listener, for whoever holds the admin token. Errors have the shape that the
+//! gateway's have. Beside it stands the metrics listener, which needs no token.
+
+mod refusal;
+mod routes;
+pub mod views;
+
+use crate::auth::Directory;
+use crate::config::Secret;
+use crate::ledger::Ledger;
+use crate::record::metrics::Metrics;
+use crate::upstream::Pool;
+use crate::upstream::health::Health;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header;
+use refusal::AdminRefusal;
+use ring::digest;
+use std::sync::Arc;
+
+/// What the admin API works with.
+pub struct Admin {
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Who may call.
+    pub directory: Arc<Directory>,
+    /// What the operator presents.
+    pub token: Secret,
+}
+
+/// The admin API.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/admin/v1/customers", post(routes::create_customer).get(routes::list_customers))
+        .route("/admin/v1/customers/{id}", get(routes::show_customer))
+        .route("/admin/v1/customers/{id}/statement", get(routes::statement))
+        .route("/admin/v1/keys", post(routes::create_key).get(routes::list_keys))
+        .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
+        .route("/admin/v1/deposits", post(routes::deposit))
+        .route("/admin/v1/receipts/{id}", get(routes::receipt))
+        .route("/admin/v1/ledger/verify", post(routes::verify))
+        .fallback(|| async { AdminRefusal::not_found("there is no such path in the admin API") })
+        .method_not_allowed_fallback(|| async { AdminRefusal::wrong_method() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), authenticate))
+        .with_state(admin)
+}
+
+/// What Prometheus scrapes.
+pub struct Scrape {
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Who serves.
+    pub pool: Arc<Pool>,
+}
+
+/// The metrics listener.
+pub fn metrics_router(scrape: Arc<Scrape>) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(scrape)
+}
+
+async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
+    let Scrape { metrics, ledger, pool } = &*scrape;
+    metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
+    for account in pool.accounts() {
+        let up = account.health() == Health::Open && account.addresses().reachable();
+        metrics.upstream(&account.name, up, account.in_flight(), account.concurrency_max);
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, metrics.render()).into_response()
+}
+
+async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let presented = request.headers().get(header::AUTHORIZATION);
+    let presented = presented.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // Digests are compared, so that the time it takes tells nothing of the token.
+    let digest = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
+    let expected = digest(admin.token.expose().as_bytes());
+    if presented.is_some_and(|token| digest(token).as_ref() == expected.as_ref()) {
+        next.run(request).await
+    } else {
+        AdminRefusal::unauthorized().into_response()
+    }
+}

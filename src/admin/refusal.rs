@@ -1,0 +1,105 @@
+//! Refusals of the admin API, in the shape that the gateway's errors have.
+
+use crate::ledger::{Failure, Refusal};
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+
+/// Why the operator is refused.
+#[derive(Debug)]
+pub struct AdminRefusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl AdminRefusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        AdminRefusal { status, code, message: message.into() }
+    }
+
+    /// The token is missing or wrong.
+    pub fn unauthorized() -> Self {
+        let message = "the admin token is missing or wrong: set TOLLGATE_ADMIN_TOKEN to that of the gateway";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_admin_token", message)
+    }
+
+    /// No such thing.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    /// The path takes another method.
+    pub fn wrong_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this path takes another method")
+    }
+
+    /// What was sent makes no sense.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", message)
+    }
+
+    /// The ledger does not verify.
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "ledger_damaged", message)
+    }
+
+    /// Something of ours failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
+    }
+}
+
+impl From<Failure> for AdminRefusal {
+    fn from(failure: Failure) -> Self {
+        let refusal = match failure {
+            Failure::Refused(refusal) => refusal,
+            Failure::Down | Failure::Busy => {
+                let message = "the ledger cannot be written: see the gateway's log";
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger_down", message);
+            }
+        };
+        match refusal {
+            Refusal::Malformed(what) => Self::malformed(what),
+            Refusal::UnknownCustomer => Self::not_found("there is no such customer"),
+            Refusal::UnknownKey => Self::not_found("there is no such key, or it was revoked already"),
+            Refusal::CustomerExists => {
+                Self::new(StatusCode::CONFLICT, "exists", "the customer exists already")
+            }
+            Refusal::KeyExists => {
+                let message = "this key exists already, here or with another customer";
+                Self::new(StatusCode::CONFLICT, "exists", message)
+            }
+            Refusal::ReferenceUsed { amount } => {
+                let message =
+                    format!("this reference was used for a deposit of {amount} USD: choose another");
+                Self::new(StatusCode::CONFLICT, "reference_used", message)
+            }
+            Refusal::DepositedAlready
+            | Refusal::HoldExists
+            | Refusal::UnknownHold
+            | Refusal::InsufficientCredit { .. } => Self::failed(format!("unexpected: {refusal:?}")),
+        }
+    }
+}
+
+impl From<JsonRejection> for AdminRefusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::malformed(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for AdminRefusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::malformed(rejection.body_text())
+    }
+}
+
+impl IntoResponse for AdminRefusal {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": { "message": self.message, "type": "admin_error", "param": null, "code": self.code } });
+        (self.status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,203 @@
+//! What each path of the admin API does.
+
+use super::Admin;
+use super::refusal::AdminRefusal;
+use super::views::{CustomerView, DepositView, KeyView, StatementPage};
+use crate::auth::key::{PlainKey, RANDOM_BYTES};
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, KeyId, RequestId};
+use crate::ledger::{Customer, KeyCreated, Seq, Verified};
+use crate::money::Amount;
+use crate::record::receipt::{Receipt, StatementLine};
+use crate::settle;
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Lines of one page of a statement.
+pub const PAGE_LINES_MAX: usize = 1_000;
+
+type Shared = State<Arc<Admin>>;
+type Answer<T> = Result<Json<T>, AdminRefusal>;
+type Created<T> = Result<(StatusCode, Json<T>), AdminRefusal>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewCustomer {
+    name: Arc<str>,
+}
+
+pub(super) async fn create_customer(State(admin): Shared, body: Body<NewCustomer>) -> Created<CustomerView> {
+    let Json(NewCustomer { name }) = body?;
+    let id = CustomerId::from_int(u64::from_le_bytes(random()?));
+    admin.ledger.create_customer(id, name).await?;
+    let view = admin.ledger.customer(id, |customer| CustomerView::of(id, customer));
+    let view = view.ok_or_else(|| AdminRefusal::failed("the customer is gone"))?;
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+pub(super) async fn list_customers(State(admin): Shared) -> Json<Vec<CustomerView>> {
+    let mut all = Vec::new();
+    admin.ledger.each_customer(|id, customer| all.push(CustomerView::of(id, customer)));
+    all.sort_unstable_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    Json(all)
+}
+
+pub(super) async fn show_customer(State(admin): Shared, Path(id): Path<String>) -> Answer<CustomerView> {
+    let view = CustomerId::parse(&id).and_then(|id| admin.ledger.customer(id, |c| CustomerView::of(id, c)));
+    view.map(Json).ok_or_else(unknown_customer)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewKey {
+    customer: CustomerId,
+    #[serde(default)]
+    name: Option<Arc<str>>,
+    /// A key of another gateway; without it, a new one is made.
+    #[serde(default)]
+    import: Option<String>,
+}
+
+pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Created<KeyView> {
+    let Json(NewKey { customer, name, import }) = body?;
+    let plain = match &import {
+        Some(text) => PlainKey::import(text).map_err(AdminRefusal::malformed)?,
+        None => PlainKey::from_random(random::<RANDOM_BYTES>()?),
+    };
+    let key = KeyId::from_int(u64::from_le_bytes(random()?));
+    let digest = admin.directory.digest(plain.expose());
+    let name = name.unwrap_or_else(|| Arc::from(""));
+    let prefix: Arc<str> = plain.shown().into();
+    let created = KeyCreated { key, digest, prefix: Arc::clone(&prefix), name: Arc::clone(&name) };
+    admin.ledger.create_key(customer, created).await?;
+    admin.directory.insert(digest, customer, key);
+    let shown = if import.is_some() { None } else { Some(plain.expose().into()) };
+    let (name, prefix) = ((*name).into(), (*prefix).into());
+    let view = KeyView { id: key, customer, name, prefix, status: "active".into(), key: shown };
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichKeys {
+    customer: Option<CustomerId>,
+}
+
+pub(super) async fn list_keys(
+    State(admin): Shared,
+    query: Result<Query<WhichKeys>, QueryRejection>,
+) -> Answer<Vec<KeyView>> {
+    let Query(WhichKeys { customer }) = query?;
+    let mut all = Vec::new();
+    let mut add = |id: CustomerId, found: &Customer| {
+        all.extend(found.keys.iter().map(|(key_id, key)| KeyView::of(id, *key_id, key)));
+    };
+    match customer {
+        Some(id) => admin.ledger.customer(id, |found| add(id, found)).ok_or_else(unknown_customer)?,
+        None => admin.ledger.each_customer(add),
+    }
+    all.sort_unstable_by_key(|key| (key.customer, key.id));
+    Ok(Json(all))
+}
+
+pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> Answer<KeyView> {
+    let unknown = || AdminRefusal::not_found("there is no such key, or it was revoked already");
+    let id = KeyId::parse(&id).ok_or_else(unknown)?;
+    let mut owner = None;
+    admin.ledger.each_customer(|customer, found| {
+        if let Some(key) = found.keys.get(&id) {
+            owner = Some((customer, key.digest));
+        }
+    });
+    let (customer, digest) = owner.ok_or_else(unknown)?;
+    admin.ledger.revoke_key(customer, id).await?;
+    admin.directory.remove(digest);
+    let view = admin
+        .ledger
+        .customer(customer, |found| found.keys.get(&id).map(|key| KeyView::of(customer, id, key)));
+    view.flatten().map(Json).ok_or_else(unknown)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewDeposit {
+    customer: CustomerId,
+    amount: Amount,
+    reference: Arc<str>,
+}
+
+pub(super) async fn deposit(State(admin): Shared, body: Body<NewDeposit>) -> Answer<DepositView> {
+    let Json(NewDeposit { customer, amount, reference }) = body?;
+    let (entry_id, balance) = admin.ledger.deposit(customer, amount, reference).await?;
+    Ok(Json(DepositView { entry_id, customer, balance: balance.posted() }))
+}
+
+pub(super) async fn receipt(State(admin): Shared, Path(id): Path<String>) -> Answer<Receipt> {
+    let unknown = || {
+        AdminRefusal::not_found(
+            "there is no receipt of such a request: it may have been refused before it was admitted",
+        )
+    };
+    let id = RequestId::parse(&id)
+        .ok_or_else(|| AdminRefusal::malformed("a request id is req_ and 32 hexadecimal digits"))?;
+    let ledger = Arc::clone(&admin.ledger);
+    let entries = blocking(move || ledger.entries_of_request(id)).await?;
+    let entries =
+        entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    Receipt::from_entries(&entries).map(Json).ok_or_else(unknown)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichLines {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    #[serde(default)]
+    after: u64,
+}
+
+pub(super) async fn statement(
+    State(admin): Shared,
+    Path(id): Path<String>,
+    query: Result<Query<WhichLines>, QueryRejection>,
+) -> Answer<StatementPage> {
+    let Query(WhichLines { from, to, after }) = query?;
+    let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
+    admin.ledger.customer(id, |_| ()).ok_or_else(unknown_customer)?;
+    let ledger = Arc::clone(&admin.ledger);
+    let entries = blocking(move || ledger.entries_of_customer(id, Seq(after), PAGE_LINES_MAX)).await?;
+    let entries =
+        entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    let next = if entries.len() < PAGE_LINES_MAX { None } else { entries.last().map(|entry| entry.seq.0) };
+    let wanted = |at: Timestamp| from.is_none_or(|from| at >= from) && to.is_none_or(|to| at < to);
+    let lines = entries.iter().filter(|entry| wanted(entry.at)).map(StatementLine::from_entry).collect();
+    Ok(Json(StatementPage { lines, next }))
+}
+
+pub(super) async fn verify(State(admin): Shared) -> Answer<Verified> {
+    let ledger = Arc::clone(&admin.ledger);
+    let verified = blocking(move || ledger.verify(&settle::recompute)).await?;
+    verified.map(Json).map_err(|why| AdminRefusal::damaged(why.to_string()))
+}
+
+fn unknown_customer() -> AdminRefusal {
+    AdminRefusal::not_found("there is no such customer")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AdminRefusal> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], AdminRefusal> {
+    let mut bytes = [0; N];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map(|()| bytes).map_err(|_| AdminRefusal::failed("the system gives no random numbers"))
+}

@@ -1,0 +1,58 @@
+//! The most that a request can cost: what is held for it.
+
+use super::Demand;
+use crate::money::Amount;
+use crate::settle::price::ModelPrice;
+
+/// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
+const IMAGE_TOKENS_MAX: u64 = 48_169;
+/// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
+const FRAME_TOKENS: u64 = 16;
+
+/// An upper bound of the charge. A token of text is at least a byte; an image may be fetched from
+/// elsewhere, so each counts as the dearest known; where the model's longest input is known, that
+/// is the bound.
+pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Amount {
+    let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
+    let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX));
+    let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
+    let answer =
+        demand.output_tokens_max.map_or(price.max_output_tokens, |cap| cap.min(price.max_output_tokens));
+    let output = answer.saturating_mul(demand.choices);
+    price.unit.input_max().times(input) + price.unit.output_max().times(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::UnitPrice;
+    use crate::settle::price::{Encoding, Reasoning, UnitPrices};
+
+    fn check(demand: Demand, max_input_tokens: Option<u64>, expect: &str) {
+        let price = |text| UnitPrice::parse_per_million(text).unwrap();
+        let unit = UnitPrices { input: price("1"), output: price("10"), ..UnitPrices::default() };
+        let model = ModelPrice {
+            unit,
+            max_output_tokens: 1000,
+            max_input_tokens,
+            encoding: Encoding::O200kBase,
+            hidden_reasoning: Reasoning::None,
+        };
+        assert_eq!(charge_max(&demand, &model).to_string(), expect);
+    }
+
+    fn demand(input_bytes: u64, output_tokens_max: Option<u64>) -> Demand {
+        Demand { model: "m".into(), input_bytes, images: 0, output_tokens_max, choices: 1 }
+    }
+
+    #[test]
+    fn the_bound_covers_the_longest_answer() {
+        check(demand(984, None), None, "0.011");
+        check(demand(984, Some(10)), None, "0.0011");
+        check(demand(984, Some(5000)), None, "0.011");
+        check(Demand { choices: 3, ..demand(984, Some(10)) }, None, "0.0013");
+        check(Demand { images: 1, ..demand(984, Some(10)) }, None, "0.049269");
+        check(demand(5_000_000, Some(10)), Some(128_000), "0.1281");
+        check(Demand { choices: u64::from(u8::MAX), ..demand(984, Some(u64::MAX)) }, None, "2.551");
+    }
+}

@@ -1,0 +1,104 @@
+//! Admission: a caller's demand is held against their balance, or refused.
+//!
+//! *Architecture invariant:* an [`Admitted`] is made here only, and holds credit for the dearest
+//! way the request can end. What has no price is refused.
+
+pub mod estimate;
+
+use crate::auth::Caller;
+use crate::id::RequestId;
+use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Terms};
+use crate::money::Amount;
+use crate::settle::price::{ModelPrice, PriceBook};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// What a request asks for, as far as it decides what it may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The model, by the name that the client used.
+    pub model: Box<str>,
+    /// Bytes of the request: at least as many as its tokens of text.
+    pub input_bytes: u64,
+    /// Images that are given or referred to.
+    pub images: u64,
+    /// The longest answer that the client wants, in tokens.
+    pub output_tokens_max: Option<u64>,
+    /// How many answers the client wants, at least 1.
+    pub choices: u64,
+}
+
+/// Why a request is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdmitError {
+    /// The model has no price.
+    UnknownModel,
+    /// The balance does not reach.
+    InsufficientCredit {
+        /// What the request might cost.
+        needed: Amount,
+        /// What is free.
+        available: Amount,
+    },
+    /// The key was revoked a moment ago.
+    KeyRevoked,
+    /// The ledger cannot take more now.
+    Overloaded,
+}
+
+/// A request whose cost is covered.
+#[must_use]
+pub struct Admitted {
+    /// The credit set aside.
+    pub hold: Hold,
+    /// Durable before anything is delivered.
+    pub commit: Commit,
+    /// The prices that apply, pinned.
+    pub price: ModelPrice,
+}
+
+/// Admits requests.
+pub struct Admission {
+    ledger: Arc<Ledger>,
+    prices: ArcSwap<PriceBook>,
+}
+
+impl Admission {
+    /// Admission by the balances of `ledger` at `prices`.
+    pub fn new(ledger: Arc<Ledger>, prices: Arc<PriceBook>) -> Self {
+        Admission { ledger, prices: ArcSwap::new(prices) }
+    }
+
+    /// The prices that apply now.
+    pub fn prices(&self) -> Arc<PriceBook> {
+        self.prices.load_full()
+    }
+
+    /// Holds the most that the request can cost. Does not wait for the disk.
+    ///
+    /// # Errors
+    /// See [`AdmitError`]; nothing is held then.
+    pub fn admit(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        demand: &Demand,
+    ) -> Result<Admitted, AdmitError> {
+        let prices = self.prices.load();
+        let price = prices.models.get(&demand.model).ok_or(AdmitError::UnknownModel)?.clone();
+        let amount = estimate::charge_max(demand, &price);
+        let price_version = Arc::clone(&prices.version);
+        let terms = Terms { customer: caller.customer(), key: caller.key(), request, amount, price_version };
+        match self.ledger.hold(terms) {
+            Ok((hold, commit)) => Ok(Admitted { hold, commit, price }),
+            Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
+                Err(AdmitError::InsufficientCredit { needed: amount, available })
+            }
+            Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
+                Err(AdmitError::KeyRevoked)
+            }
+            Err(Failure::Down | Failure::Busy) => Err(AdmitError::Overloaded),
+            Err(Failure::Refused(refusal)) => unreachable!("a hold is not refused by {refusal:?}"),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The composition root: opens, binds, wires and runs everything, and ends it in order.
+//!
+//! Order of a start: listeners, so that a taken port is told before anything is touched; the
+//! ledger; the pool; the services. Order of an end: stop accepting, let requests finish, make the
+//! last entries durable.
+
+use crate::admin::{self, Admin, Scrape};
+use crate::admit::Admission;
+use crate::auth::Directory;
+use crate::auth::key::Digester;
+use crate::config::Config;
+use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
+use crate::proxy::context::BodyBudget;
+use crate::proxy::{BodyLimits, Gateway};
+use crate::record::metrics::Metrics;
+use crate::upstream::Pool;
+use async_trait::async_trait;
+use axum::Router;
+use parking_lot::Mutex;
+use pingora::apps::HttpServerOptions;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
+use pingora::services::Service;
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service as ListeningService;
+use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Kept-alive connections to providers, over all accounts.
+const KEPT_ALIVE_MAX: usize = 4_096;
+/// More attempts than any configuration asks for: our own bound is reached first.
+const ATTEMPTS_MAX: usize = 32;
+/// How often the end of the last request is looked for while draining.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// Why a gateway does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The store cannot be opened.
+    Store(OpenError),
+    /// The secret of the key digests cannot be read or made.
+    Secret(io::Error),
+    /// An upstream account cannot be used.
+    Upstream(String),
+    /// Threads or runtimes cannot be made.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, why) => write!(f, "cannot listen on {address}: {why}"),
+            StartError::Store(why) => write!(f, "{why}"),
+            StartError::Secret(why) => write!(f, "the secret of the key digests: {why}"),
+            StartError::Upstream(why) => write!(f, "upstream {why}"),
+            StartError::System(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Where a gateway listens.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Addresses {
+    /// For customers.
+    pub gateway: Vec<SocketAddr>,
+    /// For the operator.
+    pub admin: SocketAddr,
+    /// For Prometheus.
+    pub metrics: SocketAddr,
+}
+
+/// A gateway that is ready to run.
+pub struct App {
+    /// Where it listens; connections wait until it runs.
+    pub addresses: Addresses,
+    /// What was found in the store.
+    pub recovered: Recovered,
+    server: Server,
+    ledger: Arc<Ledger>,
+}
+
+impl App {
+    /// Binds, opens and wires. Nothing is served before [`App::run`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: &Config) -> Result<App, StartError> {
+        let gateway_listeners = config.gateway.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let admin_listener = bind(&config.admin.listen)?;
+        let metrics_listener = bind(&config.metrics.listen)?;
+        let addresses = Addresses {
+            gateway: gateway_listeners.iter().map(|bound| bound.address).collect(),
+            admin: admin_listener.address,
+            metrics: metrics_listener.address,
+        };
+
+        let metrics = Arc::new(Metrics::new());
+        let commits = Arc::clone(&metrics);
+        let on_commit = Box::new(move |committed| commits.committed(committed));
+        let (ledger, recovered) =
+            Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
+        let directory = Arc::new(open_directory(&ledger)?);
+        let pool = Arc::new(Pool::new(&config.upstreams).map_err(StartError::Upstream)?);
+        resolve(&pool)?;
+
+        let gateway = Gateway {
+            directory: Arc::clone(&directory),
+            admission: Arc::new(Admission::new(Arc::clone(&ledger), Arc::clone(&config.prices))),
+            pool: Arc::clone(&pool),
+            ledger: Arc::clone(&ledger),
+            metrics: Arc::clone(&metrics),
+            retry: config.retry,
+            limits: BodyLimits {
+                bytes_max: config.gateway.body_bytes_max,
+                timeout: config.gateway.body_timeout,
+            },
+            budget: BodyBudget::new(config.gateway.body_bytes_total_max),
+            write_timeout: config.gateway.write_timeout,
+            keepalive: config.gateway.keepalive_timeout,
+        };
+        let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+        let conf = Arc::clone(&server.configuration);
+        server.bootstrap();
+        server.add_service(Listening::new(&conf, gateway, gateway_listeners));
+        let admin =
+            Arc::new(Admin { ledger: Arc::clone(&ledger), directory, token: config.admin.token.clone() });
+        let scrape =
+            Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), pool: Arc::clone(&pool) };
+        let http = Http(Mutex::new(vec![
+            (admin_listener.listener, admin::router(admin)),
+            (metrics_listener.listener, admin::metrics_router(Arc::new(scrape))),
+        ]));
+        server.add_service(background_service("admin", http));
+        server.add_service(background_service("addresses", Watch(pool)));
+        let drain = Drain { metrics, ledger: Arc::clone(&ledger), timeout: config.gateway.drain_timeout };
+        server.add_service(background_service("drain", drain));
+        warm(config);
+        Ok(App { addresses, recovered, server, ledger })
+    }
+
+    /// Serves until a signal ends it: SIGTERM lets requests finish, SIGINT does not.
+    pub fn run(self) {
+        self.server.run(RunArgs::default());
+        self.ledger.close();
+    }
+}
+
+struct Bound {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+fn bind(address: &SocketAddr) -> Result<Bound, StartError> {
+    let failed = |why| StartError::Listen(*address, why);
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Bound { address: listener.local_addr().map_err(failed)?, listener })
+}
+
+fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
+    let mut random = [0; 32];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled.map_err(|_| StartError::Secret(io::Error::other("the system gives no random numbers")))?;
+    let path = ledger.directory().join("key-digest.secret");
+    let directory = Directory::new(Digester::open(&path, random).map_err(StartError::Secret)?);
+    ledger.each_customer(|customer, found| {
+        for (id, key) in found.keys.iter().filter(|(_, key)| key.status == KeyStatus::Active) {
+            directory.insert(key.digest, customer, *id);
+        }
+    });
+    Ok(directory)
+}
+
+/// Resolves all names once before the first request; what fails is tried again while running.
+fn resolve(pool: &Pool) -> Result<(), StartError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
+    runtime.block_on(async {
+        for account in pool.accounts() {
+            if let Err(why) = account.addresses().resolve().await {
+                tracing::warn!(upstream = &*account.name, %why, "the address of an upstream account is not known yet");
+            }
+        }
+    });
+    Ok(())
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    ServerConf {
+        threads: config.gateway.threads.map_or(cores, usize::from),
+        // An unconditional sleep: the drain service ends the process as soon as it may.
+        grace_period_seconds: Some(config.gateway.drain_timeout.as_secs().saturating_add(60)),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: KEPT_ALIVE_MAX,
+        max_retries: ATTEMPTS_MAX,
+        ..ServerConf::default()
+    }
+}
+
+/// Builds vocabularies now, on a thread of their own, rather than when the first estimate waits.
+fn warm(config: &Config) {
+    let mut encodings: Vec<_> = config.prices.models.values().map(|price| price.encoding).collect();
+    encodings.sort_unstable_by_key(|encoding| encoding.name());
+    encodings.dedup();
+    let warmed = thread::Builder::new().name("tokenizer".into());
+    let spawned = warmed.spawn(move || encodings.into_iter().for_each(crate::meter::tokenizer::warm));
+    if let Err(why) = spawned {
+        tracing::warn!(%why, "vocabularies are built when they are first needed");
+    }
+}
+
+/// The gateway's listeners, which were bound before Pingora started.
+struct Listening {
+    inner: ListeningService<HttpProxy<Gateway>>,
+    bound: Vec<Bound>,
+}
+
+impl Listening {
+    fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
+        let mut inner = http_proxy_service_with_name(conf, gateway, "gateway");
+        if let Some(proxy) = inner.app_logic_mut() {
+            let mut options = HttpServerOptions::default();
+            options.h2c = true;
+            proxy.server_options = Some(options);
+        }
+        bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
+        Listening { inner, bound }
+    }
+}
+
+#[async_trait]
+impl Service for Listening {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
+        if let Some(fds) = &fds {
+            let mut fds = fds.lock();
+            for Bound { address, listener } in self.bound.drain(..) {
+                fds.add(address.to_string(), listener.into_raw_fd());
+            }
+        }
+        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
+    }
+
+    fn name(&self) -> &str {
+        "gateway"
+    }
+}
+
+/// Listeners of ours that Pingora does not serve.
+struct Http(Mutex<Vec<(TcpListener, Router)>>);
+
+#[async_trait]
+impl BackgroundService for Http {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let listeners = std::mem::take(&mut *self.0.lock());
+        let served = listeners.into_iter().map(|(listener, router)| async move {
+            let served = async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await };
+            if let Err(why) = served.await {
+                tracing::error!(%why, "a listener of the operator ended");
+            }
+        });
+        futures_util::future::join_all(served).await;
+    }
+}
+
+/// Finds and watches the addresses of all providers.
+struct Watch(Arc<Pool>);
+
+#[async_trait]
+impl BackgroundService for Watch {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let tasks = self.0.accounts().iter().map(|account| {
+            let (task, shutdown) = (account.addresses().task(), shutdown.clone());
+            async move { task.run(shutdown, None).await }
+        });
+        futures_util::future::join_all(tasks).await;
+    }
+}
+
+/// Ends the process as soon as the last request has ended after SIGTERM, or its time is up.
+struct Drain {
+    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl BackgroundService for Drain {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        if shutdown.wait_for(|asked| *asked).await.is_err() {
+            return;
+        }
+        let begun = Instant::now();
+        while self.metrics.in_flight() > 0 && begun.elapsed() < self.timeout {
+            tokio::time::sleep(DRAIN_STEP).await;
+        }
+        tracing::info!(in_flight = self.metrics.in_flight(), "drained");
+        let ledger = Arc::clone(&self.ledger);
+        let _ = tokio::task::spawn_blocking(move || ledger.close()).await;
+        std::process::exit(0);
+    }
+}

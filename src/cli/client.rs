@@ -1,0 +1,89 @@
+//! The admin API's client.
+
+use super::{Failed, Global};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+/// The longest that the gateway may take: a whole journal is verified in this time.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// The largest answer: a page of a statement is far smaller.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Talks to one gateway.
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: String,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+impl Client {
+    /// For the gateway that the command line names, with the token of the environment.
+    ///
+    /// # Errors
+    /// When there is no token.
+    pub(super) fn new(global: &Global) -> Result<Self, Failed> {
+        let token = std::env::var("TOLLGATE_ADMIN_TOKEN").unwrap_or_default();
+        if token.is_empty() {
+            return Err(Failed::Usage("set TOLLGATE_ADMIN_TOKEN to the admin token of the gateway".into()));
+        }
+        Ok(Self::with_token(&global.admin, &token, global.json))
+    }
+
+    /// For the gateway at `base`.
+    pub fn with_token(base: &str, token: &str, json: bool) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            // The token goes where it was told to go, not to a proxy of the environment.
+            .proxy(None)
+            .build();
+        let base = format!("{}/admin/v1", base.trim_end_matches('/'));
+        Client { agent: config.into(), base, token: format!("Bearer {token}"), json }
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
+        let sent = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token).call();
+        self.read(sent)
+    }
+
+    /// Sends something.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failed> {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.token);
+        self.read(request.send_json(body))
+    }
+
+    fn read<T: DeserializeOwned>(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<T, Failed> {
+        let base = &self.base;
+        let unreachable = |why| {
+            Failed::Failed(format!(
+                "the gateway's admin API at {base} cannot be reached: {why}; is it running? See --admin"
+            ))
+        };
+        let mut response = sent.map_err(unreachable)?;
+        let body =
+            response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        if !response.status().is_success() {
+            return Err(Failed::Refused(refusal(response.status().as_u16(), &body)));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|why| Failed::Failed(format!("the answer of {base} is not that of a gateway: {why}")))
+    }
+}
+
+fn refusal(status: u16, body: &[u8]) -> String {
+    let error: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let message = error.as_ref().and_then(|error| error["error"]["message"].as_str());
+    message.map_or_else(|| format!("the gateway answered {status}"), str::to_owned)
+}

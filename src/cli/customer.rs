@@ -1,0 +1,281 @@
+//! Customers, keys, credit, receipts and statements.
+
+use super::client::Client;
+use super::table::{layout, print, print_json};
+use super::{Done, Failed};
+use crate::admin::views::{CustomerView, DepositView, KeyView, StatementPage};
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, KeyId, RequestId};
+use crate::money::Amount;
+use crate::record::receipt::{Receipt, StatementLine};
+use serde_json::json;
+use std::io::Read;
+
+/// How a statement is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For the eye
+    Table,
+    /// One JSON object a line
+    Jsonl,
+    /// For spreadsheets
+    Csv,
+}
+
+/// The longest key that is read from standard input.
+const KEY_INPUT_BYTES_MAX: u64 = 4_096;
+
+/// `customer create`
+pub fn create(client: &Client, name: &str) -> Done {
+    let customer: CustomerView = client.post("/customers", &json!({ "name": name }))?;
+    show_customers(client, &[customer])
+}
+
+/// `customer list`
+pub fn list(client: &Client) -> Done {
+    let customers: Vec<CustomerView> = client.get("/customers")?;
+    show_customers(client, &customers)
+}
+
+/// `customer show`
+pub fn show(client: &Client, id: CustomerId) -> Done {
+    let customer: CustomerView = client.get(&format!("/customers/{id}"))?;
+    show_customers(client, &[customer])
+}
+
+fn show_customers(client: &Client, customers: &[CustomerView]) -> Done {
+    if client.json {
+        return customers.iter().try_for_each(print_json);
+    }
+    let rows: Vec<Vec<String>> = customers
+        .iter()
+        .map(|c| {
+            vec![
+                c.id.to_string(),
+                c.name.to_string(),
+                c.status.to_string(),
+                c.balance.to_string(),
+                c.available.to_string(),
+            ]
+        })
+        .collect();
+    print(&layout(&["ID", "NAME", "STATUS", "BALANCE", "AVAILABLE"], &rows, &[3, 4]))
+}
+
+/// `key create`
+pub fn create_key(client: &Client, customer: CustomerId, name: Option<String>) -> Done {
+    let key: KeyView = client.post("/keys", &json!({ "customer": customer, "name": name }))?;
+    if client.json {
+        return print_json(&key);
+    }
+    let plain = key.key.as_deref().unwrap_or_default();
+    print(&format!("{plain}\n"))?;
+    eprintln!("{} of {}; the key is not kept and will not be shown again", key.id, key.customer);
+    Ok(())
+}
+
+/// `key import`
+pub fn import_key(client: &Client, customer: CustomerId, name: Option<String>) -> Done {
+    let mut key = String::new();
+    let read = std::io::stdin().take(KEY_INPUT_BYTES_MAX).read_to_string(&mut key);
+    read.map_err(|why| Failed::Usage(format!("the key cannot be read from standard input: {why}")))?;
+    let body = json!({ "customer": customer, "name": name, "import": key.trim() });
+    let key: KeyView = client.post("/keys", &body)?;
+    show_keys(client, &[key])
+}
+
+/// `key list`
+pub fn list_keys(client: &Client, customer: Option<CustomerId>) -> Done {
+    let query = customer.map(|customer| format!("?customer={customer}")).unwrap_or_default();
+    let keys: Vec<KeyView> = client.get(&format!("/keys{query}"))?;
+    show_keys(client, &keys)
+}
+
+/// `key revoke`
+pub fn revoke_key(client: &Client, id: KeyId) -> Done {
+    let key: KeyView = client.post(&format!("/keys/{id}/revoke"), &json!({}))?;
+    show_keys(client, &[key])
+}
+
+fn show_keys(client: &Client, keys: &[KeyView]) -> Done {
+    if client.json {
+        return keys.iter().try_for_each(print_json);
+    }
+    let rows: Vec<Vec<String>> = keys
+        .iter()
+        .map(|k| {
+            vec![
+                k.id.to_string(),
+                k.prefix.to_string(),
+                k.status.to_string(),
+                k.customer.to_string(),
+                k.name.to_string(),
+            ]
+        })
+        .collect();
+    print(&layout(&["ID", "KEY", "STATUS", "CUSTOMER", "NAME"], &rows, &[]))
+}
+
+/// `credit deposit`
+pub fn deposit(client: &Client, customer: CustomerId, amount: Amount, reference: &str) -> Done {
+    let body = json!({ "customer": customer, "amount": amount, "reference": reference });
+    let deposit: DepositView = client.post("/deposits", &body)?;
+    if client.json {
+        return print_json(&deposit);
+    }
+    print(&format!("entry {}: {} now has {} USD\n", deposit.entry_id, deposit.customer, deposit.balance))
+}
+
+/// `receipt`
+pub fn receipt(client: &Client, request: RequestId) -> Done {
+    let receipt: Receipt = client.get(&format!("/receipts/{request}"))?;
+    if client.json { print_json(&receipt) } else { print(&receipt_text(&receipt)) }
+}
+
+/// A receipt for the eye.
+pub fn receipt_text(receipt: &Receipt) -> String {
+    let mut text = format!(
+        "receipt  {}\n         {}  {}  {}  {}\n         {} ({}), usage {}, prices {}\n",
+        receipt.request_id,
+        receipt.at,
+        receipt.customer,
+        receipt.model,
+        receipt.endpoint,
+        receipt.status,
+        receipt.end,
+        receipt.metered.name(),
+        receipt.price_version,
+    );
+    for attempt in &receipt.attempts {
+        let status = attempt.status.map(|status| format!(" {status}")).unwrap_or_default();
+        text.push_str(&format!(
+            "         attempt: {}{status} {} in {} ms\n",
+            attempt.upstream, attempt.outcome, attempt.ms
+        ));
+    }
+    let mut rows: Vec<Vec<String>> = receipt
+        .lines
+        .iter()
+        .map(|line| {
+            let price = format!("{} / 1M", line.unit_price);
+            vec![
+                format!("  {}", line.class.name()),
+                line.quantity.to_string(),
+                "x".into(),
+                price,
+                "=".into(),
+                line.amount.to_string(),
+            ]
+        })
+        .collect();
+    let empty = String::new;
+    rows.push(vec!["  charge".into(), empty(), empty(), empty(), "=".into(), receipt.charge.to_string()]);
+    if receipt.written_off > Amount::ZERO {
+        rows.push(vec![
+            "  written off".into(),
+            empty(),
+            empty(),
+            empty(),
+            "=".into(),
+            receipt.written_off.to_string(),
+        ]);
+    }
+    rows.push(vec![
+        "  balance after".into(),
+        empty(),
+        empty(),
+        empty(),
+        empty(),
+        receipt.balance_after.to_string(),
+    ]);
+    text.push_str(&layout(&["  CLASS", "TOKENS", "", "USD", "", "USD"], &rows, &[1, 3, 5]));
+    text
+}
+
+/// `statement`
+pub fn statement(
+    client: &Client,
+    customer: CustomerId,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    format: Format,
+) -> Done {
+    let format = if client.json { Format::Jsonl } else { format };
+    let bound = |name: &str, at: Option<Timestamp>| at.map(|at| format!("&{name}={at}")).unwrap_or_default();
+    let bounds = bound("from", from) + &bound("to", to);
+    let mut after = Some(0);
+    let mut first = true;
+    while let Some(from_entry) = after {
+        let path = format!("/customers/{customer}/statement?after={from_entry}{bounds}");
+        let page: StatementPage = client.get(&path)?;
+        match format {
+            Format::Jsonl => page.lines.iter().try_for_each(print_json)?,
+            Format::Csv => print(&csv(&page.lines, first))?,
+            Format::Table => print(&statement_table(&page.lines))?,
+        }
+        first = false;
+        after = page.next;
+    }
+    Ok(())
+}
+
+fn statement_table(lines: &[StatementLine]) -> String {
+    let rows: Vec<Vec<String>> = lines.iter().map(|line| statement_row(line).to_vec()).collect();
+    layout(&STATEMENT_HEAD.map(|name| name), &rows, &[0, 3, 4, 5])
+}
+
+const STATEMENT_HEAD: [&str; 8] =
+    ["entry_id", "at", "kind", "amount", "balance_after", "available_after", "reference", "model"];
+
+fn statement_row(line: &StatementLine) -> [String; 8] {
+    [
+        line.entry_id.to_string(),
+        line.at.to_string(),
+        line.kind.to_string(),
+        line.amount.to_string(),
+        line.balance_after.to_string(),
+        line.available_after.to_string(),
+        line.reference.to_string(),
+        line.model.as_deref().unwrap_or_default().to_owned(),
+    ]
+}
+
+fn csv(lines: &[StatementLine], with_head: bool) -> String {
+    let mut text = String::new();
+    if with_head {
+        text.push_str(&STATEMENT_HEAD.join(","));
+        text.push_str("\r\n");
+    }
+    for line in lines {
+        let cells: Vec<String> = statement_row(line).iter().map(|cell| csv_cell(cell)).collect();
+        text.push_str(&cells.join(","));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// RFC 4180; what a spreadsheet would take for a formula is given as text.
+fn csv_cell(cell: &str) -> String {
+    let number = cell.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+    let formula = !number && cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let cell = if formula { format!("'{cell}") } else { cell.to_owned() };
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spreadsheet_takes_no_cell_for_a_formula() {
+        for (cell, expect) in [
+            ("plain", "plain"),
+            ("-0.50", "-0.50"),
+            ("=cmd()", "'=cmd()"),
+            ("-1+2", "'-1+2"),
+            ("a,\"b\"", "\"a,\"\"b\"\"\""),
+        ] {
+            assert_eq!(csv_cell(cell), expect);
+        }
+    }
+}

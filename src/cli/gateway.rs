@@ -1,0 +1,152 @@
+//! `serve`, `check` and `simulate`.
+
+use super::table::{print, print_json};
+use super::{Done, Failed};
+use crate::app::{App, StartError};
+use crate::config::{self, Config, LogFormat};
+use crate::simulate::{Options, Provider};
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+
+/// What the simulated provider does.
+#[derive(Args)]
+pub struct Simulate {
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Milliseconds before the first byte of each answer
+    #[arg(long, default_value_t = 0)]
+    latency_ms: u64,
+    /// Chunks of a streamed answer
+    #[arg(long, default_value_t = 16)]
+    chunks: u32,
+    /// Milliseconds between chunks
+    #[arg(long, default_value_t = 0)]
+    pace_ms: u64,
+    /// Answers of 500 in a million
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    error_ppm: u32,
+    /// Answers of 429 in a million
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    rate_limited_ppm: u32,
+    /// Requests a minute for each credential; more get 429
+    #[arg(long)]
+    requests_per_minute: Option<u32>,
+    /// Only these credentials are good; may be repeated
+    #[arg(long)]
+    credential: Vec<String>,
+    /// Append what was served, one JSON object a line
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+/// `serve`
+pub fn serve(path: &Path) -> Done {
+    let config = load(path)?;
+    let _log = start_log(config.log);
+    let app = App::start(&config).map_err(|why| match why {
+        StartError::Upstream(what) => Failed::Usage(format!("upstream {what}")),
+        other => Failed::Failed(other.to_string()),
+    })?;
+    let recovered = &app.recovered;
+    if let Some(why) = &recovered.rebuilt {
+        tracing::warn!(why, "the state was made anew from the journal");
+    }
+    if recovered.expired > 0 || recovered.torn_bytes > 0 {
+        let (holds, torn_bytes) = (recovered.expired, recovered.torn_bytes);
+        tracing::warn!(
+            holds,
+            torn_bytes,
+            "requests were in flight when the store was last in use: released, not charged"
+        );
+    }
+    tracing::info!(
+        gateway = ?app.addresses.gateway,
+        admin = %app.addresses.admin,
+        metrics = %app.addresses.metrics,
+        store = %config.store_directory.display(),
+        entries = recovered.entries.0,
+        "serving"
+    );
+    app.run();
+    Ok(())
+}
+
+/// `check`
+pub fn check(path: &Path, json: bool) -> Done {
+    match config::load(path) {
+        Ok(config) if json => print_json(&serde_json::json!({
+            "ok": true, "faults": [], "models": config.prices.models.len(), "upstreams": config.upstreams.len()
+        })),
+        Ok(config) => print(&format!(
+            "{}: ok, {} models at prices {}, {} upstream accounts\n",
+            path.display(),
+            config.prices.models.len(),
+            config.prices.version,
+            config.upstreams.len()
+        )),
+        Err(faults) => {
+            if json {
+                print_json(&serde_json::json!({ "ok": false, "faults": faults }))?;
+            } else {
+                eprintln!("{faults}");
+            }
+            Err(Failed::Usage(format!("{} cannot be used", path.display())))
+        }
+    }
+}
+
+/// `simulate`
+pub fn simulate(asked: &Simulate) -> Done {
+    let options = Options {
+        latency: Duration::from_millis(asked.latency_ms),
+        chunks: asked.chunks,
+        pace: Duration::from_millis(asked.pace_ms),
+        error_ratio_ppm: asked.error_ppm,
+        rate_limited_ppm: asked.rate_limited_ppm,
+        requests_per_minute: asked.requests_per_minute,
+        credentials: asked.credential.clone(),
+        log_file: asked.log.clone(),
+        ..Options::default()
+    };
+    let failed = |why: std::io::Error| Failed::Failed(format!("the simulated provider: {why}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(asked.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        print(&format!(
+            "the simulated provider serves http://{address}/v1 and shows what it served at /simulate/log\n"
+        ))?;
+        tokio::select! {
+            served = Provider::new(options).serve(listener) => served.map_err(failed),
+            stopped = tokio::signal::ctrl_c() => stopped.map_err(failed),
+        }
+    })
+}
+
+fn load(path: &Path) -> Result<Config, Failed> {
+    config::load(path).map_err(|faults| {
+        eprintln!("{faults}");
+        Failed::Usage(format!("{} cannot be used", path.display()))
+    })
+}
+
+/// Log lines go to standard output, by a thread of their own; levels by module come from
+/// `TOLLGATE_LOG`. What the guard has not written is lost with it.
+fn start_log(format: LogFormat) -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
+    let filter = EnvFilter::try_from_env("TOLLGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let started = match format {
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => log.try_init(),
+    };
+    if let Err(why) = started {
+        eprintln!("tollgate: no log: {why}");
+    }
+    guard
+}

@@ -1,0 +1,287 @@
+//! The commands. Each prints for people, or with `--json` one JSON object for scripts.
+
+mod client;
+mod customer;
+mod demo;
+mod gateway;
+mod ledger;
+mod table;
+
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, KeyId, RequestId};
+use crate::money::Amount;
+use clap::{Args, Parser, Subcommand};
+use client::Client;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Sells, meters and protects access to LLM APIs.
+#[derive(Parser)]
+#[command(name = "tollgate", version, about, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// Where the admin API of the gateway is
+    #[arg(long, global = true, env = "TOLLGATE_ADMIN_URL", default_value = "http://127.0.0.1:9180")]
+    admin: String,
+    /// Print one JSON object; lists print one a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show it all: a provider, a gateway, a customer and two requests, in a temporary store
+    Demo {
+        /// Where the gateway listens
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// End after the requests, with 1 if anything did not add up
+        #[arg(long)]
+        once: bool,
+    },
+    /// Run the gateway
+    Serve {
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Tell every fault of a configuration
+    Check {
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the simulated provider alone
+    Simulate(gateway::Simulate),
+    /// Customers: who pays
+    #[command(subcommand)]
+    Customer(CustomerCommand),
+    /// Keys: what customers present
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Credit: what customers have
+    #[command(subcommand)]
+    Credit(CreditCommand),
+    /// The ledger's proof of one request
+    Receipt {
+        /// The request, from its x-request-id
+        #[arg(value_parser = id::<RequestId>)]
+        request_id: RequestId,
+    },
+    /// Every entry of a customer
+    Statement {
+        /// Whose
+        #[arg(long, value_parser = id::<CustomerId>)]
+        customer: CustomerId,
+        /// Not before this time: RFC 3339, or a date
+        #[arg(long, value_parser = time)]
+        from: Option<Timestamp>,
+        /// Before this time
+        #[arg(long, value_parser = time)]
+        to: Option<Timestamp>,
+        /// How it is printed
+        #[arg(long, value_enum, default_value_t = customer::Format::Table)]
+        format: customer::Format,
+    },
+    /// The journal and what follows from it
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+#[derive(Subcommand)]
+enum CustomerCommand {
+    /// Begin to keep a customer
+    Create {
+        /// Any name of up to 256 bytes
+        name: String,
+    },
+    /// All customers
+    List,
+    /// One customer
+    Show {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a key; it is printed once
+    Create {
+        /// Whose
+        #[arg(long, value_parser = id::<CustomerId>)]
+        customer: CustomerId,
+        /// Any name, to tell it from others
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Take over a key of another gateway, read from standard input
+    Import {
+        /// Whose
+        #[arg(long, value_parser = id::<CustomerId>)]
+        customer: CustomerId,
+        /// Any name, to tell it from others
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// All keys
+    List {
+        /// Of this customer only
+        #[arg(long, value_parser = id::<CustomerId>)]
+        customer: Option<CustomerId>,
+    },
+    /// End a key for good
+    Revoke {
+        /// Which
+        #[arg(value_parser = id::<KeyId>)]
+        id: KeyId,
+    },
+}
+
+#[derive(Subcommand)]
+enum CreditCommand {
+    /// Pay in; the same reference twice is one deposit
+    Deposit {
+        /// Whose
+        #[arg(long, value_parser = id::<CustomerId>)]
+        customer: CustomerId,
+        /// US dollars, such as 25.00
+        #[arg(long, value_parser = Amount::parse)]
+        amount: Amount,
+        /// Your own name for it, such as an invoice number
+        #[arg(long)]
+        reference: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Read and fold the whole journal, and check that everything adds up
+    Verify {
+        /// A store that no gateway uses; without it, that of the running gateway
+        #[arg(long)]
+        store: Option<PathBuf>,
+    },
+}
+
+/// How a command ended badly.
+#[derive(Debug)]
+pub enum Failed {
+    /// Exit code 1.
+    Failed(String),
+    /// Exit code 2: the command line or the configuration.
+    Usage(String),
+    /// Exit code 3: the gateway refused.
+    Refused(String),
+}
+
+impl Failed {
+    fn code(&self) -> u8 {
+        match self {
+            Failed::Failed(_) => 1,
+            Failed::Usage(_) => 2,
+            Failed::Refused(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Failed(what) | Failed::Usage(what) | Failed::Refused(what) => f.write_str(what),
+        }
+    }
+}
+
+/// What a command gives.
+pub type Done = Result<(), Failed>;
+
+/// Runs what the command line asks for.
+pub fn run() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    match dispatch(command, &global) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("tollgate: {failed}");
+            ExitCode::from(failed.code())
+        }
+    }
+}
+
+fn dispatch(command: Command, global: &Global) -> Done {
+    let client = || Client::new(global);
+    match command {
+        Command::Demo { listen, once } => demo::run(listen, once, global.json),
+        Command::Serve { config } => gateway::serve(&config),
+        Command::Check { config } => gateway::check(&config, global.json),
+        Command::Simulate(options) => gateway::simulate(&options),
+        Command::Customer(CustomerCommand::Create { name }) => customer::create(&client()?, &name),
+        Command::Customer(CustomerCommand::List) => customer::list(&client()?),
+        Command::Customer(CustomerCommand::Show { id }) => customer::show(&client()?, id),
+        Command::Key(KeyCommand::Create { customer, name }) => {
+            customer::create_key(&client()?, customer, name)
+        }
+        Command::Key(KeyCommand::Import { customer, name }) => {
+            customer::import_key(&client()?, customer, name)
+        }
+        Command::Key(KeyCommand::List { customer }) => customer::list_keys(&client()?, customer),
+        Command::Key(KeyCommand::Revoke { id }) => customer::revoke_key(&client()?, id),
+        Command::Credit(CreditCommand::Deposit { customer, amount, reference }) => {
+            customer::deposit(&client()?, customer, amount, &reference)
+        }
+        Command::Receipt { request_id } => customer::receipt(&client()?, request_id),
+        Command::Statement { customer, from, to, format } => {
+            customer::statement(&client()?, customer, from, to, format)
+        }
+        Command::Ledger(LedgerCommand::Verify { store: Some(store) }) => {
+            ledger::verify_stopped(&store, global.json)
+        }
+        Command::Ledger(LedgerCommand::Verify { store: None }) => ledger::verify(&client()?),
+    }
+}
+
+/// What has an id that is written like `cus_…`.
+trait Id: Sized {
+    fn read(text: &str) -> Option<Self>;
+    const FORM: &'static str;
+}
+
+impl Id for CustomerId {
+    const FORM: &'static str = "cus_ and 16 hexadecimal digits";
+    fn read(text: &str) -> Option<Self> {
+        CustomerId::parse(text)
+    }
+}
+
+impl Id for KeyId {
+    const FORM: &'static str = "key_ and 16 hexadecimal digits";
+    fn read(text: &str) -> Option<Self> {
+        KeyId::parse(text)
+    }
+}
+
+impl Id for RequestId {
+    const FORM: &'static str = "req_ and 32 hexadecimal digits";
+    fn read(text: &str) -> Option<Self> {
+        RequestId::parse(text)
+    }
+}
+
+fn id<T: Id>(text: &str) -> Result<T, String> {
+    T::read(text).ok_or_else(|| format!("must be {}", T::FORM))
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+        .ok_or_else(|| "must be a date or an RFC 3339 time, such as 2026-11-23T12:00:00Z".into())
+}

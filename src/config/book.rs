@@ -1,0 +1,275 @@
+//! The price book file: what is sold, under which names, for how much.
+
+use super::expand::Environment;
+use super::fault::Fault;
+use super::nearest::nearest;
+use super::raw::Document;
+use super::reader::{Node, Reader, Required, Section};
+use crate::money::UnitPrice;
+use crate::settle::price::{Encoding, ModelPrice, PriceBook, Reasoning, UnitPrices};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The longest version: it stands on each receipt.
+const VERSION_CHARACTERS_MAX: usize = 64;
+/// The longest name of a model.
+const MODEL_CHARACTERS_MAX: usize = 128;
+/// More tokens than any model reads or writes at once.
+const TOKENS_MAX: u64 = 10_000_000;
+
+/// Whether it can be the name of a model.
+pub(super) fn is_model_name(text: &str) -> bool {
+    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b));
+    letters && (1..=MODEL_CHARACTERS_MAX).contains(&text.len())
+}
+
+/// Reads a price book.
+pub(super) fn parse(
+    path: &Path,
+    text: String,
+    environment: Environment<'_>,
+) -> Result<PriceBook, Vec<Fault>> {
+    let document = Document::parse(path, text).map_err(|fault| vec![fault])?;
+    let reader = Reader::new(&document, environment);
+    let book = book(&reader);
+    let faults = reader.into_faults();
+    if faults.is_empty() { Ok(book.expect("what reads without a fault is complete")) } else { Err(faults) }
+}
+
+fn book(reader: &Reader<'_>) -> Option<PriceBook> {
+    let mut root = reader.root();
+    let version = root.required(Required { key: "version", example: "2026-11-23" });
+    let version = version.and_then(|node| version_of(&node));
+    let example = "{ NAME: { input: \"0.15\", output: \"0.60\", max_output_tokens: 16384 } }";
+    let models = root.required(Required { key: "models", example }).map(|node| models(&node));
+    let aliases = root.get("aliases");
+    root.finish();
+    let mut models = models?;
+    if let Some(aliases) = aliases {
+        add_aliases(&aliases, &mut models);
+    }
+    // Every model is here, also a faulty one, so that aliases are judged by the names alone.
+    let models = models.into_iter().map(|(name, price)| Some((name, price?)));
+    Some(PriceBook { version: version?.into(), models: models.collect::<Option<_>>()? })
+}
+
+fn version_of(node: &Node<'_>) -> Option<String> {
+    if node.is_number() {
+        node.fault("must be text: quote it");
+        return None;
+    }
+    let version = node.text()?;
+    let printable = version.bytes().all(|b| b.is_ascii_graphic() || b == b' ') && version.trim() == version;
+    if !printable || !(1..=VERSION_CHARACTERS_MAX).contains(&version.len()) {
+        node.fault(format!(
+            "must be 1 to {VERSION_CHARACTERS_MAX} printable ASCII characters, such as a date"
+        ));
+        return None;
+    }
+    Some(version)
+}
+
+type Models = HashMap<Box<str>, Option<ModelPrice>>;
+
+fn models(node: &Node<'_>) -> Models {
+    let mut models = Models::new();
+    for (name, node) in node.entries() {
+        check_name(&node, name);
+        models.insert(name.into(), model(node.section()));
+    }
+    if node.is_empty() {
+        node.fault("is empty: nothing could be sold");
+    }
+    models
+}
+
+fn check_name(node: &Node<'_>, name: &str) {
+    if !is_model_name(name) {
+        let node = node.clone().into_key();
+        node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
+    }
+}
+
+fn model(mut section: Section<'_>) -> Option<ModelPrice> {
+    let input = section.required(Required { key: "input", example: "\"0.15\"" });
+    let input = input.and_then(|node| price(&node));
+    let output = section.required(Required { key: "output", example: "\"0.60\"" });
+    let output = output.and_then(|node| price(&node));
+    let mut price_or = |key, default| section.get(key).map_or(default, |node| price(&node));
+    let cached_input = price_or("cached_input", input);
+    let cache_write = price_or("cache_write", input);
+    let reasoning = price_or("reasoning", output);
+    let max_output_tokens = section.required(Required { key: "max_output_tokens", example: "16384" });
+    let max_output_tokens = max_output_tokens.and_then(|node| node.number(1..=TOKENS_MAX));
+    let max_input_tokens = section.get("max_input_tokens").and_then(|node| node.number(1..=TOKENS_MAX));
+    let encodings = [Encoding::O200kBase, Encoding::Cl100kBase].map(|encoding| (encoding.name(), encoding));
+    let encoding = section.choice("encoding", &encodings);
+    let hidden = section.get("hidden_reasoning").and_then(|node| node.switch());
+    section.finish();
+    let unit = UnitPrices {
+        input: input?,
+        cached_input: cached_input?,
+        cache_write: cache_write?,
+        output: output?,
+        reasoning: reasoning?,
+    };
+    Some(ModelPrice {
+        unit,
+        max_output_tokens: max_output_tokens?,
+        max_input_tokens,
+        encoding,
+        hidden_reasoning: if hidden == Some(true) { Reasoning::Hidden } else { Reasoning::None },
+    })
+}
+
+fn price(node: &Node<'_>) -> Option<UnitPrice> {
+    if node.is_number() {
+        node.fault("must be a decimal string, which is exact: put the number in quotes, such as \"0.15\"");
+        return None;
+    }
+    let text = node.text()?;
+    UnitPrice::parse_per_million(&text).map_err(|error| node.fault(error.to_string())).ok()
+}
+
+fn add_aliases(aliases: &Node<'_>, models: &mut Models) {
+    let mut added = Models::new();
+    for (alias, node) in aliases.entries() {
+        check_name(&node, alias);
+        if models.contains_key(alias) {
+            node.clone().into_key().fault("is a model already: rename or remove the alias");
+        }
+        let Some(name) = node.text() else { continue };
+        match models.get(name.as_str()) {
+            Some(price) => drop(added.insert(alias.into(), price.clone())),
+            None => {
+                let meant = nearest(&name, models.keys().map(|name| &**name));
+                let meant = meant.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+                node.fault(format!("must be one of `models`, which `{name}` is not{meant}"));
+            }
+        }
+    }
+    models.extend(added);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+version: 2026-11-23
+models:
+  a: { input: \"1\", output: \"2\", max_output_tokens: 3 }
+";
+
+    fn read(text: &str) -> Result<PriceBook, Vec<Fault>> {
+        parse(Path::new("p.yaml"), text.to_owned(), &|_| None)
+    }
+
+    /// Each expected line is the start of the one that is told.
+    fn check(text: &str, expect: &[&str]) {
+        let faults = read(text).expect_err(text);
+        let lines: Vec<String> = faults.iter().map(|fault| fault.to_string()).collect();
+        let agree = lines.len() == expect.len() && lines.iter().zip(expect).all(|(l, e)| l.starts_with(e));
+        assert!(agree, "of\n{text}\ngot\n{}\nnot\n{}", lines.join("\n"), expect.join("\n"));
+    }
+
+    #[test]
+    fn defaults_follow_input_and_output() {
+        let book = read(GOOD).unwrap();
+        assert_eq!(&*book.version, "2026-11-23");
+        let model = &book.models["a"];
+        let [one, two] = ["1", "2"].map(|text| UnitPrice::parse_per_million(text).unwrap());
+        let unit =
+            UnitPrices { input: one, cached_input: one, cache_write: one, output: two, reasoning: two };
+        assert_eq!(model.unit, unit);
+        assert_eq!((model.max_output_tokens, model.max_input_tokens), (3, None));
+        assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
+    }
+
+    #[test]
+    fn every_key_counts() {
+        let text = "\
+version: \"1.10\"
+models:
+  a/b:c_d.e-1:
+    input: \"1\"
+    cached_input: \"0.1\"
+    cache_write: \"1.25\"
+    output: \"2\"
+    reasoning: \"3\"
+    max_output_tokens: 10000000
+    max_input_tokens: 5
+    encoding: cl100k_base
+    hidden_reasoning: true
+aliases: { x: a/b:c_d.e-1 }
+";
+        let book = read(text).unwrap();
+        let model = &book.models["a/b:c_d.e-1"];
+        let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class).to_string());
+        assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "3.00"]);
+        assert_eq!((model.max_output_tokens, model.max_input_tokens), (10_000_000, Some(5)));
+        assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
+        assert_eq!(&book.models["x"], model);
+        assert_eq!((&*book.version, book.models.len()), ("1.10", 2));
+    }
+
+    #[test]
+    fn faults_of_prices() {
+        let text = "\
+version: 2026
+models:
+  a: { input: 0.15, output: \"-2\", max_output_tokens: 0 }
+  b:
+    inputt: \"1\"
+    output: \"1e3\"
+    reasoning: \"0.0000000001\"
+    encoding: o200k
+    hidden_reasoning: yes
+  \"c d\": 5
+  1: {}
+";
+        check(
+            text,
+            &[
+                "p.yaml:1:10: version: must be text: quote it",
+                "p.yaml:3:3: models: has a key that is a number: quote it",
+                "p.yaml:3:15: models.a.input: must be a decimal string, which is exact",
+                "p.yaml:3:29: models.a.output: must not be negative",
+                "p.yaml:3:54: models.a.max_output_tokens: must be a whole number from 1 to 10000000",
+                "p.yaml:5:5: models.b.input: is missing: add `input: \"0.15\"`",
+                "p.yaml:5:5: models.b.inputt: unknown key `inputt`; did you mean `input`?",
+                "p.yaml:5:5: models.b.max_output_tokens: is missing: add `max_output_tokens: 16384`",
+                "p.yaml:6:13: models.b.output: must be a plain decimal number such as \"12.50\"",
+                "p.yaml:7:16: models.b.reasoning: has more decimal places than can be kept exactly",
+                "p.yaml:8:15: models.b.encoding: must be o200k_base or cl100k_base",
+                "p.yaml:9:23: models.b.hidden_reasoning: must be true or false, not text",
+                "p.yaml:10:3: models.\"c d\": must be the name of a model",
+                "p.yaml:10:10: models.\"c d\": must be a mapping, not a number",
+            ],
+        );
+    }
+
+    #[test]
+    fn faults_of_aliases_and_of_the_whole() {
+        let model = "  modell: { input: \"1\", output: \"2\", max_output_tokens: 3 }";
+        let aliases = format!("{GOOD}{model}\naliases:\n  a: a\n  b: aa\n  c: model\n  \"\": a\n");
+        check(
+            &aliases,
+            &[
+                "p.yaml:6:3: aliases.a: is a model already: rename or remove the alias",
+                "p.yaml:7:6: aliases.b: must be one of `models`, which `aa` is not",
+                "p.yaml:8:6: aliases.c: must be one of `models`, which `model` is not; did you mean `mo",
+                "p.yaml:9:3: aliases.\"\": must be the name of a model",
+            ],
+        );
+        check(
+            "version: \" x\"\nmodels: {}\ncost: {}\n",
+            &[
+                "p.yaml:1:10: version: must be 1 to 64 printable ASCII characters, such as a date",
+                "p.yaml:2:9: models: is empty: nothing could be sold",
+                "p.yaml:3:1: cost: unknown key `cost`; known here: version, models, aliases",
+            ],
+        );
+        check("- a\n", &["p.yaml:1:1: must be a mapping, not a list"]);
+    }
+}

@@ -1,0 +1,203 @@
+//! The configuration as used: what [`load`] returns is complete and consistent.
+//!
+//! A file passes through `raw` (as written), `reader` (key by key, noting faults) and `validate`
+//! (what belongs together), and becomes a [`Config`], or [`Faults`] that tell everything that is
+//! wrong at once. Nothing here listens, connects or reloads; customers, keys and balances are not
+//! configuration.
+//!
+//! *Architecture Invariant:* nothing is read from the environment or from a file after [`load`].
+//! No setting is ignored: an unknown key is a fault.
+
+mod base_url;
+mod book;
+mod expand;
+mod fault;
+mod locate;
+mod nearest;
+mod raw;
+mod reader;
+mod secret;
+mod upstreams;
+mod validate;
+
+pub use base_url::{BaseUrl, Scheme};
+pub use fault::{Fault, Faults};
+pub use secret::Secret;
+
+use crate::settle::price::PriceBook;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that an operator sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The listener that customers talk to.
+    pub gateway: Gateway,
+    /// The listener that the operator talks to.
+    pub admin: Admin,
+    /// The listener that Prometheus talks to.
+    pub metrics: Metrics,
+    /// Where the ledger lives.
+    pub store_directory: PathBuf,
+    /// What is sold, and for how much.
+    pub prices: Arc<PriceBook>,
+    /// The pool, in the order of the file: at least one, with distinct names.
+    pub upstreams: Vec<Upstream>,
+    /// How often a request is tried.
+    pub retry: Retry,
+    /// How log lines look.
+    pub log: LogFormat,
+}
+
+/// The listener that customers talk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Addresses for HTTP/1.1 and h2c: at least one. Port 0 takes any that is free.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads; `None`: one for each core.
+    pub threads: Option<NonZeroUsize>,
+    /// The largest request body.
+    pub body_bytes_max: usize,
+    /// All request bodies in memory at once; at least `body_bytes_max`.
+    pub body_bytes_total_max: usize,
+    /// For a whole request body.
+    pub body_timeout: Duration,
+    /// For the next request on a connection.
+    pub keepalive_timeout: Duration,
+    /// For a client that does not read.
+    pub write_timeout: Duration,
+    /// For requests under way when asked to stop.
+    pub drain_timeout: Duration,
+}
+
+/// The listener that the operator talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// An address on the loopback interface.
+    pub listen: SocketAddr,
+    /// What a request must present: at least 16 characters.
+    pub token: Secret,
+}
+
+/// The listener that Prometheus talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Its address.
+    pub listen: SocketAddr,
+}
+
+/// One upstream account: a pool member with a base URL and a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in logs and metrics: 1 to 40 of `a-z`, `0-9` and `-`.
+    pub name: Arc<str>,
+    /// Which API it speaks.
+    pub dialect: Dialect,
+    /// Where requests go.
+    pub base_url: BaseUrl,
+    /// The credential, sent nowhere but to `base_url`.
+    pub api_key: Secret,
+    /// What it serves.
+    pub models: Models,
+    /// Its share of requests beside the others, from 1 to 1000.
+    pub weight: u32,
+    /// What it is given at most.
+    pub limits: Limits,
+    /// What happens when a client goes before the answer is complete.
+    pub on_hang_up: OnHangUp,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+}
+
+/// Which API an upstream account speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI's, as many others speak it.
+    OpenAi,
+}
+
+/// Which models an upstream account serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Models {
+    /// Whatever is asked for, under the same name.
+    All,
+    /// These: from the name asked for to the provider's.
+    Only(HashMap<Box<str>, Box<str>>),
+}
+
+impl Models {
+    /// What the provider calls the model that is asked for; `None` when it is not served.
+    pub fn provider_name<'a>(&'a self, asked: &'a str) -> Option<&'a str> {
+        match self {
+            Models::All => Some(asked),
+            Models::Only(names) => names.get(asked).map(|name| &**name),
+        }
+    }
+}
+
+/// What an upstream account is given at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests at once, at least one.
+    pub concurrency: u32,
+}
+
+/// What happens when a client goes before the answer is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnHangUp {
+    /// Cancel, but drain where hidden reasoning would go unmeasured.
+    Auto,
+    /// Stop the upstream and charge what was delivered.
+    Cancel,
+    /// Read on, within bounds, to what the provider reports.
+    Drain,
+}
+
+/// How long an upstream account may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To accept a connection, TLS included.
+    pub connect: Duration,
+    /// To send the first byte of its answer, and from each piece to the next.
+    pub silence: Duration,
+    /// From the request to the end of the answer.
+    pub total: Duration,
+}
+
+/// How often a request is tried, before the first byte of an answer reaches the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts on different upstream accounts, the first included: at least one.
+    pub attempts_max: u32,
+    /// No new attempt begins after this.
+    pub total: Duration,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For the eye.
+    Text,
+}
+
+/// Reads the configuration file and what it refers to, with the environment of this process.
+///
+/// # Errors
+/// Everything that is wrong, with its place.
+pub fn load(path: &Path) -> Result<Config, Faults> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+/// Like [`load`], with another environment.
+///
+/// # Errors
+/// Everything that is wrong, with its place.
+pub fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+    validate::load(path, env)
+}

@@ -1,0 +1,142 @@
+//! The upstream accounts of a configuration.
+
+use super::book::is_model_name;
+use super::reader::{Node, Required, Section};
+use super::validate::{SecretKeys, secret};
+use super::{BaseUrl, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
+use crate::settle::price::PriceBook;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The longest name: it is a label of metrics and a word in each log line.
+const NAME_CHARACTERS_MAX: usize = 40;
+/// The largest weight.
+const WEIGHT_MAX: u64 = 1000;
+/// More requests at once than one credential is ever allowed.
+const CONCURRENCY_MAX: u64 = 100_000;
+
+/// Reads all of them. Without a price book, which then has faults of its own, prices are not checked.
+pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBook>) -> Option<Vec<Upstream>> {
+    let example = "[{ name: openai-1, base_url: https://api.openai.com/v1, api_key: \"${OPENAI_API_KEY}\" }]";
+    let list = root.required(Required { key: "upstreams", example })?;
+    let items = list.items();
+    if list.is_empty() {
+        list.fault(format!("is empty: add one, such as `{example}`"));
+    }
+    let mut names = HashSet::new();
+    // Not `collect` into an option: that would stop at the first fault.
+    let upstreams: Vec<_> = items.iter().map(|item| upstream(item.section(), book, &mut names)).collect();
+    upstreams.into_iter().collect()
+}
+
+fn upstream(
+    mut section: Section<'_>,
+    book: Option<&PriceBook>,
+    names: &mut HashSet<String>,
+) -> Option<Upstream> {
+    let name = section.required(Required { key: "name", example: "openai-1" });
+    let name = name.and_then(|node| name_of(&node, names));
+    let dialect = section.choice("dialect", &[("openai", Dialect::OpenAi)]);
+    let base_url = section.required(Required { key: "base_url", example: "https://api.openai.com/v1" });
+    let base_url = base_url.and_then(|node| node.parsed(BaseUrl::parse));
+    let api_key = secret(&mut section, SecretKeys { inline: "api_key", file: "api_key_file" });
+    let models = section.get("models").map_or(Some(Models::All), |node| models(&node, book));
+    let weight = section.number("weight", 1..=WEIGHT_MAX, 1);
+    let limits = limits(section.section("limits"));
+    let hang_ups = [("auto", OnHangUp::Auto), ("cancel", OnHangUp::Cancel), ("drain", OnHangUp::Drain)];
+    let on_hang_up = section.choice("on_hang_up", &hang_ups);
+    let timeouts = timeouts(section.section("timeouts"));
+    section.finish();
+    let (name, base_url, models, api_key) = (name?, base_url?, models?, api_key?.0);
+    Some(Upstream { name, dialect, base_url, api_key, models, weight, limits, on_hang_up, timeouts })
+}
+
+fn name_of(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Arc<str>> {
+    let name = node.text()?;
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !letters || !(1..=NAME_CHARACTERS_MAX).contains(&name.len()) {
+        node.fault(format!("must be 1 to {NAME_CHARACTERS_MAX} of a-z, 0-9 and -"));
+        return None;
+    }
+    if !names.insert(name.clone()) {
+        node.fault(format!("is the name of an upstream above: rename one `{name}`"));
+    }
+    Some(name.into())
+}
+
+/// `["*"]`, a list of names, or a mapping from the name asked for to the provider's.
+fn models(node: &Node<'_>, book: Option<&PriceBook>) -> Option<Models> {
+    if node.is_empty() {
+        node.fault("names no model: write [\"*\"] for all, or add some");
+    }
+    if node.is_list() {
+        Some(models_list(&node.items(), book))
+    } else if node.is_mapping() {
+        Some(models_map(node, book))
+    } else {
+        node.mismatch("a list or a mapping of names");
+        None
+    }
+}
+
+fn models_list(items: &[Node<'_>], book: Option<&PriceBook>) -> Models {
+    let mut names = HashMap::new();
+    let mut all = None;
+    for item in items {
+        match item.text() {
+            Some(text) if text == "*" => all = Some(item),
+            Some(text) => {
+                check_model(item, &text, book);
+                if names.insert(text.as_str().into(), text.as_str().into()).is_some() {
+                    item.fault(format!("is listed twice: remove one `{text}`"));
+                }
+            }
+            None => {}
+        }
+    }
+    match all {
+        Some(star) => {
+            if items.len() > 1 {
+                star.fault("serves every model already: keep either \"*\" or the names");
+            }
+            Models::All
+        }
+        None => Models::Only(names),
+    }
+}
+
+fn models_map(node: &Node<'_>, book: Option<&PriceBook>) -> Models {
+    let mut names = HashMap::new();
+    for (asked, target) in node.entries() {
+        check_model(&target.clone().into_key(), asked, book);
+        let Some(provider) = target.text() else { continue };
+        // The provider's own name is never sold: it needs no price.
+        check_model(&target, &provider, None);
+        names.insert(asked.into(), provider.into());
+    }
+    Models::Only(names)
+}
+
+fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBook>) {
+    if !is_model_name(name) {
+        node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
+    } else if book.is_some_and(|book| !book.models.contains_key(name)) {
+        node.fault(format!("model `{name}` has no price: add it to the price book, or remove it here"));
+    }
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let concurrency = section.number("concurrency", 1..=CONCURRENCY_MAX, 200);
+    section.finish();
+    Limits { concurrency }
+}
+
+fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let timeouts = Timeouts {
+        connect: section.millis("connect_ms", 5_000),
+        silence: section.millis("silence_ms", 120_000),
+        total: section.millis("total_ms", 3_600_000),
+    };
+    section.finish();
+    timeouts
+}

@@ -1,0 +1,222 @@
+//! From files to a [`Config`]: every setting with its type and default, and what must fit together.
+
+use super::book;
+use super::expand::Environment;
+use super::locate::Place;
+use super::raw::{self, Document};
+use super::reader::{Node, Reader, Required, Section};
+use super::secret::Secret;
+use super::{Admin, Config, Fault, Faults, Gateway, LogFormat, Metrics, Retry, upstreams};
+use crate::settle::price::PriceBook;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the ledger lives unless told otherwise.
+const STORE_DIRECTORY: &str = "/var/lib/tollgate";
+/// Where the admin API listens unless told otherwise, on the loopback interface.
+const ADMIN_PORT: u16 = 9180;
+/// Where metrics are listened for unless told otherwise, on the loopback interface.
+const METRICS_PORT: u16 = 9190;
+/// Fewer characters than this can be guessed.
+const TOKEN_CHARACTERS_MIN: usize = 16;
+/// More than any machine has use for.
+const THREADS_MAX: u64 = 1024;
+/// The largest body that can be set: each is in memory as a whole.
+const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The most memory for bodies that can be set.
+const BODY_BYTES_TOTAL_MAX: u64 = 1 << 40;
+/// More attempts than this only add load when a provider is in trouble.
+const ATTEMPTS_MAX: u64 = 10;
+
+/// Reads the file and what it refers to.
+pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Faults> {
+    let whole = |message| raw::fault(path.display().to_string(), Place::START, message);
+    let text = raw::read(path).map_err(whole)?;
+    let document = Document::parse(path, text)?;
+    let reader = Reader::new(&document, environment);
+    let mut faults_of_book = Vec::new();
+    let config = config(&reader, |node| price_book(node, environment, &mut faults_of_book));
+    let mut faults = reader.into_faults();
+    faults.append(&mut faults_of_book);
+    match Faults::of(faults) {
+        Some(faults) => Err(faults),
+        None => Ok(config.expect("what reads without a fault is complete")),
+    }
+}
+
+/// The price book in its own file. A file that cannot be read is a fault of the setting.
+fn price_book(node: &Node<'_>, environment: Environment<'_>, faults: &mut Vec<Fault>) -> Option<PriceBook> {
+    let path = node.file()?;
+    let text = raw::read(&path).map_err(|why| node.fault(why)).ok()?;
+    book::parse(&path, text, environment).map_err(|more| faults.extend(more)).ok()
+}
+
+fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<PriceBook>) -> Option<Config> {
+    let mut root = reader.root();
+    let mut listeners = Listeners::default();
+    let gateway = gateway(root.section("gateway"), &mut listeners);
+    let admin = admin(root.section("admin"), &mut listeners);
+    let metrics = metrics(root.section("metrics"), &mut listeners);
+    let mut store = root.section("store");
+    let directory = store.get("directory");
+    let store_directory = directory.map_or(Some(PathBuf::from(STORE_DIRECTORY)), |node| node.file());
+    store.finish();
+    let book = root.required(Required { key: "prices", example: "prices.yaml" });
+    let book = book.and_then(|node| read_book(&node));
+    let upstreams = upstreams::read(&mut root, book.as_ref());
+    let retry = retry(root.section("retry"));
+    let mut log = root.section("log");
+    let format = log.choice("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
+    log.finish();
+    root.finish();
+    Some(Config {
+        gateway: gateway?,
+        admin: admin?,
+        metrics: metrics?,
+        store_directory: store_directory?,
+        prices: Arc::new(book?),
+        upstreams: upstreams?,
+        retry,
+        log: format,
+    })
+}
+
+fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gateway> {
+    let listen = section.required(Required { key: "listen", example: "[\"127.0.0.1:8080\"]" });
+    let listen = listen.and_then(|list| listen_list(&list, listeners));
+    if let Some(node) = section.get("tls") {
+        node.into_key().fault("is not available in this version: put a TLS terminator in front");
+    }
+    let threads = NonZeroUsize::new(section.number("threads", 0..=THREADS_MAX, 0));
+    let body_bytes_max = section.number("body_bytes_max", 1..=BODY_BYTES_MAX, 32 * 1024 * 1024);
+    let total = 1..=BODY_BYTES_TOTAL_MAX;
+    let body_bytes_total_max = section.number("body_bytes_total_max", total, 1024 * 1024 * 1024);
+    if body_bytes_total_max < body_bytes_max {
+        section.fault("body_bytes_total_max", "must be at least `body_bytes_max`: raise it");
+    }
+    let body_timeout = section.millis("body_timeout_ms", 120_000);
+    let keepalive_timeout = section.millis("keepalive_timeout_ms", 60_000);
+    let write_timeout = section.millis("write_timeout_ms", 60_000);
+    let drain_timeout = section.millis("drain_timeout_ms", 600_000);
+    section.finish();
+    Some(Gateway {
+        listen: listen?,
+        threads,
+        body_bytes_max,
+        body_bytes_total_max,
+        body_timeout,
+        keepalive_timeout,
+        write_timeout,
+        drain_timeout,
+    })
+}
+
+fn listen_list(list: &Node<'_>, listeners: &mut Listeners) -> Option<Vec<SocketAddr>> {
+    let items = list.items();
+    if list.is_empty() {
+        list.fault("is empty: add an address, such as \"127.0.0.1:8080\"");
+    }
+    // Not `collect` into an option: that would stop at the first fault.
+    let addresses: Vec<Option<SocketAddr>> = items.iter().map(|item| listeners.address(item)).collect();
+    addresses.into_iter().collect()
+}
+
+fn admin(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Admin> {
+    let listen = listeners.setting(&mut section, ADMIN_PORT);
+    if listen.is_some_and(|address| !address.ip().is_loopback()) {
+        section.fault("listen", "must be on the loopback interface, such as \"127.0.0.1:9180\"");
+    }
+    let token = secret(&mut section, SecretKeys { inline: "token", file: "token_file" });
+    let token = token.map(|(token, node)| {
+        if token.expose().len() < TOKEN_CHARACTERS_MIN {
+            node.fault(format!("is shorter than {TOKEN_CHARACTERS_MIN} characters: take a random one"));
+        }
+        token
+    });
+    section.finish();
+    Some(Admin { listen: listen?, token: token? })
+}
+
+fn metrics(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Metrics> {
+    let listen = listeners.setting(&mut section, METRICS_PORT);
+    section.finish();
+    Some(Metrics { listen: listen? })
+}
+
+fn retry(mut section: Section<'_>) -> Retry {
+    let attempts_max = section.number("attempts_max", 1..=ATTEMPTS_MAX, 3);
+    let total = section.millis("total_ms", 30_000);
+    section.finish();
+    Retry { attempts_max, total }
+}
+
+/// The two ways to write a secret.
+pub(super) struct SecretKeys {
+    pub(super) inline: &'static str,
+    pub(super) file: &'static str,
+}
+
+/// Reads a required secret, and where it was written.
+pub(super) fn secret<'a>(section: &mut Section<'a>, keys: SecretKeys) -> Option<(Secret, Node<'a>)> {
+    let SecretKeys { inline, file } = keys;
+    match (section.get(inline), section.get(file)) {
+        (Some(node), None) => Some((node.parsed(Secret::parse)?, node)),
+        (None, Some(node)) => {
+            let read = Secret::read(&node.file()?);
+            Some((read.map_err(|why| node.fault(why)).ok()?, node))
+        }
+        (Some(_), Some(node)) => {
+            node.into_key().fault(format!("stands beside `{inline}`: remove one of the two"));
+            None
+        }
+        (None, None) => {
+            section.fault(inline, format!("is missing: add `{inline}: \"${{NAME}}\"`, or `{file}`"));
+            None
+        }
+    }
+}
+
+/// The addresses seen so far.
+#[derive(Default)]
+struct Listeners(Vec<SocketAddr>);
+
+impl Listeners {
+    /// The one `listen` of a section, or the default. That can be taken, too.
+    fn setting(&mut self, section: &mut Section<'_>, default_port: u16) -> Option<SocketAddr> {
+        match section.get("listen") {
+            Some(node) => self.address(&node),
+            None => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, default_port));
+                self.take(address).unwrap_or_else(|why| section.fault("listen", why));
+                Some(address)
+            }
+        }
+    }
+
+    /// One that is written.
+    fn address(&mut self, node: &Node<'_>) -> Option<SocketAddr> {
+        let why = "must be an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+        let address = node.parsed(|text| text.parse().map_err(|_| why))?;
+        self.take(address).unwrap_or_else(|why| node.fault(why));
+        Some(address)
+    }
+
+    fn take(&mut self, address: SocketAddr) -> Result<(), String> {
+        let taken = self.0.iter().find(|other| collide(other, &address));
+        let why = taken.map(|taken| format!("is taken by another listener, on {taken}: choose another port"));
+        self.0.push(address);
+        why.map_or(Ok(()), Err)
+    }
+}
+
+/// Whether two listeners cannot both be bound. `0.0.0.0` covers every IPv4 address, `::` every IPv6 one.
+fn collide(left: &SocketAddr, right: &SocketAddr) -> bool {
+    let covers = left.ip().is_unspecified() || right.ip().is_unspecified();
+    let overlap = left.ip() == right.ip() || (covers && left.is_ipv4() == right.is_ipv4());
+    left.port() == right.port() && left.port() != 0 && overlap
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Files, as the journal needs them: few operations, so that a simulator can stand in and crash.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of append-only files.
+pub trait Disk: Send + Sync {
+    /// Names of all files, in order.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a file that is not there yet, durably: its name survives a power cut.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+}
+
+/// A file that grows at its end.
+pub trait File: Send + Sync {
+    /// Its size in bytes.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads exactly `buffer.len()` bytes from `offset`.
+    ///
+    /// # Errors
+    /// As the operating system says, or when the file ends before that.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes at `offset`, which is its end. Not durable before [`File::sync`].
+    ///
+    /// # Errors
+    /// As the operating system says; what was written then is unknown.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// As the operating system says; what is durable then is unknown, and asking again would not
+    /// tell.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts it off at `size` bytes.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn truncate(&self, size: u64) -> io::Result<()>;
+}
+
+/// A real directory.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Opens it, made if need be.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        Ok(Directory(path.to_owned()))
+    }
+}
+
+impl Disk for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))?;
+        fs::File::open(&self.0)?.sync_all()?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+    }
+}
+
+impl File for fs::File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)?;
+        self.sync_all()
+    }
+}

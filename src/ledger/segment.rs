@@ -1,0 +1,263 @@
+//! Segments: the files of a journal, read in order and checked to the last byte.
+//!
+//! The one damage that is mended is a torn tail: frames at the very end that no `durable` mark
+//! covers, which a crash in the middle of a write leaves behind. Anything else stops with the file,
+//! the offset and the sequence number.
+
+use super::book::Broken;
+use super::disk::{Disk, File};
+use super::entry::Seq;
+use super::frame::{self, Frame, FrameError, Head};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// A segment that has grown beyond this is sealed and the next one begun: small enough to be read
+/// whole into memory.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// The journal format that this version writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+const MAGIC: [u8; 8] = *b"TOLLGATE";
+/// magic | crc32c u32 | format u32 | first seq u64 | chain before it [32]
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
+
+/// Where a frame stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// Which segment, in order, from 0.
+    pub segment: u32,
+    /// Bytes before the frame.
+    pub offset: u32,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug)]
+pub enum JournalError {
+    /// The operating system refuses.
+    Io(String, io::Error),
+    /// Bytes that were once durable are not what was written.
+    Damaged {
+        /// Which file.
+        file: String,
+        /// Where in it.
+        offset: usize,
+        /// The entry that should stand there.
+        seq: Seq,
+        /// What is wrong.
+        why: String,
+    },
+    /// Another version of Tollgate wrote it.
+    Format {
+        /// Which file.
+        file: String,
+        /// Its format.
+        found: u32,
+    },
+    /// The entries contradict each other.
+    Broken {
+        /// The first entry of the frame that does.
+        seq: Seq,
+        /// What does not hold.
+        why: Broken,
+    },
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JournalError::Io(what, why) => write!(f, "{what}: {why}"),
+            JournalError::Damaged { file, offset, seq, why } => {
+                write!(f, "{file} is damaged at byte {offset}, where entry {seq} should stand: {why}; ")?;
+                f.write_str("restore this file from a backup")
+            }
+            JournalError::Format { file, found } => write!(
+                f,
+                "{file} has journal format {found}, this version reads up to {FORMAT}: use a newer tollgate"
+            ),
+            JournalError::Broken { seq, why } => {
+                write!(f, "entry {seq} cannot follow those before it: {why}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// A journal that was read to its end.
+pub struct Journal {
+    /// All segments, in order; the last one is being written.
+    pub files: Vec<Arc<dyn File>>,
+    /// The last entry.
+    pub head: Head,
+    /// Bytes of the last segment that are good.
+    pub end: u64,
+    /// Bytes after that: a torn tail.
+    pub torn_bytes: u64,
+}
+
+/// Reads every frame of the journal in order, from the first entry.
+///
+/// `known` is an entry that is known from elsewhere to have been durable.
+///
+/// # Errors
+/// See [`JournalError`]; also when `visit` finds that an entry cannot follow.
+pub fn read(
+    disk: &dyn Disk,
+    known: Seq,
+    mut visit: impl FnMut(Frame, Location) -> Result<(), Broken>,
+) -> Result<Journal, JournalError> {
+    let mut journal = Journal { files: Vec::new(), head: Head::START, end: 0, torn_bytes: 0 };
+    let names = disk.list().map_err(|why| JournalError::Io("the store".into(), why))?;
+    let names: Vec<String> = names.into_iter().filter(|name| is_segment(name)).collect();
+    for (place, name) in names.iter().enumerate() {
+        let number = u32::try_from(place).expect("far fewer segments");
+        let position = if place + 1 == names.len() { Position::Last } else { Position::Sealed };
+        let io = |why| JournalError::Io(name.clone(), why);
+        let file = disk.open(name).map_err(io)?;
+        let bytes = whole(&*file).map_err(io)?;
+        let segment = Segment { name, bytes: &bytes, number, position };
+        segment.read(&mut journal, known, &mut visit)?;
+        journal.files.push(file);
+    }
+    if journal.head.seq < known {
+        let file = names.last().map_or("the journal", String::as_str).to_owned();
+        let why = format!("entry {known} was durable once, the journal ends at {}", journal.head.seq);
+        return Err(JournalError::Damaged { file, offset: 0, seq: journal.head.seq.next(), why });
+    }
+    Ok(journal)
+}
+
+/// Makes the segment that continues `head`; gives it and the bytes of its header.
+///
+/// # Errors
+/// As the operating system says.
+pub fn create(disk: &dyn Disk, head: Head) -> io::Result<(Arc<dyn File>, u64)> {
+    let file = disk.create(&segment_name(head.seq.next()))?;
+    write_header(&*file, head).map(|end| (file, end))
+}
+
+/// Writes the header of a segment that continues `head`.
+///
+/// # Errors
+/// As the operating system says.
+pub fn write_header(file: &dyn File, head: Head) -> io::Result<u64> {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&FORMAT.to_le_bytes());
+    header.extend_from_slice(&head.seq.next().0.to_le_bytes());
+    header.extend_from_slice(&head.chain.0);
+    let crc = crc32c::crc32c(&header[12..]);
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(header.len(), HEADER_BYTES);
+    file.write_at(&header, 0)?;
+    file.sync()?;
+    Ok(u64::try_from(HEADER_BYTES).expect("small"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Sealed,
+    Last,
+}
+
+struct Segment<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    number: u32,
+    position: Position,
+}
+
+impl Segment<'_> {
+    fn read(
+        &self,
+        journal: &mut Journal,
+        known: Seq,
+        visit: &mut impl FnMut(Frame, Location) -> Result<(), Broken>,
+    ) -> Result<(), JournalError> {
+        if self.position == Position::Last && self.bytes.len() < HEADER_BYTES {
+            // A crash while the segment was begun: its header is written again.
+            journal.end = 0;
+            journal.torn_bytes = bytes_u64(self.bytes.len());
+            return Ok(());
+        }
+        self.check_header(journal.head)?;
+        let mut offset = HEADER_BYTES;
+        while offset < self.bytes.len() {
+            let place = u32::try_from(offset).expect("segments are far smaller than 4 GiB");
+            let seq = journal.head.seq.next();
+            match frame::decode(&self.bytes[offset..], journal.head) {
+                Ok(frame) => {
+                    offset += frame.bytes;
+                    journal.head = frame.head;
+                    let location = Location { segment: self.number, offset: place };
+                    visit(frame, location).map_err(|why| JournalError::Broken { seq, why })?;
+                }
+                Err(why) if self.is_torn(offset, seq.max(known.next()), seq, why) => break,
+                Err(why) => return Err(self.damaged(offset, seq, &why)),
+            }
+        }
+        journal.end = bytes_u64(offset);
+        journal.torn_bytes = bytes_u64(self.bytes.len() - offset);
+        Ok(())
+    }
+
+    /// Whether what stands at `offset` can be what a crash left of a write that was not durable:
+    /// the last segment, an incomplete frame, and no mark from elsewhere or from a later frame that
+    /// says entry `seq` was durable.
+    fn is_torn(&self, offset: usize, not_durable: Seq, seq: Seq, why: FrameError) -> bool {
+        let incomplete = match why {
+            FrameError::Short | FrameError::Length(_) | FrameError::Checksum => true,
+            FrameError::OutOfOrder { .. } | FrameError::Chain | FrameError::Entries(_) => false,
+        };
+        let marked = || {
+            let later = (offset + 1)..self.bytes.len();
+            later.into_iter().any(|at| frame::durable_mark(&self.bytes[at..]).is_some_and(|mark| mark >= seq))
+        };
+        incomplete && self.position == Position::Last && not_durable == seq && !marked()
+    }
+
+    fn check_header(&self, head: Head) -> Result<(), JournalError> {
+        let damaged = |why: &dyn fmt::Display| Err(self.damaged(0, head.seq.next(), why));
+        let Some(header) = self.bytes.get(..HEADER_BYTES) else {
+            return damaged(&"its header is incomplete");
+        };
+        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        if header[..8] != MAGIC || crc32c::crc32c(&header[12..]) != word(8) {
+            return damaged(&"its header is not that of a journal");
+        }
+        if word(12) != FORMAT {
+            return Err(JournalError::Format { file: self.name.to_owned(), found: word(12) });
+        }
+        let first = Seq(u64::from_le_bytes(header[16..24].try_into().expect("eight bytes")));
+        if first != head.seq.next() || header[24..] != head.chain.0 {
+            return damaged(&format_args!(
+                "it begins with entry {first} of another chain: a segment is missing"
+            ));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, offset: usize, seq: Seq, why: &dyn fmt::Display) -> JournalError {
+        JournalError::Damaged { file: self.name.to_owned(), offset, seq, why: why.to_string() }
+    }
+}
+
+fn segment_name(first: Seq) -> String {
+    format!("journal-{:020}.log", first.0)
+}
+
+fn is_segment(name: &str) -> bool {
+    name.strip_prefix("journal-").is_some_and(|rest| rest.ends_with(".log"))
+}
+
+fn whole(file: &dyn File) -> io::Result<Vec<u8>> {
+    let size = usize::try_from(file.size()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; size];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn bytes_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("usize fits")
+}

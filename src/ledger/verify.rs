@@ -1,0 +1,145 @@
+//! Verification: the whole journal is read and folded again, and held against the state.
+
+use super::book::{Book, Broken};
+use super::disk::Disk;
+use super::entry::{Change, Entry, Seq};
+use super::frame::{Chain, Head};
+use super::segment::{self, JournalError};
+use super::state::Snapshot;
+use crate::money::Amount;
+use serde::{Deserialize, Serialize};
+
+/// Computes a charge again from its record (I9).
+pub type Recompute<'a> = &'a dyn Fn(&[u8]) -> Result<Amount, String>;
+
+/// What a clean journal holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// Always true: anything else is an error.
+    pub ok: bool,
+    /// All entries.
+    pub entries: Seq,
+    /// Charges.
+    pub captures: u64,
+    /// Holds without an end: requests in flight.
+    pub open_holds: usize,
+    /// The end of the hash chain: vouches for all before it.
+    pub head: Chain,
+    /// Customers.
+    pub customers: usize,
+    /// Paid in, in USD.
+    pub deposits: Amount,
+    /// Charged, in USD.
+    pub revenue: Amount,
+    /// Charged but borne by the operator, in USD.
+    pub written_off: Amount,
+    /// What customers have left, in USD.
+    pub balances: Amount,
+    /// Bytes of an unfinished write at the end, to be cut off at the next start.
+    pub torn_bytes: u64,
+}
+
+/// Folds journals; what every reader of one does.
+#[derive(Default)]
+pub struct Fold {
+    /// What the entries so far amount to.
+    pub book: Book,
+    /// Charges so far.
+    pub captures: u64,
+}
+
+impl Fold {
+    /// Folds one entry in and checks the balance that it states (I2).
+    ///
+    /// # Errors
+    /// When it cannot follow.
+    pub fn entry(&mut self, entry: &Entry) -> Result<(), Broken> {
+        let balance = self.book.apply(entry.customer, &entry.change)?;
+        if balance != entry.balance {
+            return Err(Broken(format!(
+                "I2: the balance is {balance:?}, the entry says {:?}",
+                entry.balance
+            )));
+        }
+        self.captures += u64::from(matches!(entry.change, Change::Captured { .. }));
+        Ok(())
+    }
+}
+
+/// Verifies the journal on `disk`, of which `durable` is known to be there, and that folding it
+/// gives `state`.
+///
+/// # Errors
+/// The first thing that does not hold, and where.
+pub fn verify(
+    disk: &dyn Disk,
+    durable: Seq,
+    state: Option<Snapshot>,
+    recompute: Recompute,
+) -> Result<Verified, JournalError> {
+    let mut fold = Fold::default();
+    let mut state = state;
+    let known = durable.max(state.as_ref().map_or(Seq::START, |state| state.head.seq));
+    let journal = segment::read(disk, known, |frame, _| {
+        for entry in &frame.entries {
+            fold.entry(entry)?;
+        }
+        check_charge(&frame.entries, recompute)?;
+        if let Some(state) = state.take_if(|state| state.head.seq <= frame.head.seq) {
+            check_state(&state, &fold.book, frame.head)?;
+        }
+        Ok(())
+    })?;
+    let Head { seq, chain } = journal.head;
+    fold.book.audit().map_err(|why| JournalError::Broken { seq, why })?;
+    let totals = fold.book.totals;
+    Ok(Verified {
+        ok: true,
+        entries: seq,
+        captures: fold.captures,
+        open_holds: fold.book.open_holds().count(),
+        head: chain,
+        customers: fold.book.customers.len(),
+        deposits: totals.cash,
+        revenue: totals.revenue,
+        written_off: totals.written_off,
+        balances: totals.cash + totals.written_off - totals.revenue,
+        torn_bytes: journal.torn_bytes,
+    })
+}
+
+/// The charge of a request, overage and write-off included, is what its record amounts to (I9).
+fn check_charge(entries: &[Entry], recompute: Recompute) -> Result<(), Broken> {
+    let Some(Change::Captured { record, request, .. }) = entries.first().map(|entry| &entry.change) else {
+        return Ok(());
+    };
+    let charged: Amount = entries
+        .iter()
+        .map(|entry| match &entry.change {
+            Change::Captured { amount, .. }
+            | Change::Overage { amount, .. }
+            | Change::WrittenOff { amount, .. } => *amount,
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::Released { .. } => Amount::ZERO,
+        })
+        .sum();
+    let computed = recompute(record).map_err(|why| Broken(format!("I9: the record of {request}: {why}")))?;
+    if computed == charged {
+        return Ok(());
+    }
+    Err(Broken(format!("I9: {request} was charged {charged}, its record amounts to {computed}")))
+}
+
+fn check_state(state: &Snapshot, book: &Book, head: Head) -> Result<(), Broken> {
+    if state.head != head {
+        return Err(Broken("I8: the state store is of another journal".into()));
+    }
+    if state.book != *book {
+        return Err(Broken("I8: folding the journal does not give the state store".into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! What answers look like: one file a dialect.
+
+mod openai;
+mod text;
+mod usage;
+
+pub(super) use openai::{Answer, ToolCall, Unreadable};
+pub(super) use text::Text;
+pub(super) use usage::usage;
+pub use usage::{Absurd, Field, Why};

@@ -1,0 +1,302 @@
+//! The usage of a chat completion: from the provider's overlapping counts to disjoint classes.
+//!
+//! `cached_tokens` and `cache_write_tokens` lie within `prompt_tokens`, `reasoning_tokens` within
+//! `completion_tokens`. A part that exceeds its whole is cut down to it, so that the classes always
+//! add up to the two totals. `total_tokens` is not read: it is their sum or it is wrong.
+
+use crate::usage::Usage;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// Why a reported usage cannot be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Absurd {
+    /// Where it is wrong; the first such place.
+    pub field: Field,
+    /// What is wrong there.
+    pub why: Why,
+}
+
+/// A field of a reported usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// The whole.
+    Usage,
+    /// `prompt_tokens`
+    PromptTokens,
+    /// `completion_tokens`
+    CompletionTokens,
+    /// `prompt_tokens_details.cached_tokens`
+    CachedTokens,
+    /// `prompt_cache_hit_tokens`, DeepSeek's name for `cached_tokens`
+    PromptCacheHitTokens,
+    /// `prompt_tokens_details.cache_write_tokens`
+    CacheWriteTokens,
+    /// `completion_tokens_details.reasoning_tokens`
+    ReasoningTokens,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// It must be there and is not, or is null.
+    Missing,
+    /// It, or its details, are not an object with each field once.
+    NotObject,
+    /// It is below zero.
+    Negative,
+    /// It is no whole number: a string, a fraction, an exponent.
+    NotInteger,
+    /// It is above [`Usage::CLASS_MAX`], or, as a whole, longer than is kept.
+    TooLarge,
+}
+
+impl Absurd {
+    pub(in crate::meter) const fn new(field: Field, why: Why) -> Self {
+        Absurd { field, why }
+    }
+}
+
+impl fmt::Display for Absurd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field.name(), self.why.phrase())
+    }
+}
+
+impl std::error::Error for Absurd {}
+
+impl Field {
+    /// The name as providers write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Field::Usage => "usage",
+            Field::PromptTokens => "prompt_tokens",
+            Field::CompletionTokens => "completion_tokens",
+            Field::CachedTokens => "cached_tokens",
+            Field::PromptCacheHitTokens => "prompt_cache_hit_tokens",
+            Field::CacheWriteTokens => "cache_write_tokens",
+            Field::ReasoningTokens => "reasoning_tokens",
+        }
+    }
+}
+
+impl Why {
+    const fn phrase(self) -> &'static str {
+        match self {
+            Why::Missing => "is missing",
+            Why::NotObject => "is not an object of the expected shape",
+            Why::Negative => "is negative",
+            Why::NotInteger => "is not an integer",
+            Why::TooLarge => "is too large",
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Totals<'a> {
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt_cache_hit_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_tokens_details: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails<'a> {
+    #[serde(borrow)]
+    cached_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_write_tokens: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CompletionDetails<'a> {
+    #[serde(borrow)]
+    reasoning_tokens: Option<&'a RawValue>,
+}
+
+/// Reads a usage object (JSON text).
+///
+/// # Errors
+/// When it is not an object, lacks one of the two totals, or a count that is read is not an integer
+/// from 0 to [`Usage::CLASS_MAX`]. Details may be absent or null.
+pub(in crate::meter) fn usage(json: &str) -> Result<Usage, Absurd> {
+    let totals: Totals<'_> = object(Field::Usage, json)?;
+    let prompt = required(Field::PromptTokens, totals.prompt_tokens)?;
+    let completion = required(Field::CompletionTokens, totals.completion_tokens)?;
+    let details = totals.prompt_tokens_details.map(RawValue::get);
+    let details: PromptDetails<'_> =
+        details.map_or(Ok(PromptDetails::default()), |json| object(Field::CachedTokens, json))?;
+    let cached = count(Field::CachedTokens, details.cached_tokens)?;
+    let cache_hit = count(Field::PromptCacheHitTokens, totals.prompt_cache_hit_tokens)?;
+    let cache_write = count(Field::CacheWriteTokens, details.cache_write_tokens)?.unwrap_or(0);
+    let details = totals.completion_tokens_details.map(RawValue::get);
+    let details: CompletionDetails<'_> =
+        details.map_or(Ok(CompletionDetails::default()), |json| object(Field::ReasoningTokens, json))?;
+    let reasoning = count(Field::ReasoningTokens, details.reasoning_tokens)?.unwrap_or(0).min(completion);
+
+    let cached_input = cached.or(cache_hit).unwrap_or(0).min(prompt);
+    let cache_write = cache_write.min(prompt - cached_input);
+    let input = prompt - cached_input - cache_write;
+    let usage = Usage { input, cached_input, cache_write, output: completion - reasoning, reasoning };
+    assert_eq!(usage.total(), prompt + completion, "classes add up to the reported totals");
+    Ok(usage)
+}
+
+fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absurd> {
+    let absurd = Absurd::new(field, Why::NotObject);
+    // An array would pass for a struct with its fields in order.
+    if !json.starts_with('{') {
+        return Err(absurd);
+    }
+    serde_json::from_str(json).map_err(|_| absurd)
+}
+
+fn required(field: Field, value: Option<&RawValue>) -> Result<u64, Absurd> {
+    count(field, value)?.ok_or(Absurd::new(field, Why::Missing))
+}
+
+fn count(field: Field, value: Option<&RawValue>) -> Result<Option<u64>, Absurd> {
+    let Some(text) = value.map(RawValue::get) else { return Ok(None) };
+    let absurd = |why| Err(Absurd::new(field, why));
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return absurd(Why::NotInteger);
+    }
+    if digits.len() < text.len() {
+        return absurd(Why::Negative);
+    }
+    // It is all digits, so that only its size can keep it from being parsed.
+    match digits.parse::<u64>() {
+        Ok(tokens) if tokens <= Usage::CLASS_MAX => Ok(Some(tokens)),
+        Ok(_) | Err(_) => absurd(Why::TooLarge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, expected: Result<[u64; 5], (Field, Why)>) {
+        let classes = usage(json).map(|u| [u.input, u.cached_input, u.cache_write, u.output, u.reasoning]);
+        assert_eq!(classes, expected.map_err(|(field, why)| Absurd { field, why }), "{json}");
+    }
+
+    #[test]
+    fn classes_are_disjoint() {
+        check(r#"{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}"#, Ok([9, 0, 0, 4, 0]));
+        check(
+            r#"{"prompt_tokens":1000,"completion_tokens":300,
+                "prompt_tokens_details":{"cached_tokens":400,"cache_write_tokens":100,"audio_tokens":7},
+                "completion_tokens_details":{"reasoning_tokens":120,"rejected_prediction_tokens":5}}"#,
+            Ok([500, 400, 100, 180, 120]),
+        );
+        check(
+            r#"{"prompt_tokens":5,"completion_tokens":0,"prompt_tokens_details":null,
+                "completion_tokens_details":{"reasoning_tokens":null}}"#,
+            Ok([5, 0, 0, 0, 0]),
+        );
+        check(r#"{"prompt_tokens":0,"completion_tokens":0}"#, Ok([0; 5]));
+    }
+
+    #[test]
+    fn a_part_is_cut_down_to_its_whole() {
+        check(
+            r#"{"prompt_tokens":5136,"completion_tokens":10,
+                "prompt_tokens_details":{"cached_tokens":10192,"cache_write_tokens":3},
+                "completion_tokens_details":{"reasoning_tokens":11}}"#,
+            Ok([0, 5136, 0, 0, 10]),
+        );
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":1,
+                "prompt_tokens_details":{"cached_tokens":6,"cache_write_tokens":9}}"#,
+            Ok([0, 6, 4, 1, 0]),
+        );
+    }
+
+    #[test]
+    fn the_other_name_counts_where_the_first_is_absent() {
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#,
+            Ok([2, 8, 0, 1, 0]),
+        );
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8,
+                "prompt_tokens_details":{"cached_tokens":0}}"#,
+            Ok([10, 0, 0, 1, 0]),
+        );
+    }
+
+    #[test]
+    fn the_absurd_is_refused() {
+        let check_prompt = |value: &str, why| {
+            check(
+                &format!(r#"{{"prompt_tokens":{value},"completion_tokens":1}}"#),
+                Err((Field::PromptTokens, why)),
+            );
+        };
+        check_prompt("-1", Why::Negative);
+        check_prompt("null", Why::Missing);
+        for value in ["1.0", "1e3", "-0.5", "\"12\"", "\"\"", "true", "[]", "{}"] {
+            check_prompt(value, Why::NotInteger);
+        }
+        for value in ["1000000001", "18446744073709551616", "99999999999999999999999999"] {
+            check_prompt(value, Why::TooLarge);
+        }
+        check(r#"{"prompt_tokens":1}"#, Err((Field::CompletionTokens, Why::Missing)));
+        check("{}", Err((Field::PromptTokens, Why::Missing)));
+        for json in ["[1,1]", "17", "\"none\"", r#"{"prompt_tokens":1,"prompt_tokens":2}"#] {
+            check(json, Err((Field::Usage, Why::NotObject)));
+        }
+        check(
+            r#"{"prompt_tokens":1,"completion_tokens":1,"prompt_tokens_details":[]}"#,
+            Err((Field::CachedTokens, Why::NotObject)),
+        );
+        check(
+            r#"{"prompt_tokens":1,"completion_tokens":1,
+                "completion_tokens_details":{"reasoning_tokens":-4}}"#,
+            Err((Field::ReasoningTokens, Why::Negative)),
+        );
+    }
+
+    /// xorshift64: enough to vary the cases, the same in every run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % bound
+        }
+    }
+
+    #[test]
+    fn classes_add_up_whatever_is_reported() {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..10_000 {
+            let bound =
+                [1, 10, 10_000, Usage::CLASS_MAX + 1][usize::try_from(random.below(4)).expect("small")];
+            let [prompt, completion, cached, written, reasoning] = [(); 5].map(|()| random.below(bound));
+            let read = usage(&format!(
+                r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},
+                    "prompt_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written}}},
+                    "completion_tokens_details":{{"reasoning_tokens":{reasoning}}}}}"#
+            ))
+            .expect("in bounds");
+            assert_eq!(read.input + read.cached_input + read.cache_write, prompt);
+            assert_eq!(read.output + read.reasoning, completion);
+            assert_eq!(read.cached_input, cached.min(prompt));
+            assert_eq!(read.reasoning, reasoning.min(completion));
+        }
+    }
+}

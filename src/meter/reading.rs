@@ -1,0 +1,149 @@
+//! What was read from one answer.
+
+use super::dialect::{self, Absurd, Answer, Field, Why};
+use crate::usage::Usage;
+
+/// The most delivered text that is kept for counting, in bytes: what the tokenizer counts in a
+/// fraction of a second. Of longer answers only the length is known, and counted by bytes.
+pub const DELIVERED_BYTES_MAX: usize = 512 * 1024;
+
+/// The longest usage object that is kept, in bytes. Real ones stay below 1 KiB; it goes into the
+/// receipt, which a provider must not be able to bloat.
+pub const USAGE_BYTES_MAX: usize = 8 * 1024;
+
+/// What was read from one answer. See the module for how to come by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// How the answer ended.
+    pub shape: Shape,
+    /// The last usage that the provider reported; `None` when it reported none, which is not zero.
+    pub usage: Option<Reported>,
+    /// The text that went to the client.
+    pub delivered: Delivered,
+    /// What could not be read.
+    pub oddities: Oddities,
+}
+
+/// How an answer ended. Where several apply, the first in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// It carries an error, whatever else it carries.
+    Failed,
+    /// A stream with `[DONE]`, or a plain answer that is a JSON object.
+    Complete,
+    /// A stream without `[DONE]` in which a choice gave its finish reason. Some servers end so.
+    Finished,
+    /// Nothing in it could be read, though there was something.
+    Garbage,
+    /// It ended early, or was empty.
+    Cut,
+}
+
+impl Shape {
+    /// The name used in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Shape::Failed => "failed",
+            Shape::Complete => "complete",
+            Shape::Finished => "finished",
+            Shape::Garbage => "garbage",
+            Shape::Cut => "cut",
+        }
+    }
+}
+
+/// A usage that the provider reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// JSON text as the provider wrote it; `null` where it was longer than [`USAGE_BYTES_MAX`].
+    pub raw: Box<str>,
+    /// Tokens by class, or why they cannot be believed.
+    pub usage: Result<Usage, Absurd>,
+}
+
+impl Reported {
+    fn new(raw: String) -> Self {
+        if raw.is_empty() {
+            return Reported { raw: "null".into(), usage: Err(Absurd::new(Field::Usage, Why::TooLarge)) };
+        }
+        let usage = dialect::usage(&raw);
+        Reported { raw: raw.into_boxed_str(), usage }
+    }
+}
+
+/// Text that was delivered, over all choices in the order of arrival.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Content, refusals, reasoning, and names and arguments of tool calls, one after the other.
+    /// Empty when `bytes` is over [`DELIVERED_BYTES_MAX`].
+    pub text: String,
+    /// The length of all delivered text in bytes.
+    pub bytes: u64,
+    /// Events that carried text; 1 for a plain answer that has any.
+    pub events: u64,
+}
+
+impl Delivered {
+    fn push(&mut self, text: &str) {
+        self.bytes += count(text.len());
+        if self.bytes <= count(DELIVERED_BYTES_MAX) {
+            self.text.push_str(text);
+        } else {
+            self.text = String::new();
+        }
+    }
+}
+
+/// Counts of what passed unread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Events, or a plain answer, that were not a JSON object of the expected shape.
+    pub unparsed: u64,
+    /// Events longer than [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX). Text in them is not in
+    /// [`Delivered`].
+    pub oversized: u64,
+}
+
+/// Gathers what each part of an answer says.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// The last usage as written; empty when it was too long to be kept.
+    usage: Option<String>,
+    pub(super) delivered: Delivered,
+    pub(super) parsed: u64,
+    pub(super) finished: bool,
+    pub(super) failed: bool,
+}
+
+impl Tally {
+    /// Adds one event of a stream, or the whole of a plain answer.
+    pub(super) fn add(&mut self, answer: &Answer<'_>) {
+        self.parsed += 1;
+        self.finished |= answer.is_finished();
+        self.failed |= answer.is_error();
+        if let Some(raw) = answer.usage() {
+            let kept = self.usage.get_or_insert_default();
+            kept.clear();
+            if raw.len() <= USAGE_BYTES_MAX {
+                kept.push_str(raw);
+            }
+        }
+        let before = self.delivered.bytes;
+        answer.each_text(|text| self.delivered.push(text));
+        self.delivered.events += u64::from(self.delivered.bytes > before);
+    }
+
+    /// Whether a usage was reported so far.
+    pub(super) const fn has_usage(&self) -> bool {
+        self.usage.is_some()
+    }
+
+    pub(super) fn into_reading(self, shape: Shape, oddities: Oddities) -> Reading {
+        Reading { shape, usage: self.usage.map(Reported::new), delivered: self.delivered, oddities }
+    }
+}
+
+/// A length as a count.
+pub(super) fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a length fits into 64 bits")
+}

@@ -1,0 +1,206 @@
+//! The meter of a chat stream.
+
+use super::dialect::{Answer, Unreadable};
+use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
+use super::sse::{Event, Piece, Splitter};
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// What becomes of the extra chunk that reports usage: `choices` empty and `usage` an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageChunk {
+    /// We asked for it and the client did not: it is taken out, with its blank line.
+    Hide,
+    /// The client asked for it.
+    Show,
+}
+
+/// Reads a stream of chat completion chunks as it passes.
+///
+/// Holds at most one event back ([`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX)) and keeps the delivered
+/// text up to [`DELIVERED_BYTES_MAX`](super::DELIVERED_BYTES_MAX). The bytes that come out and the
+/// reading do not depend on how the stream was cut into chunks.
+#[derive(Debug)]
+pub struct StreamMeter {
+    usage_chunk: UsageChunk,
+    splitter: Splitter,
+    tally: Tally,
+    unparsed: u64,
+    done: bool,
+    /// Where the event before went: the second half of its line end follows it.
+    last: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    TakenOut,
+}
+
+impl StreamMeter {
+    /// A meter at the start of a stream.
+    pub fn new(usage_chunk: UsageChunk) -> Self {
+        StreamMeter {
+            usage_chunk,
+            splitter: Splitter::default(),
+            tally: Tally::default(),
+            unparsed: 0,
+            done: false,
+            last: Fate::Passes,
+        }
+    }
+
+    /// Reads a chunk and gives what may go to the client now; may be empty.
+    ///
+    /// With [`UsageChunk::Show`] that is the chunk itself. With [`UsageChunk::Hide`] whole events pass
+    /// and the beginning of the next is held; the result shares the chunk's memory unless it begins
+    /// with held bytes or has a gap.
+    pub fn feed(&mut self, chunk: &Bytes) -> Bytes {
+        let mut outlet = Outlet::new(chunk);
+        let mut at = 0;
+        while at < chunk.len() {
+            let (taken, piece) = self.splitter.next(&chunk[at..]);
+            let place = at..at + taken;
+            at = place.end;
+            match piece {
+                Piece::Event(event) => {
+                    self.last = self.judge(&event).unwrap_or_else(|Unreadable| {
+                        self.unparsed += 1;
+                        Fate::Passes
+                    });
+                    match (self.last, event.raw) {
+                        (Fate::TakenOut, _) => {}
+                        (Fate::Passes, Cow::Borrowed(_)) => outlet.pass(place),
+                        (Fate::Passes, Cow::Owned(held)) => outlet.pass_held(held),
+                    }
+                }
+                Piece::LineFeed => match self.last {
+                    Fate::Passes => outlet.pass(place),
+                    Fate::TakenOut => {}
+                },
+                Piece::Partial => {}
+                Piece::Oversized(held) => {
+                    self.last = Fate::Passes;
+                    outlet.pass_held(held);
+                    outlet.pass(place);
+                }
+            }
+        }
+        match self.usage_chunk {
+            UsageChunk::Show => chunk.clone(),
+            UsageChunk::Hide => outlet.into_bytes(),
+        }
+    }
+
+    /// The body has ended: gives what was held, unchanged. An event that lacks only its blank line
+    /// is read, and taken out where it is the extra chunk; one that is cut is not an oddity.
+    pub fn finish(&mut self) -> Bytes {
+        let Some(tail) = self.splitter.finish() else { return Bytes::new() };
+        let fate = self.judge(&tail).unwrap_or(Fate::Passes);
+        match (self.usage_chunk, fate) {
+            (UsageChunk::Show, _) | (UsageChunk::Hide, Fate::TakenOut) => Bytes::new(),
+            (UsageChunk::Hide, Fate::Passes) => Bytes::from(tail.raw.into_owned()),
+        }
+    }
+
+    /// What was delivered so far.
+    pub const fn delivered(&self) -> &Delivered {
+        &self.tally.delivered
+    }
+
+    /// Whether `[DONE]` was seen.
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether a usage was reported so far. It may not be the last.
+    pub const fn has_usage(&self) -> bool {
+        self.tally.has_usage()
+    }
+
+    /// What the stream said up to here. Bytes still held count as not delivered.
+    pub fn end(self) -> Reading {
+        let shape = self.shape();
+        let oddities = Oddities { unparsed: self.unparsed, oversized: self.splitter.oversized() };
+        self.tally.into_reading(shape, oddities)
+    }
+
+    fn shape(&self) -> Shape {
+        if self.tally.failed {
+            Shape::Failed
+        } else if self.done {
+            Shape::Complete
+        } else if self.tally.finished {
+            Shape::Finished
+        } else if self.tally.parsed == 0 && self.unparsed > 0 {
+            Shape::Garbage
+        } else {
+            Shape::Cut
+        }
+    }
+
+    fn judge(&mut self, event: &Event<'_>) -> Result<Fate, Unreadable> {
+        let Some(data) = event.data() else { return Ok(Fate::Passes) };
+        let data = data.trim_ascii();
+        if data == b"[DONE]" {
+            self.done = true;
+            return Ok(Fate::Passes);
+        }
+        if data.is_empty() {
+            return Ok(Fate::Passes);
+        }
+        let answer = Answer::parse(data)?;
+        self.tally.add(&answer);
+        match self.usage_chunk {
+            UsageChunk::Hide if answer.is_usage_chunk() => Ok(Fate::TakenOut),
+            UsageChunk::Hide | UsageChunk::Show => Ok(Fate::Passes),
+        }
+    }
+}
+
+/// Gathers what passes of a chunk; copies nothing while that is one run of its bytes.
+struct Outlet<'a> {
+    chunk: &'a Bytes,
+    head: Vec<u8>,
+    run: Range<usize>,
+}
+
+impl<'a> Outlet<'a> {
+    const fn new(chunk: &'a Bytes) -> Self {
+        Outlet { chunk, head: Vec::new(), run: 0..0 }
+    }
+
+    /// Lets bytes of the chunk pass.
+    fn pass(&mut self, place: Range<usize>) {
+        if self.run.end == place.start && !self.run.is_empty() {
+            self.run.end = place.end;
+        } else {
+            self.settle_run();
+            self.run = place;
+        }
+    }
+
+    /// Lets bytes pass that were held from earlier chunks.
+    fn pass_held(&mut self, held: Vec<u8>) {
+        self.settle_run();
+        if self.head.is_empty() {
+            self.head = held;
+        } else {
+            self.head.extend_from_slice(&held);
+        }
+    }
+
+    fn settle_run(&mut self) {
+        self.head.extend_from_slice(&self.chunk[self.run.clone()]);
+        self.run = 0..0;
+    }
+
+    fn into_bytes(mut self) -> Bytes {
+        if self.head.is_empty() {
+            return self.chunk.slice(self.run);
+        }
+        self.settle_run();
+        Bytes::from(self.head)
+    }
+}

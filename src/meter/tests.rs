@@ -1,0 +1,298 @@
+//! Whole transcripts under every split: the same bytes out, the same reading.
+
+use super::*;
+use crate::usage::Usage;
+use bytes::Bytes;
+
+/// What a transcript must read as.
+struct Expected<'a> {
+    shape: Shape,
+    /// Input, cached input, cache write, output, reasoning.
+    usage: Option<Result<[u64; 5], Absurd>>,
+    text: &'a str,
+    events: u64,
+    unparsed: u64,
+    /// A piece of the chunk that is taken out, as long as no other event has it.
+    hidden: Option<&'a str>,
+}
+
+fn run(usage_chunk: UsageChunk, pieces: &[Bytes]) -> (Vec<u8>, Reading) {
+    let mut meter = StreamMeter::new(usage_chunk);
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend_from_slice(&meter.feed(piece));
+    }
+    out.extend_from_slice(&meter.finish());
+    (out, meter.end())
+}
+
+/// Without the event that has `mark` in it.
+fn without(transcript: &str, mark: &str, blank_line: &str) -> String {
+    let at = transcript.find(mark).expect("the hidden chunk");
+    let start = transcript[..at].rfind(blank_line).map_or(0, |start| start + blank_line.len());
+    let end = transcript[at..].find(blank_line).map_or(transcript.len(), |end| at + end + blank_line.len());
+    assert_eq!(transcript[start..end].matches(mark).count(), transcript.matches(mark).count());
+    [&transcript[..start], &transcript[end..]].concat()
+}
+
+fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
+    let usage = expected.usage.map(|usage| Reported {
+        raw: found.usage.as_ref().map(|reported| reported.raw.clone()).unwrap_or_default(),
+        usage: usage.map(|[input, cached_input, cache_write, output, reasoning]| Usage {
+            input,
+            cached_input,
+            cache_write,
+            output,
+            reasoning,
+        }),
+    });
+    let bytes = reading::count(expected.text.len());
+    Reading {
+        shape: expected.shape,
+        usage,
+        delivered: Delivered { text: expected.text.to_owned(), bytes, events: expected.events },
+        oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
+    }
+}
+
+/// Whole, byte by byte and under every split in two: hidden, and shown.
+fn check(transcript: &str, expected: &Expected<'_>) {
+    let blank_line = ["\r\n\r\n", "\n\n", "\r\r"].into_iter().find(|end| transcript.contains(end));
+    let blank_line = blank_line.expect("an event");
+    let shown = transcript.to_owned();
+    let hidden = expected.hidden.map_or(shown.clone(), |mark| without(transcript, mark, blank_line));
+    let whole = Bytes::copy_from_slice(transcript.as_bytes());
+    for (usage_chunk, bytes) in [(UsageChunk::Show, shown), (UsageChunk::Hide, hidden)] {
+        let (_, first) = run(usage_chunk, std::slice::from_ref(&whole));
+        let expected = reading(expected, &first);
+        let same = |pieces: &[Bytes]| {
+            let (out, found) = run(usage_chunk, pieces);
+            assert_eq!(String::from_utf8_lossy(&out), bytes, "{usage_chunk:?}");
+            assert_eq!(found, expected, "{usage_chunk:?}");
+        };
+        same(std::slice::from_ref(&whole));
+        same(&(0..whole.len()).map(|at| whole.slice(at..=at)).collect::<Vec<_>>());
+        for at in 0..=whole.len() {
+            same(&[whole.slice(..at), whole.slice(at..)]);
+        }
+    }
+}
+
+macro_rules! data {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/data/", $name))
+    };
+}
+
+const PLAIN_EVENT: Expected<'_> =
+    Expected { shape: Shape::Complete, usage: None, text: "", events: 0, unparsed: 0, hidden: None };
+
+#[test]
+fn usage_chunk() {
+    check(
+        data!("chat-stream-usage.sse"),
+        &Expected {
+            usage: Some(Ok([67, 1024, 128, 10, 4])),
+            text: "Grüezi, \"Welt\"\n\u{1f44b}",
+            events: 3,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn crlf_comments_and_data_in_two_lines() {
+    check(
+        data!("chat-stream-crlf-comments.sse"),
+        &Expected {
+            usage: Some(Ok([9, 0, 0, 2, 0])),
+            text: "Hello there",
+            events: 2,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn azure_begins_with_empty_choices() {
+    check(
+        data!("chat-stream-azure-prompt-filter.sse"),
+        &Expected {
+            usage: Some(Ok([21, 0, 0, 3, 0])),
+            text: "Zürich.",
+            events: 2,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn vllm_reports_in_every_chunk_and_the_last_counts() {
+    check(
+        data!("chat-stream-vllm-cumulative.sse"),
+        &Expected {
+            usage: Some(Ok([17, 0, 0, 7, 0])),
+            text: "The user greets.Hi!",
+            events: 4,
+            hidden: Some("\"choices\":[],"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn deepseek_reports_on_the_finish_chunk_which_stays() {
+    check(
+        data!("chat-stream-deepseek-finish-usage.sse"),
+        &Expected { usage: Some(Ok([12, 0, 0, 2, 43])), text: "2+24", events: 2, ..PLAIN_EVENT },
+    );
+}
+
+#[test]
+fn an_error_midway() {
+    check(
+        data!("chat-stream-error-midway.sse"),
+        &Expected { shape: Shape::Failed, text: "Once upon a time", events: 2, ..PLAIN_EVENT },
+    );
+}
+
+#[test]
+fn tool_calls_are_delivered_text() {
+    check(
+        data!("chat-stream-tool-calls.sse"),
+        &Expected {
+            usage: Some(Ok([81, 0, 0, 31, 0])),
+            text: "get_weather{\"city\":\"Bern\",\"unit\":\"c\"}get_time{}",
+            events: 5,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn cut_within_an_event() {
+    check(
+        data!("chat-stream-cut.sse"),
+        &Expected { shape: Shape::Cut, text: "All happy families", events: 2, ..PLAIN_EVENT },
+    );
+}
+
+#[test]
+fn absurd_usage_is_no_zero() {
+    check(
+        data!("chat-stream-absurd-usage.sse"),
+        &Expected {
+            usage: Some(Err(Absurd { field: Field::PromptTokens, why: Why::Negative })),
+            text: "ok",
+            events: 1,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn garbage_passes_and_is_counted() {
+    check(data!("chat-stream-garbage.sse"), &Expected { shape: Shape::Garbage, unparsed: 2, ..PLAIN_EVENT });
+}
+
+#[test]
+fn carriage_returns_and_no_done_and_no_last_blank_line() {
+    check(
+        data!("chat-stream-cr-no-done.sse"),
+        &Expected {
+            shape: Shape::Finished,
+            usage: Some(Ok([5, 0, 0, 1, 0])),
+            text: "Bye",
+            events: 1,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
+fn plain_answers() {
+    let check = |body: &str, usage: Option<[u64; 5]>, text: &str| {
+        let expected = Expected { usage: usage.map(Ok), text, events: 1, ..PLAIN_EVENT };
+        for at in 0..=body.len() {
+            let (head, tail) = body.as_bytes().split_at(at);
+            let mut meter = BodyMeter::new();
+            meter.feed(head).expect("fits");
+            meter.feed(tail).expect("fits");
+            let (bytes, found) = meter.end();
+            assert_eq!(bytes, body.as_bytes());
+            assert_eq!(found, reading(&expected, &found));
+        }
+    };
+    check(data!("chat-plain.json"), Some([93, 1024, 0, 26, 20]), "Hello \"there\"! \u{1f44b}");
+    check(data!("chat-plain-tool-calls.json"), Some([82, 0, 0, 17, 0]), "get_weather{\"city\":\"Bern\"}");
+    check(data!("chat-plain-deepseek.json"), Some([128, 512, 0, 2, 43]), "42+2");
+    check(data!("chat-plain-no-usage.json"), None, "HiHey");
+}
+
+#[test]
+fn the_raw_usage_is_kept_as_written() {
+    let raw = r#"{"prompt_tokens": 1,  "completion_tokens":2, "new_field":[null]}"#;
+    let event = format!("data: {{\"choices\":[],\"usage\":{raw}}}\n\n");
+    let (out, reading) = run(UsageChunk::Hide, &[Bytes::from(event)]);
+    assert!(out.is_empty());
+    assert_eq!(reading.usage.expect("reported").raw.as_ref(), raw);
+
+    let padding = " ".repeat(USAGE_BYTES_MAX);
+    let event = format!("data: {{\"usage\":{{\"prompt_tokens\":1,{padding}\"completion_tokens\":2}}}}\n\n");
+    let reported = run(UsageChunk::Show, &[Bytes::from(event)]).1.usage.expect("reported");
+    assert_eq!(reported.raw.as_ref(), "null");
+    assert_eq!(reported.usage, Err(Absurd { field: Field::Usage, why: Why::TooLarge }));
+}
+
+#[test]
+fn nothing_is_copied_without_need() {
+    let transcript = Bytes::from_static(data!("chat-stream-usage.sse").as_bytes());
+    let mut show = StreamMeter::new(UsageChunk::Show);
+    assert_eq!(show.feed(&transcript).as_ptr(), transcript.as_ptr());
+    let two_events = transcript.slice(..transcript.len() / 2);
+    let mut hide = StreamMeter::new(UsageChunk::Hide);
+    let out = hide.feed(&two_events);
+    assert_eq!(out.as_ptr(), two_events.as_ptr());
+    assert!(out.ends_with(b"\n\n") && out.len() < two_events.len());
+}
+
+#[test]
+fn an_oversized_event_passes_unread() {
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\r\n\r\n";
+    let text = "x".repeat(EVENT_BYTES_MAX);
+    let large = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\r\n\r\n");
+    let stream = Bytes::from([usage, &large, usage, "data: [DONE]\r\n\r\n"].concat());
+    let expected = [&large, "data: [DONE]\r\n\r\n"].concat();
+    let check = |pieces: Vec<Bytes>| {
+        let (out, reading) = run(UsageChunk::Hide, &pieces);
+        assert!(out == expected.as_bytes());
+        assert_eq!((reading.shape, reading.oddities.oversized), (Shape::Complete, 1));
+        assert!(reading.usage.is_some() && reading.delivered.events == 0);
+    };
+    check(vec![stream.clone()]);
+    check(stream.chunks(1).map(|byte| stream.slice_ref(byte)).collect());
+    for size in [1000, EVENT_BYTES_MAX / 2, EVENT_BYTES_MAX + 40] {
+        check(stream.chunks(size).map(|piece| stream.slice_ref(piece)).collect());
+    }
+}
+
+#[test]
+fn delivered_text_is_bounded_and_its_length_is_not() {
+    let text = "word ".repeat(DELIVERED_BYTES_MAX / 10);
+    let event = Bytes::from(format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"));
+    let mut meter = StreamMeter::new(UsageChunk::Show);
+    meter.feed(&event);
+    assert_eq!(meter.delivered().text, text);
+    for _ in 0..3 {
+        meter.feed(&event);
+    }
+    let delivered = meter.end().delivered;
+    assert_eq!((delivered.bytes, delivered.events), (4 * reading::count(text.len()), 4));
+    assert!(delivered.text.is_empty());
+}

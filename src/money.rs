@@ -1,0 +1,277 @@
+//! Money: exact amounts and unit prices in US dollars.
+//!
+//! An [`Amount`] counts units of 1e-18 USD in an `i128`; a [`UnitPrice`] counts units of 1e-15 USD
+//! for one token, which is the same as nano-dollars for a million tokens. Both are read from and
+//! printed as decimal strings. Nothing here rounds: what cannot be represented is refused.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
+
+/// Decimal places of an [`Amount`].
+const AMOUNT_PLACES: u32 = 18;
+/// Decimal places of a price for a million tokens.
+const PRICE_PLACES: u32 = 9;
+/// Units of an [`Amount`] in one unit of [`UnitPrice`] for one token.
+const AMOUNT_PER_PRICE: i128 = 1_000;
+
+/// An exact amount of US dollars, in units of 1e-18 USD. May be negative.
+///
+/// Arithmetic panics on overflow, which needs more than 1.7e20 USD: amounts from outside are
+/// bounded by [`Amount::OUTSIDE_MAX`], so an overflow is a bug of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(i128);
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Amount = Amount(0);
+    /// The largest amount accepted from outside: a trillion US dollars.
+    pub const OUTSIDE_MAX: Amount = Amount(1_000_000_000_000 * 10_i128.pow(AMOUNT_PLACES));
+
+    /// From units of 1e-18 USD.
+    pub const fn from_atto_usd(units: i128) -> Self {
+        Amount(units)
+    }
+
+    /// In units of 1e-18 USD.
+    pub const fn atto_usd(self) -> i128 {
+        self.0
+    }
+
+    /// Reads a decimal string such as `25`, `0.0000315` or `-3.50`.
+    ///
+    /// # Errors
+    /// When it is not a plain decimal number, has more than 18 places, or exceeds
+    /// [`Amount::OUTSIDE_MAX`] on either side.
+    pub fn parse(text: &str) -> Result<Self, MoneyError> {
+        let units = parse_decimal(text, AMOUNT_PLACES)?;
+        if units.abs() > Self::OUTSIDE_MAX.0 {
+            return Err(MoneyError::TooLarge);
+        }
+        Ok(Amount(units))
+    }
+
+    /// Whether it is below zero.
+    pub fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    /// The sum, or `None` when it does not fit.
+    pub fn checked_add(self, other: Amount) -> Option<Amount> {
+        self.0.checked_add(other.0).map(Amount)
+    }
+}
+
+impl Add for Amount {
+    type Output = Amount;
+    fn add(self, other: Amount) -> Amount {
+        Amount(self.0.checked_add(other.0).expect("amount overflow"))
+    }
+}
+
+impl Sub for Amount {
+    type Output = Amount;
+    fn sub(self, other: Amount) -> Amount {
+        Amount(self.0.checked_sub(other.0).expect("amount overflow"))
+    }
+}
+
+impl Neg for Amount {
+    type Output = Amount;
+    fn neg(self) -> Amount {
+        Amount(self.0.checked_neg().expect("amount overflow"))
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Amount) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Amount {
+    fn sub_assign(&mut self, other: Amount) {
+        *self = *self - other;
+    }
+}
+
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Amount>>(amounts: I) -> Amount {
+        amounts.fold(Amount::ZERO, Add::add)
+    }
+}
+
+/// Prints exactly, with at least two decimal places: `25.00`, `0.0000315`.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_decimal(self.0, AMOUNT_PLACES, f)
+    }
+}
+
+/// The price of one token in units of 1e-15 USD: nano-dollars for a million tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnitPrice(u64);
+
+impl UnitPrice {
+    /// Free of charge.
+    pub const ZERO: UnitPrice = UnitPrice(0);
+
+    /// Reads US dollars for a million tokens, such as `0.075`.
+    ///
+    /// # Errors
+    /// When it is not a plain decimal number, is negative, has more than 9 places, or is above
+    /// a billion dollars.
+    pub fn parse_per_million(text: &str) -> Result<Self, MoneyError> {
+        let units = parse_decimal(text, PRICE_PLACES)?;
+        if units < 0 {
+            return Err(MoneyError::Negative);
+        }
+        match u64::try_from(units) {
+            Ok(units) if units <= 1_000_000_000 * 10_u64.pow(PRICE_PLACES) => Ok(UnitPrice(units)),
+            _ => Err(MoneyError::TooLarge),
+        }
+    }
+
+    /// What `tokens` cost. Exact.
+    pub fn times(self, tokens: u64) -> Amount {
+        let units = i128::from(self.0).checked_mul(i128::from(tokens));
+        let units = units.and_then(|units| units.checked_mul(AMOUNT_PER_PRICE));
+        Amount(units.expect("price overflow"))
+    }
+}
+
+/// Prints US dollars for a million tokens, exactly: `0.075`.
+impl fmt::Display for UnitPrice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_decimal(i128::from(self.0), PRICE_PLACES, f)
+    }
+}
+
+/// Why a text is not an amount or a price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoneyError {
+    /// Not of the form `-12.34`.
+    NotDecimal,
+    /// More decimal places than can be kept exactly.
+    TooPrecise,
+    /// Beyond what is accepted.
+    TooLarge,
+    /// Below zero where that has no meaning.
+    Negative,
+}
+
+impl fmt::Display for MoneyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MoneyError::NotDecimal => "must be a plain decimal number such as \"12.50\"",
+            MoneyError::TooPrecise => "has more decimal places than can be kept exactly",
+            MoneyError::TooLarge => "is too large",
+            MoneyError::Negative => "must not be negative",
+        })
+    }
+}
+
+impl std::error::Error for MoneyError {}
+
+fn parse_decimal(text: &str, places: u32) -> Result<i128, MoneyError> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
+        Some(_) => return Err(MoneyError::NotDecimal),
+        None => (digits, ""),
+    };
+    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        return Err(MoneyError::NotDecimal);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let missing =
+        usize::try_from(places).expect("small").checked_sub(fraction.len()).ok_or(MoneyError::TooPrecise)?;
+    let mut units = 0_i128;
+    for digit in whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', missing)) {
+        let grown = units.checked_mul(10).and_then(|u| u.checked_add(i128::from(digit - b'0')));
+        units = grown.ok_or(MoneyError::TooLarge)?;
+    }
+    Ok(if negative { -units } else { units })
+}
+
+fn print_decimal(units: i128, places: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let scale = 10_u128.pow(places);
+    let (whole, fraction) = (units.unsigned_abs() / scale, units.unsigned_abs() % scale);
+    let width = usize::try_from(places).expect("small");
+    let fraction = format!("{fraction:0width$}");
+    let kept = fraction.trim_end_matches('0').len().max(2);
+    let sign = if units < 0 { "-" } else { "" };
+    f.pad(&format!("{sign}{whole}.{}", &fraction[..kept]))
+}
+
+macro_rules! as_decimal_string {
+    ($type:ty, $parse:path) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+as_decimal_string!(Amount, Amount::parse);
+as_decimal_string!(UnitPrice, UnitPrice::parse_per_million);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: Result<&str, MoneyError>) {
+        let got = Amount::parse(text).map(|amount| amount.to_string());
+        assert_eq!(got.as_deref().map_err(|e| *e), expect, "{text}");
+    }
+
+    #[test]
+    fn amounts_print_what_they_read() {
+        check("25", Ok("25.00"));
+        check("0.0000315", Ok("0.0000315"));
+        check("-3.5", Ok("-3.50"));
+        check("0.000000000000000001", Ok("0.000000000000000001"));
+        check("1.5000000000000000000000", Ok("1.50"));
+        check("1000000000000", Ok("1000000000000.00"));
+    }
+
+    #[test]
+    fn what_is_not_exact_is_refused() {
+        for text in ["", "-", ".", "1.", ".5", "1e3", "+1", " 1", "1_000", "1,5", "--1", "\u{661}"] {
+            check(text, Err(MoneyError::NotDecimal));
+        }
+        check("0.0000000000000000001", Err(MoneyError::TooPrecise));
+        check("1000000000000.01", Err(MoneyError::TooLarge));
+        check(&"9".repeat(60), Err(MoneyError::TooLarge));
+        assert_eq!(UnitPrice::parse_per_million("-1"), Err(MoneyError::Negative));
+        assert_eq!(UnitPrice::parse_per_million("0.0000000001"), Err(MoneyError::TooPrecise));
+    }
+
+    #[test]
+    fn a_price_times_tokens_is_exact() {
+        let price = UnitPrice::parse_per_million("0.075").unwrap();
+        assert_eq!(price.times(1).to_string(), "0.000000075");
+        assert_eq!(price.times(1_000_000).to_string(), "0.075");
+        let largest = UnitPrice::parse_per_million("1000000000").unwrap();
+        assert_eq!(largest.times(1_000_000_000).to_string(), "1000000000000.00");
+    }
+
+    #[test]
+    fn json_holds_decimal_strings() {
+        let amount = Amount::parse("0.1").unwrap();
+        assert_eq!(serde_json::to_string(&amount).unwrap(), "\"0.10\"");
+        assert_eq!(serde_json::from_str::<Amount>("\"0.10\"").unwrap(), amount);
+        assert!(serde_json::from_str::<Amount>("0.1").is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! Reading a request's body: whole, within bounds of bytes and time.
+
+use super::context::BodyPermit;
+use super::respond::Refusal;
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora_proxy::Session;
+use std::time::Duration;
+
+/// A body is given this much room at once; more grows as it comes.
+const FIRST_BYTES: usize = 64 * 1024;
+
+/// Bounds of one body.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Its size.
+    pub bytes_max: usize,
+    /// The time from its first byte to its last.
+    pub timeout: Duration,
+}
+
+/// Reads the body, as long as `permit` grows with it.
+///
+/// # Errors
+/// When a bound is passed, or the client goes.
+pub async fn read(session: &mut Session, limits: &Limits, permit: &mut BodyPermit) -> Result<Bytes, Refusal> {
+    let too_large = Refusal::BodyTooLarge { bytes_max: limits.bytes_max };
+    let declared = declared_length(session);
+    if declared.is_some_and(|length| length > limits.bytes_max) {
+        return Err(too_large);
+    }
+    if expects_continue(session) && session.downstream_session.write_continue_response().await.is_err() {
+        return Err(Refusal::BodyTimeout);
+    }
+    match tokio::time::timeout(limits.timeout, read_all(session, declared, limits.bytes_max, permit)).await {
+        Ok(read) => read,
+        Err(_) => Err(Refusal::BodyTimeout),
+    }
+}
+
+async fn read_all(
+    session: &mut Session,
+    declared: Option<usize>,
+    bytes_max: usize,
+    permit: &mut BodyPermit,
+) -> Result<Bytes, Refusal> {
+    let mut whole: Option<BytesMut> = None;
+    let mut only = Bytes::new();
+    let mut length = 0_usize;
+    loop {
+        let piece = match session.downstream_session.read_request_body().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(_) => return Err(Refusal::BodyTimeout),
+        };
+        length = length.saturating_add(piece.len());
+        if length > bytes_max {
+            return Err(Refusal::BodyTooLarge { bytes_max });
+        }
+        if !permit.grow(piece.len()) {
+            return Err(Refusal::Overloaded);
+        }
+        // A small body comes in one piece and is not copied.
+        if only.is_empty() && whole.is_none() {
+            only = piece;
+            continue;
+        }
+        let whole = whole.get_or_insert_with(|| {
+            let mut room = BytesMut::with_capacity(declared.unwrap_or(FIRST_BYTES).max(FIRST_BYTES));
+            room.extend_from_slice(&only);
+            room
+        });
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.map_or(only, BytesMut::freeze))
+}
+
+fn declared_length(session: &Session) -> Option<usize> {
+    let value = session.req_header().headers.get(header::CONTENT_LENGTH)?;
+    // What is no number was refused by Pingora; what does not fit is too large in any case.
+    Some(value.to_str().ok()?.trim().parse().unwrap_or(usize::MAX))
+}
+
+fn expects_continue(session: &Session) -> bool {
+    let value = session.req_header().headers.get(header::EXPECT);
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

@@ -1,0 +1,176 @@
+//! The context of one request: what one hook leaves for the next.
+
+use super::downstream::Line;
+use super::exchange::Exchange;
+use super::respond::Refusal;
+use crate::auth::Caller;
+use crate::id::RequestId;
+use crate::ledger::Commit;
+use crate::record::metrics::Metrics;
+use crate::upstream::Lease;
+use crate::upstream::health::Fault;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is asked of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `GET /v1/models` and below.
+    Models,
+    /// `GET /tollgate/v1/…`, with a customer's key.
+    Account,
+    /// `GET /healthz`, `/readyz`, preflights, and what does not exist.
+    Other,
+}
+
+impl Endpoint {
+    /// The name used in receipts and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat.completions",
+            Endpoint::Models => "models",
+            Endpoint::Account => "account",
+            Endpoint::Other => "other",
+        }
+    }
+}
+
+/// One request.
+pub struct Context {
+    /// When its header had been read.
+    pub started: Instant,
+    /// Its id, told to the client and kept in the ledger.
+    pub request: RequestId,
+    /// What it asks for.
+    pub endpoint: Endpoint,
+    /// Who asks, once that is known.
+    pub caller: Option<Caller>,
+    /// Once admitted.
+    pub admitted: Option<InExchange>,
+    /// Why it was answered by us with an error.
+    pub refusal: Option<Refusal>,
+    /// The status that the client got.
+    pub status: u16,
+    /// When its body had been read, when it first went out, when the answer had ended.
+    pub times: Times,
+    metrics: Arc<Metrics>,
+    finished: bool,
+}
+
+/// An admitted request and its attempts.
+pub struct InExchange {
+    /// Its answer and its charge.
+    pub exchange: Arc<Exchange>,
+    /// Its downstream session's side.
+    pub line: Arc<Line>,
+    /// The hold's way to the disk, until it was waited for.
+    pub commit: Option<Commit>,
+    /// The attempt under way.
+    pub lease: Option<Lease>,
+    /// Accounts that failed.
+    pub tried: Vec<usize>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Whether the attempt under way was answered.
+    pub answered: bool,
+    /// A connection that had been kept alive was found closed: once, that is nobody's fault.
+    pub stale: bool,
+    /// How the last attempt failed.
+    pub fault: Option<Fault>,
+    /// The share of the body budget; given back at the end.
+    pub _body: BodyPermit,
+}
+
+/// Moments that tell whose time was spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The body had been read.
+    pub read: Option<Instant>,
+    /// The request was ready to go out.
+    pub forwarded: Option<Instant>,
+    /// The provider's last byte had come.
+    pub ended: Option<Instant>,
+}
+
+impl Context {
+    /// A new request.
+    pub fn new(request: RequestId, metrics: Arc<Metrics>) -> Self {
+        metrics.request_begins();
+        Context {
+            started: Instant::now(),
+            request,
+            endpoint: Endpoint::Other,
+            caller: None,
+            admitted: None,
+            refusal: None,
+            status: 0,
+            times: Times::default(),
+            metrics,
+            finished: false,
+        }
+    }
+
+    /// Time that was ours, if the request went out and came back.
+    pub fn overhead(&self, now: Instant) -> Option<Duration> {
+        let Times { read, forwarded, ended } = self.times;
+        Some(forwarded?.duration_since(read?) + now.duration_since(ended?))
+    }
+
+    /// Counts the request as ended.
+    pub fn finish(&mut self, model: &str) {
+        if !std::mem::replace(&mut self.finished, true) {
+            self.metrics.request_ends(self.endpoint.name(), model, self.status, self.started.elapsed());
+        }
+    }
+}
+
+/// Panics and aborts end here, without `logging`; an open hold is released by its own drop.
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.finish("other");
+    }
+}
+
+/// All request bodies in memory at once.
+pub struct BodyBudget {
+    bytes_max: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl BodyBudget {
+    /// A budget of `bytes_max`.
+    pub fn new(bytes_max: usize) -> Self {
+        BodyBudget { bytes_max, used: Arc::default() }
+    }
+
+    /// Begins a body of unknown size.
+    pub fn begin(&self) -> BodyPermit {
+        BodyPermit { bytes: 0, bytes_max: self.bytes_max, used: Arc::clone(&self.used) }
+    }
+}
+
+/// A body's share of the budget.
+pub struct BodyPermit {
+    bytes: usize,
+    bytes_max: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl BodyPermit {
+    /// Asks for `more` bytes; tells whether they fit.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let before = self.used.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+        before.saturating_add(more) <= self.bytes_max
+    }
+}
+
+impl Drop for BodyPermit {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,421 @@
+//! One admitted exchange: what its answer is metered as, and how its hold ends.
+//!
+//! Shared by the hooks, which feed it the provider's bytes, and the downstream session, which
+//! holds back the end of the answer until the charge is durable. Whoever sees the end first
+//! settles; the hold makes sure that it happens once.
+
+use super::request::ChatRequest;
+use crate::admit::Admitted;
+use crate::ledger::{Balance, Commit, Down, Hold};
+use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, tokenizer};
+use crate::money::Amount;
+use crate::settle::price::ModelPrice;
+use crate::settle::{self, Attempt, Detail};
+use crate::usage::{Metered, Usage};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::task::JoinHandle;
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As the provider meant it to.
+    Complete,
+    /// The provider broke off, or reported an error in the middle.
+    Cut,
+    /// The client went away and the provider was stopped.
+    ClientGone,
+    /// The provider refused the request: its error went to the client.
+    Refused,
+    /// Nothing could be delivered.
+    Failed,
+}
+
+impl End {
+    /// The word used in receipts and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::Cut => "cut",
+            End::ClientGone => "client_gone",
+            End::Refused => "refused",
+            End::Failed => "failed",
+        }
+    }
+}
+
+/// An answer that cannot be delivered: the account's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unusable(pub &'static str);
+
+/// How an exchange was charged.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// How the answer ended.
+    pub end: End,
+    /// How the usage was found.
+    pub metered: Metered,
+    /// What was used.
+    pub usage: Usage,
+    /// What was charged.
+    pub charge: Amount,
+    /// What the customer has after it.
+    pub balance: Balance,
+}
+
+/// An admitted exchange.
+pub struct Exchange {
+    /// What was asked.
+    pub request: ChatRequest,
+    /// At what prices.
+    pub price: ModelPrice,
+    started: Instant,
+    state: Mutex<State>,
+    settling: tokio::sync::Mutex<Settling>,
+}
+
+struct State {
+    hold: Option<Hold>,
+    upstream_body: Bytes,
+    decoder: Option<Decoder>,
+    answer: Answer,
+    held_back: bool,
+    status: u16,
+    attempts: Vec<Attempt>,
+    first_byte: Option<Instant>,
+}
+
+/// What is being received.
+enum Answer {
+    /// Nothing yet.
+    Awaited,
+    /// JSON that is held back until it is whole.
+    Plain(BodyMeter),
+    /// Events that pass at once.
+    Stream(Box<StreamMeter>),
+    /// The provider's error, which passes at once.
+    Refusal,
+    /// It ended; what may still come passes.
+    Ended,
+}
+
+enum Settling {
+    Open,
+    Estimating(JoinHandle<(Commit, Settled)>),
+    Committing(Commit, Settled),
+    Done(Result<Settled, Down>),
+}
+
+impl Exchange {
+    /// A new exchange, and the commit of its hold.
+    pub fn new(request: ChatRequest, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
+        let Admitted { hold, commit, price } = admitted;
+        let state = State {
+            hold: Some(hold),
+            upstream_body: Bytes::new(),
+            decoder: None,
+            answer: Answer::Awaited,
+            held_back: false,
+            status: 0,
+            attempts: Vec::new(),
+            first_byte: None,
+        };
+        let settling = tokio::sync::Mutex::new(Settling::Open);
+        (Arc::new(Exchange { request, price, started, state: Mutex::new(state), settling }), commit)
+    }
+
+    /// Prepares the next attempt: `body` goes to the provider.
+    pub fn begin_attempt(&self, body: Bytes) {
+        let mut state = self.state.lock();
+        state.upstream_body = body;
+        state.decoder = None;
+        state.answer = Answer::Awaited;
+    }
+
+    /// What goes to the provider.
+    pub fn upstream_body(&self) -> Bytes {
+        self.state.lock().upstream_body.clone()
+    }
+
+    /// Notes how an attempt ended.
+    pub fn note_attempt(&self, attempt: Attempt) {
+        self.state.lock().attempts.push(attempt);
+    }
+
+    /// The attempt that was answered failed all the same.
+    pub fn amend_attempt(&self, outcome: &'static str) {
+        if let Some(last) = self.state.lock().attempts.last_mut() {
+            last.outcome = outcome.into();
+        }
+    }
+
+    /// A plain answer begins: it is held back until it is whole.
+    pub fn begin_plain(&self, status: u16, decoder: Option<Decoder>) {
+        self.begin(status, decoder, Answer::Plain(BodyMeter::new()));
+    }
+
+    /// A streamed answer begins.
+    pub fn begin_stream(&self, status: u16, decoder: Option<Decoder>) {
+        let usage_chunk = self.request.stream.unwrap_or(crate::meter::UsageChunk::Show);
+        self.begin(status, decoder, Answer::Stream(Box::new(StreamMeter::new(usage_chunk))));
+    }
+
+    /// The provider's own refusal begins.
+    pub fn begin_refusal(&self, status: u16, decoder: Option<Decoder>) {
+        self.begin(status, decoder, Answer::Refusal);
+    }
+
+    fn begin(&self, status: u16, decoder: Option<Decoder>, answer: Answer) {
+        let mut state = self.state.lock();
+        state.status = status;
+        state.decoder = decoder;
+        state.held_back = matches!(answer, Answer::Plain(_));
+        state.answer = answer;
+    }
+
+    /// Whether the answer is held back until it is whole.
+    pub fn is_held_back(&self) -> bool {
+        self.state.lock().held_back
+    }
+
+    /// When the first byte of the answer came.
+    pub fn first_byte(&self) -> Option<Instant> {
+        self.state.lock().first_byte
+    }
+
+    /// Takes a piece of the answer and gives what may go to the client now.
+    ///
+    /// # Errors
+    /// When the answer cannot be used; nothing of it was delivered then, or it was being streamed.
+    pub fn feed(&self, piece: Bytes) -> Result<Bytes, Unusable> {
+        let mut state = self.state.lock();
+        if state.first_byte.is_none() && !piece.is_empty() {
+            state.first_byte = Some(Instant::now());
+        }
+        let piece = match &mut state.decoder {
+            Some(decoder) => decoder.feed(&piece).map_err(|_| Unusable("its compression is damaged"))?,
+            None => piece,
+        };
+        self.take(&mut state, piece)
+    }
+
+    fn take(&self, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
+        match &mut state.answer {
+            Answer::Awaited | Answer::Refusal | Answer::Ended => Ok(piece),
+            Answer::Plain(meter) => {
+                meter.feed(&piece).map_err(|_| Unusable("it is too large"))?;
+                Ok(Bytes::new())
+            }
+            Answer::Stream(meter) => {
+                let out = meter.feed(&piece);
+                if meter.is_done() {
+                    self.end_stream(state);
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    /// The answer ended: settles, and gives what is left for the client. Asked again, gives nothing.
+    ///
+    /// # Errors
+    /// When the answer cannot be used.
+    pub fn end(&self) -> Result<Bytes, Unusable> {
+        let mut state = self.state.lock();
+        let mut left = Bytes::new();
+        if let Some(decoder) = state.decoder.take() {
+            let decoded = decoder.finish().map_err(|_| Unusable("its compression is damaged"))?;
+            left = self.take(&mut state, decoded)?;
+        }
+        match std::mem::replace(&mut state.answer, Answer::Ended) {
+            Answer::Ended => Ok(left),
+            Answer::Awaited => Err(Unusable("it is empty")),
+            Answer::Refusal => {
+                self.release(&mut state, End::Refused);
+                Ok(left)
+            }
+            Answer::Plain(meter) => {
+                let (body, reading) = meter.end();
+                match reading.shape {
+                    Shape::Complete => self.settle(&mut state, reading, End::Complete),
+                    Shape::Failed => return Err(Unusable("it is an error in disguise")),
+                    Shape::Finished | Shape::Garbage | Shape::Cut => return Err(Unusable("it is not JSON")),
+                }
+                Ok(body)
+            }
+            Answer::Stream(mut meter) => {
+                let tail = meter.finish();
+                state.answer = Answer::Stream(meter);
+                self.end_stream(&mut state);
+                Ok(if left.is_empty() { tail } else { [left, tail].concat().into() })
+            }
+        }
+    }
+
+    fn end_stream(&self, state: &mut State) {
+        let Answer::Stream(meter) = std::mem::replace(&mut state.answer, Answer::Ended) else { return };
+        let reading = meter.end();
+        let end = match reading.shape {
+            Shape::Complete | Shape::Finished => End::Complete,
+            Shape::Failed | Shape::Garbage | Shape::Cut => End::Cut,
+        };
+        self.settle(state, reading, end);
+    }
+
+    /// The answer will not be completed: charges what was delivered, or releases the hold. Does
+    /// nothing if it is settled already.
+    pub fn abort(&self, end: End) {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.answer, Answer::Ended) {
+            Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
+            Answer::Awaited | Answer::Plain(_) | Answer::Refusal | Answer::Ended => {
+                self.release(&mut state, end);
+            }
+        }
+    }
+
+    fn settle(&self, state: &mut State, reading: Reading, end: End) {
+        let Some(hold) = state.hold.take() else { return };
+        let bill = self.bill(state, end);
+        let settling = match reading.usage {
+            Some(Reported { raw, usage: Ok(usage) }) => {
+                let raw = RawValue::from_string(raw.into()).ok();
+                let (commit, settled) = bill.capture(hold, usage, Metered::Reported, raw);
+                Settling::Committing(commit, settled)
+            }
+            Some(Reported { usage: Err(absurd), .. }) => {
+                tracing::warn!(%absurd, "a provider's usage report is refused and estimated instead");
+                self.estimate(hold, bill, reading.delivered)
+            }
+            None if reading.delivered.bytes == 0 => {
+                let (commit, settled) = bill.release(hold);
+                Settling::Committing(commit, settled)
+            }
+            None => self.estimate(hold, bill, reading.delivered),
+        };
+        self.set(settling);
+    }
+
+    /// Counts on a thread that may block.
+    fn estimate(&self, hold: Hold, bill: Bill, delivered: Delivered) -> Settling {
+        let body = self.request.body().clone();
+        let encoding = self.price.encoding;
+        Settling::Estimating(tokio::task::spawn_blocking(move || {
+            let usage = tokenizer::estimate(encoding, &body, &delivered);
+            bill.capture(hold, usage, Metered::Estimated, None)
+        }))
+    }
+
+    fn release(&self, state: &mut State, end: End) {
+        let Some(hold) = state.hold.take() else { return };
+        let (commit, settled) = self.bill(state, end).release(hold);
+        self.set(Settling::Committing(commit, settled));
+    }
+
+    fn set(&self, settling: Settling) {
+        // Nobody waits before there is something to wait for.
+        *self.settling.try_lock().expect("settled once") = settling;
+    }
+
+    fn bill(&self, state: &mut State, end: End) -> Bill {
+        Bill {
+            end,
+            price: self.price.clone(),
+            model: self.request.demand.model.clone(),
+            stream: self.request.stream.is_some(),
+            status: state.status,
+            attempts: std::mem::take(&mut state.attempts),
+            started: self.started,
+            first_byte: state.first_byte,
+        }
+    }
+
+    /// Waits until the end of the hold is durable; `None` while it has not ended.
+    ///
+    /// # Errors
+    /// When it never will be.
+    pub async fn settled(&self) -> Option<Result<Settled, Down>> {
+        let mut settling = self.settling.lock().await;
+        let outcome = match std::mem::replace(&mut *settling, Settling::Open) {
+            Settling::Open => return None,
+            Settling::Done(outcome) => outcome,
+            Settling::Committing(commit, settled) => finish(commit, settled).await,
+            Settling::Estimating(task) => match task.await {
+                Ok((commit, settled)) => finish(commit, settled).await,
+                Err(_) => Err(Down),
+            },
+        };
+        *settling = Settling::Done(outcome.clone());
+        Some(outcome)
+    }
+}
+
+async fn finish(mut commit: Commit, settled: Settled) -> Result<Settled, Down> {
+    commit.durable().await.map(|_| settled)
+}
+
+/// What a charge needs to know beside the usage.
+struct Bill {
+    end: End,
+    price: ModelPrice,
+    model: Box<str>,
+    stream: bool,
+    status: u16,
+    attempts: Vec<Attempt>,
+    started: Instant,
+    first_byte: Option<Instant>,
+}
+
+impl Bill {
+    fn capture(
+        self,
+        hold: Hold,
+        usage: Usage,
+        metered: Metered,
+        reported: Option<Box<RawValue>>,
+    ) -> (Commit, Settled) {
+        let (end, unit) = (self.end, self.price.unit);
+        let settlement = settle::settle(&usage, &unit);
+        let charge = settlement.charge;
+        let detail = self.detail(usage, metered, reported, settlement.lines);
+        let (commit, balance) = hold.capture(charge, detail.to_record().into());
+        (commit, Settled { end, metered, usage, charge, balance })
+    }
+
+    fn release(self, hold: Hold) -> (Commit, Settled) {
+        let end = self.end;
+        let detail = self.detail(Usage::default(), Metered::None, None, Vec::new());
+        let (commit, balance) = hold.release(detail.to_record().into());
+        let usage = Usage::default();
+        (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, balance })
+    }
+
+    fn detail(
+        self,
+        usage: Usage,
+        metered: Metered,
+        reported: Option<Box<RawValue>>,
+        lines: Vec<settle::Line>,
+    ) -> Detail {
+        let ms = |at: Instant| u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
+        let encoding = (metered == Metered::Estimated).then(|| self.price.encoding.name().into());
+        Detail {
+            endpoint: super::context::Endpoint::Chat.name().into(),
+            model: self.model,
+            stream: self.stream,
+            status: self.status,
+            end: self.end.name().into(),
+            metered,
+            encoding,
+            usage,
+            reported,
+            lines,
+            attempts: self.attempts,
+            first_byte_ms: self.first_byte.map(ms),
+            duration_ms: ms(Instant::now()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What goes to a provider and what comes back: only what is listed here passes.
+
+use super::sign;
+use crate::config::Scheme;
+use crate::id::RequestId;
+use crate::meter::Decoder;
+use crate::upstream::Account;
+use crate::upstream::health::Fault;
+use http::{HeaderName, StatusCode, Version, header};
+use pingora::Result;
+use pingora::upstreams::peer::HttpPeer;
+use pingora_http::{RequestHeader, ResponseHeader};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Kept-alive connections to a provider are closed after this: providers close theirs in minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+/// The longest wait that a provider may ask for; more is taken as this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// A client's headers that mean something to the provider.
+const REQUEST_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::ACCEPT];
+/// A provider's headers that mean something to the client.
+const RESPONSE_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::CACHE_CONTROL];
+/// The same, by name.
+const RESPONSE_NAMES: [&str; 2] = ["openai-processing-ms", "openai-version"];
+
+/// Where to connect.
+pub fn peer(account: &Account, address: SocketAddr) -> HttpPeer {
+    let tls = match account.base_url.scheme {
+        Scheme::Https => true,
+        Scheme::Http => false,
+    };
+    let mut peer = HttpPeer::new(address, tls, account.base_url.host.clone());
+    let options = &mut peer.options;
+    options.connection_timeout = Some(account.timeouts.connect);
+    options.total_connection_timeout = Some(account.timeouts.connect);
+    options.read_timeout = Some(account.timeouts.silence);
+    options.write_timeout = Some(account.timeouts.silence);
+    options.idle_timeout = Some(IDLE_TIMEOUT);
+    peer
+}
+
+/// The header of the request to the provider.
+///
+/// # Errors
+/// When a header cannot be made: a bug.
+pub fn request(
+    client: &RequestHeader,
+    account: &Account,
+    request: RequestId,
+    body_bytes: usize,
+) -> Result<RequestHeader> {
+    let base = &account.base_url;
+    let path = format!("{}/chat/completions", base.path);
+    let mut header = RequestHeader::build(client.method.clone(), path.as_bytes(), Some(8))?;
+    header.set_version(Version::HTTP_11);
+    header.insert_header(header::HOST, base.authority())?;
+    header.insert_header(header::AUTHORIZATION, account.authorization.clone())?;
+    for name in REQUEST_HEADERS {
+        if let Some(value) = client.headers.get(&name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    header.insert_header(header::ACCEPT_ENCODING, "identity")?;
+    header.insert_header(header::USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")))?;
+    header.insert_header("x-client-request-id", request.to_string())?;
+    header.insert_header(header::CONTENT_LENGTH, body_bytes)?;
+    Ok(header)
+}
+
+/// What a provider's status means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A plain answer.
+    Plain,
+    /// A streamed answer.
+    Stream,
+    /// The request is at fault: its sender is told.
+    Refusal,
+    /// The account is at fault: another is tried.
+    Fault(Fault),
+}
+
+/// Judges the header of an answer.
+pub fn judge(response: &ResponseHeader, stream: bool) -> Verdict {
+    match response.status {
+        StatusCode::OK if stream && is_event_stream(response) => Verdict::Stream,
+        StatusCode::OK => Verdict::Plain,
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Fault(Fault::RateLimited(retry_after(response))),
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
+            Verdict::Fault(Fault::Credential)
+        }
+        StatusCode::NOT_FOUND => Verdict::Fault(Fault::Model),
+        StatusCode::REQUEST_TIMEOUT => Verdict::Fault(Fault::Server),
+        status if status.is_client_error() => Verdict::Refusal,
+        status if status.is_server_error() => Verdict::Fault(Fault::Server),
+        _ => Verdict::Fault(Fault::Broken),
+    }
+}
+
+/// What undoes the answer's compression, which was not asked for.
+///
+/// # Errors
+/// When it cannot be undone: the meter would be blind.
+pub fn decoder(response: &ResponseHeader) -> std::result::Result<Option<Decoder>, Fault> {
+    let Some(encoding) = response.headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
+    let encoding = encoding.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    if encoding.is_empty() || encoding == "identity" {
+        return Ok(None);
+    }
+    Decoder::for_encoding(&encoding).map(Some).ok_or(Fault::Broken)
+}
+
+/// Turns the header of the provider's answer into the client's.
+///
+/// # Errors
+/// When a header cannot be made: a bug.
+pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()> {
+    let mut header = ResponseHeader::build(response.status, Some(8))?;
+    header.set_version(response.version);
+    for name in RESPONSE_HEADERS {
+        if let Some(value) = response.headers.get(&name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    for name in RESPONSE_NAMES {
+        if let Some(value) = response.headers.get(name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    sign(&mut header, request)?;
+    *response = header;
+    Ok(())
+}
+
+fn is_event_stream(response: &ResponseHeader) -> bool {
+    let kind =
+        response.headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let number = |name: &str| response.headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let wait = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number("retry-after"))?;
+    let wait = Duration::try_from_secs_f64(wait).ok()?;
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, headers: &[(&'static str, &'static str)], stream: bool, expect: Verdict) {
+        let mut response = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in headers {
+            response.insert_header(*name, *value).unwrap();
+        }
+        assert_eq!(judge(&response, stream), expect, "{status} {headers:?}");
+    }
+
+    #[test]
+    fn a_status_is_the_callers_fault_or_the_accounts() {
+        let events = &[("content-type", "Text/Event-Stream; charset=utf-8")];
+        check(200, events, true, Verdict::Stream);
+        check(200, events, false, Verdict::Plain);
+        check(200, &[("content-type", "application/json")], true, Verdict::Plain);
+        for status in [400, 409, 413, 415, 422] {
+            check(status, &[], false, Verdict::Refusal);
+        }
+        for status in [401, 402, 403] {
+            check(status, &[], false, Verdict::Fault(Fault::Credential));
+        }
+        check(404, &[], false, Verdict::Fault(Fault::Model));
+        for status in [408, 500, 502, 503, 529] {
+            check(status, &[], true, Verdict::Fault(Fault::Server));
+        }
+        for status in [204, 206, 301, 304] {
+            check(status, &[], true, Verdict::Fault(Fault::Broken));
+        }
+    }
+
+    #[test]
+    fn a_provider_says_how_long_to_wait() {
+        let wait = |s| Verdict::Fault(Fault::RateLimited(s));
+        check(429, &[], false, wait(None));
+        check(429, &[("retry-after", "7")], false, wait(Some(Duration::from_secs(7))));
+        check(429, &[("retry-after", "0.5")], false, wait(Some(Duration::from_millis(500))));
+        let both = &[("retry-after", "7"), ("retry-after-ms", "20")];
+        check(429, both, false, wait(Some(Duration::from_millis(20))));
+        check(429, &[("retry-after", "1e300")], false, wait(None));
+        check(429, &[("retry-after", "-1")], false, wait(None));
+        check(429, &[("retry-after", "Mon, 23 Nov 2026 00:00:00 GMT")], false, wait(None));
+    }
+
+    #[test]
+    fn nothing_of_the_provider_passes_that_is_not_listed() {
+        let mut from_provider = ResponseHeader::build(200, None).unwrap();
+        for name in [
+            "content-type",
+            "openai-organization",
+            "set-cookie",
+            "x-request-id",
+            "x-ratelimit-limit-requests",
+            "server",
+        ] {
+            from_provider.insert_header(name, "theirs").unwrap();
+        }
+        response(&mut from_provider, RequestId::from_int(1)).unwrap();
+        let names: Vec<&str> = from_provider.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-type", "x-request-id", "access-control-allow-origin"]);
+        assert_ne!(from_provider.headers["x-request-id"], "theirs");
+    }
+}

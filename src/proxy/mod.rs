@@ -1,0 +1,488 @@
+//! The proxy: Pingora's hooks, in the order of a request.
+//!
+//! Each hook calls one module and hands its result on through the [`Context`]. Nothing here knows
+//! how a charge is computed, how an account is chosen or how a balance is kept.
+//!
+//! *Architecture invariant:* only this module names Pingora's session types, and only [`respond`]
+//! chooses error statuses.
+
+mod body;
+pub mod context;
+mod downstream;
+pub mod exchange;
+mod forward;
+mod local;
+pub mod request;
+pub mod respond;
+
+use crate::admit::Admission;
+use crate::auth::Directory;
+use crate::clock::Timestamp;
+use crate::config::{OnHangUp, Retry};
+use crate::id::RequestId;
+use crate::ledger::Ledger;
+use crate::record::metrics::Metrics;
+use crate::settle::Attempt;
+use crate::settle::price::Reasoning;
+use crate::upstream::health::Fault;
+use crate::upstream::{NoAccount, Pool};
+use async_trait::async_trait;
+use body::Limits;
+use bytes::Bytes;
+use context::{BodyBudget, Context, Endpoint, InExchange};
+use downstream::{HangUp, Line};
+use exchange::{End, Exchange};
+use http::{Method, header};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use request::ChatRequest;
+use respond::Refusal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest that an answer is read on for a client that is gone.
+const DRAIN_MAX: Duration = Duration::from_secs(300);
+
+/// What the proxy works with.
+pub struct Gateway {
+    /// Who may call.
+    pub directory: Arc<Directory>,
+    /// Who is admitted, and at what prices.
+    pub admission: Arc<Admission>,
+    /// Who serves.
+    pub pool: Arc<Pool>,
+    /// Who paid.
+    pub ledger: Arc<Ledger>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// How often a request is tried.
+    pub retry: Retry,
+    /// Bounds of a request's body.
+    pub limits: Limits,
+    /// All bodies at once.
+    pub budget: BodyBudget,
+    /// For a client that does not read.
+    pub write_timeout: Duration,
+    /// For the next request on a connection.
+    pub keepalive: Duration,
+}
+
+pub use body::Limits as BodyLimits;
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
+        Context::new(RequestId::new(at_ms, fastrand::u128(..)), Arc::clone(&self.metrics))
+    }
+
+    /// Authenticates, reads and admits; answers itself what needs no provider.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        session.downstream_session.set_write_timeout(Some(self.write_timeout));
+        session.set_keepalive(Some(self.keepalive.as_secs().max(1)));
+        match self.route(session, ctx).await {
+            Ok(true) => Ok(true),
+            Ok(false) => Ok(false),
+            Err(refusal) => {
+                self.refuse(session, ctx, refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Chooses an upstream account for the next attempt.
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let now = Instant::now();
+        let started = ctx.started;
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
+        };
+        let model = &admitted.exchange.request.demand.model;
+        if admitted.attempts > 0 && now.duration_since(started) > self.retry.total {
+            return Err(Error::explain(ErrorType::ConnectTimedout, "no time is left for another attempt"));
+        }
+        let lease = match self.pool.choose(model, &admitted.tried, now, fastrand::u64(..)) {
+            Ok(lease) => lease,
+            Err(none) => {
+                if admitted.attempts == 0 {
+                    ctx.refusal = Some(match none {
+                        NoAccount::UnknownModel => Refusal::UnknownModel(model.clone()),
+                        NoAccount::Busy => Refusal::PoolBusy,
+                        NoAccount::Down => Refusal::UpstreamUnavailable,
+                    });
+                }
+                return Err(Error::explain(
+                    ErrorType::ConnectNoRoute,
+                    "no upstream account takes the request",
+                ));
+            }
+        };
+        admitted.attempts += 1;
+        let account = Arc::clone(lease.account());
+        let name = account.models.provider_name(model).unwrap_or(model);
+        admitted.exchange.begin_attempt(admitted.exchange.request.body_for(name));
+        let hidden = admitted.exchange.price.hidden_reasoning == Reasoning::Hidden;
+        admitted.line.set_hang_up(match account.on_hang_up {
+            OnHangUp::Drain => HangUp::Drain,
+            OnHangUp::Cancel => HangUp::Cancel,
+            // What a stream delivered can be counted; hidden reasoning and half a document cannot.
+            OnHangUp::Auto if hidden || admitted.exchange.request.stream.is_none() => HangUp::Drain,
+            OnHangUp::Auto => HangUp::Cancel,
+        });
+        admitted.lease = Some(lease);
+        let Some(address) = account.address() else {
+            return Err(self.failed(admitted, Fault::Connect, None, "the account's name does not resolve"));
+        };
+        Ok(Box::new(forward::peer(&account, address)))
+    }
+
+    /// Swaps the credential and lets nothing of the client's through that is not the provider's.
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        upstream: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.times.forwarded.get_or_insert_with(Instant::now);
+        let Some(InExchange { exchange, lease: Some(lease), .. }) = ctx.admitted.as_ref() else {
+            return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
+        };
+        *upstream = forward::request(upstream, lease.account(), ctx.request, exchange.upstream_body().len())?;
+        Ok(())
+    }
+
+    /// Judges the status: goes on, or tries the next account. Waits until the hold is durable before
+    /// anything is delivered.
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let request = ctx.request;
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
+        };
+        let status = response.status.as_u16();
+        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some());
+        let decoder = forward::decoder(response);
+        let (verdict, decoder) = match decoder {
+            Ok(decoder) => (verdict, decoder),
+            Err(fault) => (forward::Verdict::Fault(fault), None),
+        };
+        match verdict {
+            forward::Verdict::Fault(fault) => {
+                return Err(self.failed(
+                    admitted,
+                    fault,
+                    Some(status),
+                    "the provider's answer cannot be used",
+                ));
+            }
+            forward::Verdict::Plain => admitted.exchange.begin_plain(status, decoder),
+            forward::Verdict::Stream => admitted.exchange.begin_stream(status, decoder),
+            forward::Verdict::Refusal => admitted.exchange.begin_refusal(status, decoder),
+        }
+        self.note_attempt(admitted, "ok", Some(status));
+        admitted.answered = true;
+        ctx.status = status;
+        forward::response(response, request)?;
+        // A plain answer is held back until its charge is durable, which comes after its hold.
+        if !admitted.exchange.is_held_back()
+            && let Some(mut commit) = admitted.commit.take()
+            && commit.durable().await.is_err()
+        {
+            ctx.refusal = Some(Refusal::Overloaded);
+            return Err(Error::explain(ErrorType::InternalError, "the hold cannot be made durable"));
+        }
+        Ok(())
+    }
+
+    /// Meters; what may pass now passes now.
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        let Some(admitted) = ctx.admitted.as_ref() else { return Ok(None) };
+        let too_long = |since: Option<Instant>, max| since.is_some_and(|since| since.elapsed() > max);
+        let total = admitted.lease.as_ref().map_or(DRAIN_MAX, |lease| lease.account().timeouts.total);
+        if too_long(admitted.line.gone_since(), DRAIN_MAX) || ctx.started.elapsed() > total {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the answer takes too long").into_up());
+        }
+        let piece = body.take().unwrap_or_default();
+        let exchange = &admitted.exchange;
+        let mut out = exchange.feed(piece).map_err(|why| downstream::unusable(why.0))?;
+        if end_of_stream {
+            let left = exchange.end().map_err(|why| downstream::unusable(why.0))?;
+            out = if out.is_empty() { left } else { join(out, left) };
+            ctx.times.ended = Some(Instant::now());
+        }
+        *body = Some(out);
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        let fault = match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::Timeout,
+            _ => Fault::Connect,
+        };
+        match ctx.admitted.as_mut() {
+            Some(admitted) => self.failed(admitted, fault, None, "no connection"),
+            None => error,
+        }
+    }
+
+    /// An attempt broke after its connection was there: decides whether another account is tried.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let untouched = session.response_written().is_none();
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            error.set_retry(false);
+            return error;
+        };
+        if ctx.refusal.is_some() || *error.esource() == ErrorSource::Downstream {
+            error.set_retry(false);
+            return error;
+        }
+        // An attempt that was judged has been noted and says itself whether another may follow.
+        if admitted.lease.is_none() {
+            error.retry.decide_reuse(client_reused);
+            return error;
+        }
+        let silent = !admitted.answered && untouched;
+        if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
+            self.note_attempt(admitted, "stale", None);
+            admitted.lease = None;
+            error.set_retry(true);
+            return error;
+        }
+        let fault = match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
+            _ => Fault::Broken,
+        };
+        let mut error = self.failed(admitted, fault, None, "the attempt broke");
+        if !untouched {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    /// The request failed: an error for the client if it can still be sent, and an end for the hold.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let gone = *error.esource() == ErrorSource::Downstream;
+        let mut untouched = session.response_written().is_none();
+        if let Some(admitted) = ctx.admitted.as_ref() {
+            downstream::restore(session, &admitted.line);
+            untouched = session.response_written().is_none();
+            admitted.exchange.abort(match (gone, untouched) {
+                (true, _) => End::ClientGone,
+                (false, true) => End::Failed,
+                (false, false) => End::Cut,
+            });
+        }
+        ctx.times.ended.get_or_insert_with(Instant::now);
+        if untouched && !gone {
+            let refusal = ctx.refusal.take().unwrap_or_else(|| match ctx.admitted.as_ref() {
+                Some(admitted) => last_fault(admitted),
+                None => Refusal::Overloaded,
+            });
+            session.set_keepalive(None);
+            if let Err(why) = self.refuse(session, ctx, refusal).await {
+                tracing::debug!(%why, "the client did not wait for its error");
+            }
+        } else if gone {
+            // What nginx logs when a client closed the connection.
+            ctx.status = 499;
+        }
+        FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    /// Hands the client's connection back and records the request.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let mut settled = None;
+        if let Some(admitted) = ctx.admitted.as_ref() {
+            downstream::restore(session, &admitted.line);
+            admitted.exchange.abort(End::Failed);
+            settled = admitted.exchange.settled().await.and_then(Result::ok);
+            if let Some(lease) = admitted.lease.as_ref().filter(|_| admitted.answered) {
+                self.metrics.attempt(&lease.account().name, "ok");
+                lease.succeeded();
+            }
+        }
+        local::record(&self.metrics, ctx, settled.as_ref(), error);
+    }
+}
+
+impl Gateway {
+    /// Takes the request to where it is served. Tells whether it was answered.
+    async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Refusal> {
+        let header = session.req_header();
+        let (method, path) = (header.method.clone(), header.uri.path().to_owned());
+        let asked = format!("{method} {path}");
+        let expect = |takes: Method| match method == takes {
+            true => Ok(()),
+            false => Err(Refusal::WrongMethod { asked: asked.clone(), takes: local::method_name(&takes) }),
+        };
+        match &*path {
+            "/v1/chat/completions" if method != Method::OPTIONS => {
+                ctx.endpoint = Endpoint::Chat;
+                expect(Method::POST)?;
+                self.admit(session, ctx).await.map(|()| false)
+            }
+            _ if method == Method::OPTIONS && path.starts_with("/v1/") => {
+                local::preflight(session, ctx).await.map(|()| true)
+            }
+            "/healthz" | "/readyz" => {
+                expect(Method::GET)?;
+                self.answer_health(session, ctx, &path).await.map(|()| true)
+            }
+            _ if path == "/v1/models" || path.starts_with("/v1/models/") => {
+                ctx.endpoint = Endpoint::Models;
+                expect(Method::GET)?;
+                self.answer_models(session, ctx, &path).await.map(|()| true)
+            }
+            _ if path.starts_with("/tollgate/v1/") => {
+                ctx.endpoint = Endpoint::Account;
+                expect(Method::GET)?;
+                self.answer_account(session, ctx, &path).await.map(|()| true)
+            }
+            _ => Err(Refusal::UnknownPath { asked }),
+        }
+    }
+
+    /// Authenticates, reads, admits: after this the request has a hold.
+    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let caller = self.directory.authenticate(&session.req_header().headers)?;
+        ctx.caller = Some(caller.clone());
+        if self.ledger.is_down() {
+            return Err(Refusal::Overloaded);
+        }
+        let mut permit = self.budget.begin();
+        let body = body::read(session, &self.limits, &mut permit).await?;
+        ctx.times.read = Some(Instant::now());
+        let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
+        let model = &request.demand.model;
+        if !self.pool.serves(model) {
+            return Err(Refusal::UnknownModel(model.clone()));
+        }
+        let admitted = self
+            .admission
+            .admit(&caller, ctx.request, &request.demand)
+            .map_err(|why| Refusal::not_admitted(why, model))?;
+        let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
+        let line = Arc::new(Line::default());
+        downstream::keep(session, &exchange, &line);
+        ctx.admitted = Some(InExchange {
+            exchange,
+            line,
+            commit: Some(commit),
+            lease: None,
+            tried: Vec::new(),
+            attempts: 0,
+            answered: false,
+            stale: false,
+            fault: None,
+            _body: permit,
+        });
+        Ok(())
+    }
+
+    /// Notes that the attempt failed by its account's fault, and says whether another may follow.
+    fn failed(
+        &self,
+        admitted: &mut InExchange,
+        fault: Fault,
+        status: Option<u16>,
+        why: &'static str,
+    ) -> Box<Error> {
+        if std::mem::take(&mut admitted.answered) {
+            admitted.exchange.amend_attempt(fault.name());
+        } else {
+            self.note_attempt(admitted, fault.name(), status);
+        }
+        if let Some(lease) = admitted.lease.take() {
+            self.metrics.attempt(&lease.account().name, fault.name());
+            lease.failed(fault, Instant::now());
+            admitted.tried.push(lease.index());
+        }
+        admitted.fault = Some(fault);
+        let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
+        error.set_retry(admitted.attempts < self.retry.attempts_max);
+        error
+    }
+
+    fn note_attempt(&self, admitted: &InExchange, outcome: &'static str, status: Option<u16>) {
+        let Some(lease) = admitted.lease.as_ref() else { return };
+        admitted.exchange.note_attempt(Attempt {
+            upstream: (*lease.account().name).into(),
+            outcome: outcome.into(),
+            status,
+            ms: u64::try_from(lease.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+
+    /// Answers with an error.
+    async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
+        ctx.status = refusal.status();
+        self.metrics.rejected(refusal.reason());
+        let (header, body) = refusal.answer()?;
+        ctx.refusal = Some(refusal);
+        local::write(session, ctx, header, body).await
+    }
+}
+
+/// What the client is told when all attempts failed.
+fn last_fault(admitted: &InExchange) -> Refusal {
+    match admitted.fault {
+        Some(Fault::Timeout) => Refusal::UpstreamTimeout,
+        Some(Fault::RateLimited(_)) => Refusal::PoolBusy,
+        Some(Fault::Model) => Refusal::UnknownModel(admitted.exchange.request.demand.model.clone()),
+        Some(Fault::Connect | Fault::Broken | Fault::Credential | Fault::Server) | None => {
+            Refusal::UpstreamUnavailable
+        }
+    }
+}
+
+fn join(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() { first } else { [first, second].concat().into() }
+}
+
+/// Headers of ours on every answer.
+fn sign(header: &mut ResponseHeader, request: RequestId) -> Result<()> {
+    header.insert_header("x-request-id", request.to_string())?;
+    header.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+    Ok(())
+}

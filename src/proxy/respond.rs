@@ -1,0 +1,218 @@
+//! Answers of our own: the one place that chooses error statuses.
+//!
+//! Errors have OpenAI's shape, so that its clients understand them. Their texts say what to do and
+//! never name an upstream account.
+
+use super::request::BadRequest;
+use crate::admit::AdmitError;
+use crate::auth::AuthError;
+use crate::money::Amount;
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora_http::ResponseHeader;
+use serde_json::json;
+
+/// Why a request is answered by us with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No key was presented.
+    MissingKey,
+    /// The key opens nothing.
+    InvalidKey,
+    /// No such path.
+    UnknownPath {
+        /// Method and path as asked for.
+        asked: String,
+    },
+    /// The path takes another method.
+    WrongMethod {
+        /// Method and path as asked for.
+        asked: String,
+        /// The method it takes.
+        takes: &'static str,
+    },
+    /// The body is not a request.
+    BadRequest(BadRequest),
+    /// The body is too large.
+    BodyTooLarge {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// The body did not come in time.
+    BodyTimeout,
+    /// The client's model is not sold, or nobody serves it.
+    UnknownModel(Box<str>),
+    /// The balance does not reach.
+    InsufficientCredit {
+        /// What the request might cost.
+        needed: Amount,
+        /// What is free.
+        available: Amount,
+    },
+    /// We have too much to do, or cannot write the ledger.
+    Overloaded,
+    /// Every upstream account has too much to do.
+    PoolBusy,
+    /// No upstream account could answer.
+    UpstreamUnavailable,
+    /// No upstream account answered in time.
+    UpstreamTimeout,
+}
+
+/// How soon a client may try again.
+const RETRY_AFTER_S: &str = "1";
+
+impl Refusal {
+    /// The status, the error's type and its code.
+    fn class(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+        const INVALID: &str = "invalid_request_error";
+        const SERVER: &str = "server_error";
+        match self {
+            Refusal::MissingKey | Refusal::InvalidKey => {
+                (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
+            }
+            Refusal::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
+            Refusal::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
+            Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, INVALID, None),
+            Refusal::BodyTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large"))
+            }
+            Refusal::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout")),
+            Refusal::UnknownModel(_) => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
+            Refusal::InsufficientCredit { .. } => {
+                (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
+            }
+            Refusal::Overloaded | Refusal::PoolBusy => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("overloaded"))
+            }
+            Refusal::UpstreamUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("upstream_unavailable"))
+            }
+            Refusal::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, SERVER, Some("upstream_timeout")),
+        }
+    }
+
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.class().0.as_u16()
+    }
+
+    /// The word used in metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Refusal::MissingKey | Refusal::InvalidKey => "invalid_api_key",
+            Refusal::UnknownPath { .. } => "unknown_path",
+            Refusal::WrongMethod { .. } => "wrong_method",
+            Refusal::BadRequest(_) => "bad_request",
+            Refusal::BodyTooLarge { .. } => "request_too_large",
+            Refusal::BodyTimeout => "body_timeout",
+            Refusal::UnknownModel(_) => "model_not_found",
+            Refusal::InsufficientCredit { .. } => "insufficient_quota",
+            Refusal::Overloaded => "overloaded",
+            Refusal::PoolBusy => "pool_busy",
+            Refusal::UpstreamUnavailable => "upstream_unavailable",
+            Refusal::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Refusal::MissingKey => {
+                "You didn't provide an API key. Send it as Authorization: Bearer KEY.".into()
+            }
+            Refusal::InvalidKey => "The API key is not valid. Check it, or ask for a new one.".into(),
+            Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
+            Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
+            Refusal::BadRequest(bad) => bad.message.clone(),
+            Refusal::BodyTooLarge { bytes_max } => {
+                format!("The body of the request is larger than {bytes_max} bytes. Send less.")
+            }
+            Refusal::BodyTimeout => "The body of the request did not arrive in time. Send it faster.".into(),
+            Refusal::UnknownModel(model) => {
+                format!("The model `{model}` does not exist or is not sold here. See GET /v1/models.")
+            }
+            Refusal::InsufficientCredit { needed, available } => format!(
+                "The balance does not cover this request: it may cost up to {needed} USD, {available} USD \
+                 are available. Add credit, or lower max_completion_tokens."
+            ),
+            Refusal::Overloaded => "The gateway is overloaded. Try again in a moment.".into(),
+            Refusal::PoolBusy => "All capacity for this model is in use. Try again in a moment.".into(),
+            Refusal::UpstreamUnavailable => "No provider could answer. Try again in a moment.".into(),
+            Refusal::UpstreamTimeout => "No provider answered in time. Try again.".into(),
+        }
+    }
+
+    fn param(&self) -> Option<&'static str> {
+        match self {
+            Refusal::BadRequest(bad) => bad.param,
+            Refusal::UnknownModel(_) => Some("model"),
+            Refusal::MissingKey
+            | Refusal::InvalidKey
+            | Refusal::UnknownPath { .. }
+            | Refusal::WrongMethod { .. }
+            | Refusal::BodyTooLarge { .. }
+            | Refusal::BodyTimeout
+            | Refusal::InsufficientCredit { .. }
+            | Refusal::Overloaded
+            | Refusal::PoolBusy
+            | Refusal::UpstreamUnavailable
+            | Refusal::UpstreamTimeout => None,
+        }
+    }
+
+    /// The whole answer.
+    ///
+    /// # Errors
+    /// When a header cannot be made: a bug.
+    pub fn answer(&self) -> pingora::Result<(ResponseHeader, Bytes)> {
+        let (status, kind, code) = self.class();
+        let body = json!({
+            "error": { "message": self.message(), "type": kind, "param": self.param(), "code": code }
+        });
+        let (mut header, body) = json_answer(status, &body)?;
+        if status.is_server_error() {
+            header.insert_header(header::RETRY_AFTER, RETRY_AFTER_S)?;
+        }
+        // Clients of OpenAI's make obeys this over their own rules.
+        header.insert_header("x-should-retry", if status.is_server_error() { "true" } else { "false" })?;
+        if let Refusal::WrongMethod { takes, .. } = self {
+            header.insert_header(header::ALLOW, *takes)?;
+        }
+        Ok((header, body))
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing => Refusal::MissingKey,
+            AuthError::Invalid => Refusal::InvalidKey,
+        }
+    }
+}
+
+impl Refusal {
+    /// Why a request for `model` was not admitted.
+    pub fn not_admitted(error: AdmitError, model: &str) -> Self {
+        match error {
+            AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
+            AdmitError::InsufficientCredit { needed, available } => {
+                Refusal::InsufficientCredit { needed, available }
+            }
+            AdmitError::KeyRevoked => Refusal::InvalidKey,
+            AdmitError::Overloaded => Refusal::Overloaded,
+        }
+    }
+}
+
+/// An answer of JSON.
+///
+/// # Errors
+/// When a header cannot be made: a bug.
+pub fn json_answer(status: StatusCode, body: &serde_json::Value) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let body = Bytes::from(body.to_string());
+    let mut header = ResponseHeader::build(status, Some(8))?;
+    header.insert_header(header::CONTENT_TYPE, "application/json")?;
+    header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    Ok((header, body))
+}

@@ -1,0 +1,239 @@
+//! Metrics: all that Prometheus can ask, registered here and nowhere else.
+//!
+//! Labels are closed sets: models of the price book, upstream accounts of the configuration, our
+//! own words. Never a customer, a key or what a client sent.
+
+use crate::ledger::Committed;
+use crate::money::Amount;
+use crate::usage::{Class, Metered, Usage};
+use prometheus::{
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::time::Duration;
+
+/// Seconds: from a local answer to the longest reasoning.
+const REQUEST_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0];
+/// Seconds: what we add.
+const OVERHEAD_BUCKETS: &[f64] = &[
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0,
+];
+
+/// Everything that is measured.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead: Histogram,
+    first_token: HistogramVec,
+    tokens: IntCounterVec,
+    metered: IntCounterVec,
+    charged_usd: CounterVec,
+    holds_open: IntGauge,
+    in_flight: IntGauge,
+    journal_commit: Histogram,
+    journal_queue: IntGauge,
+    upstream_up: IntGaugeVec,
+    upstream_headroom: GaugeVec,
+    upstream_attempts: IntCounterVec,
+    rejected: IntCounterVec,
+    ledger_down: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Panics
+    /// When a name is registered twice: a bug.
+    pub fn new() -> Self {
+        let registry = Registry::new_custom(Some("tollgate".into()), None).expect("a valid prefix");
+        let made = Make(&registry);
+        let build = made.gauge_vec("build_info", "The version that runs; always 1", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        // Reloading is not built yet: the configuration of the start is the one that applies.
+        made.gauge("config_reload_success", "Whether the last reload of the configuration took").set(1.0);
+        let loaded = made.gauge("config_reload_timestamp_seconds", "When the configuration was last loaded");
+        loaded.set(seconds_since_epoch());
+        Metrics {
+            requests: made.counters("requests_total", "Requests answered", &["endpoint", "model", "status"]),
+            duration: made.histograms(
+                "request_duration_seconds",
+                "From the header of a request to the end of its answer",
+                &["endpoint"],
+                REQUEST_BUCKETS,
+            ),
+            overhead: made.histogram(
+                "overhead_seconds",
+                "The time of a request that is the gateway's own",
+                OVERHEAD_BUCKETS,
+            ),
+            first_token: made.histograms(
+                "time_to_first_token_seconds",
+                "From the header of a request to the first byte of its answer",
+                &["model"],
+                REQUEST_BUCKETS,
+            ),
+            tokens: made.counters("tokens_total", "Tokens charged", &["model", "class"]),
+            metered: made.counters("metered_total", "Requests by how their usage was found", &["kind"]),
+            charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
+            holds_open: made.int_gauge("holds_open", "Holds that have not ended"),
+            in_flight: made.int_gauge("in_flight", "Requests under way"),
+            journal_commit: made.histogram(
+                "journal_commit_seconds",
+                "From the write of a group of entries to the end of its fsync",
+                OVERHEAD_BUCKETS,
+            ),
+            journal_queue: made.int_gauge("journal_queue_depth", "Commands that wait to become durable"),
+            upstream_up: made.int_gauges("upstream_up", "Whether an upstream account is used", &["upstream"]),
+            upstream_headroom: made.gauge_vec(
+                "upstream_headroom_ratio",
+                "The share of a limit of an upstream account that is free",
+                &["upstream", "limit"],
+            ),
+            upstream_attempts: made.counters(
+                "upstream_attempts_total",
+                "Attempts on upstream accounts by how they ended",
+                &["upstream", "outcome"],
+            ),
+            rejected: made.counters(
+                "admission_rejected_total",
+                "Requests refused by the gateway",
+                &["reason"],
+            ),
+            ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
+            registry,
+        }
+    }
+
+    /// A request begins.
+    pub fn request_begins(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A request has ended.
+    pub fn request_ends(&self, endpoint: &str, model: &str, status: u16, duration: Duration) {
+        self.in_flight.dec();
+        self.requests.with_label_values(&[endpoint, model, &status.to_string()]).inc();
+        self.duration.with_label_values(&[endpoint]).observe(duration.as_secs_f64());
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// Time of a request that was ours.
+    pub fn overhead(&self, ours: Duration) {
+        self.overhead.observe(ours.as_secs_f64());
+    }
+
+    /// The first byte of an answer came.
+    pub fn first_token(&self, model: &str, after: Duration) {
+        self.first_token.with_label_values(&[model]).observe(after.as_secs_f64());
+    }
+
+    /// A request was charged.
+    pub fn charged(&self, model: &str, metered: Metered, usage: &Usage, charge: Amount) {
+        self.metered.with_label_values(&[metered.name()]).inc();
+        for class in Class::ALL.into_iter().filter(|class| usage.of(*class) > 0) {
+            self.tokens.with_label_values(&[model, class.name()]).inc_by(usage.of(class));
+        }
+        self.charged_usd.with_label_values(&[model]).inc_by(for_a_graph(charge));
+    }
+
+    /// An attempt on an upstream account has ended.
+    pub fn attempt(&self, upstream: &str, outcome: &str) {
+        self.upstream_attempts.with_label_values(&[upstream, outcome]).inc();
+    }
+
+    /// A request was refused.
+    pub fn rejected(&self, reason: &str) {
+        self.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// A group of entries became durable.
+    pub fn committed(&self, committed: Committed) {
+        self.journal_commit.observe(committed.elapsed.as_secs_f64());
+    }
+
+    /// How the ledger stands.
+    pub fn ledger(&self, queue_depth: usize, holds_open: usize, down: bool) {
+        self.holds_open.set(i64::try_from(holds_open).unwrap_or(i64::MAX));
+        self.journal_queue.set(i64::try_from(queue_depth).unwrap_or(i64::MAX));
+        self.ledger_down.set(i64::from(down));
+    }
+
+    /// How an upstream account stands: whether it is used, and how much of its concurrency is free.
+    pub fn upstream(&self, name: &str, up: bool, in_flight: u32, concurrency_max: u32) {
+        self.upstream_up.with_label_values(&[name]).set(i64::from(up));
+        let free = 1.0 - f64::from(in_flight) / f64::from(concurrency_max.max(1));
+        self.upstream_headroom.with_label_values(&[name, "concurrency"]).set(free);
+    }
+
+    /// Everything as Prometheus reads it.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        encoded.map_or_else(|why| format!("# {why}\n"), |()| String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+/// An amount as a graph shows it: the books are exact, this is not.
+fn for_a_graph(amount: Amount) -> f64 {
+    amount.to_string().parse().expect("a decimal number")
+}
+
+fn seconds_since_epoch() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+struct Make<'a>(&'a Registry);
+
+impl Make<'_> {
+    fn register<T: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<T>) -> T {
+        let metric = made.expect("a valid name");
+        self.0.register(Box::new(metric.clone())).expect("names are registered once");
+        metric
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn float_counters(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.register(CounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help))
+    }
+
+    fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, labels))
+    }
+}

@@ -1,0 +1,199 @@
+//! Settlement: what was used, at the prices pinned at admission, is what is charged.
+//!
+//! Pure: integers in, lines and their sum out. The [`Detail`] is what the ledger keeps of a
+//! request; from it the charge can be computed again at any time.
+
+pub mod price;
+
+use crate::money::{Amount, UnitPrice};
+use crate::usage::{Class, Metered, Usage};
+use price::UnitPrices;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// One product of a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// What kind of token.
+    pub class: Class,
+    /// How many.
+    pub quantity: u64,
+    /// US dollars for a million of them.
+    pub unit_price: UnitPrice,
+    /// US dollars for all of them.
+    pub amount: Amount,
+}
+
+/// What a request is charged, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// One for each class that was used.
+    pub lines: Vec<Line>,
+    /// Their sum.
+    pub charge: Amount,
+}
+
+/// Prices `usage`. Exact.
+pub fn settle(usage: &Usage, prices: &UnitPrices) -> Settlement {
+    let used = Class::ALL.into_iter().filter(|class| usage.of(*class) > 0);
+    let lines: Vec<Line> = used
+        .map(|class| {
+            let (quantity, unit_price) = (usage.of(class), prices.of(class));
+            Line { class, quantity, unit_price, amount: unit_price.times(quantity) }
+        })
+        .collect();
+    let charge = lines.iter().map(|line| line.amount).sum();
+    Settlement { lines, charge }
+}
+
+/// One try at one upstream account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The account's name.
+    pub upstream: Box<str>,
+    /// How it ended, in a word: `ok`, `connect`, `timeout`, `rate_limited`, …
+    pub outcome: Box<str>,
+    /// The provider's status, if it got that far.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub ms: u64,
+}
+
+/// What the ledger keeps of a request beside the money: never anything of its text.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Detail {
+    /// Which endpoint.
+    pub endpoint: Box<str>,
+    /// The model that was asked for.
+    pub model: Box<str>,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+    /// The status that the client got.
+    pub status: u16,
+    /// How the answer ended: `complete`, `client_gone`, `cut`, `failed`.
+    pub end: Box<str>,
+    /// How the usage was found.
+    pub metered: Metered,
+    /// The vocabulary of an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Box<str>>,
+    /// What was used.
+    pub usage: Usage,
+    /// The provider's own words about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Box<RawValue>>,
+    /// What it costs.
+    pub lines: Vec<Line>,
+    /// All that was tried.
+    pub attempts: Vec<Attempt>,
+    /// From the first byte of the request to the first of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u64>,
+    /// From the first byte of the request to the settlement.
+    pub duration_ms: u64,
+}
+
+impl Detail {
+    /// The bytes that the ledger keeps.
+    pub fn to_record(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a detail is plain JSON")
+    }
+}
+
+/// Computes the charge of a record again: each line from its quantity and unit price, the lines
+/// against the usage (I9).
+///
+/// # Errors
+/// What does not fit.
+pub fn recompute(record: &[u8]) -> Result<Amount, String> {
+    let detail: Detail = serde_json::from_slice(record).map_err(|why| format!("it cannot be read: {why}"))?;
+    let mut sum = Amount::ZERO;
+    let mut left = detail.usage;
+    for Line { class, quantity, unit_price, amount } in &detail.lines {
+        if unit_price.times(*quantity) != *amount {
+            return Err(format!("{quantity} {} at {unit_price} are not {amount}", class.name()));
+        }
+        let counted = take_class(&mut left, *class);
+        if counted != *quantity {
+            return Err(format!("{counted} {} were used, the line says {quantity}", class.name()));
+        }
+        sum += *amount;
+    }
+    if left.total() > 0 {
+        return Err(format!("{} tokens stand in no line", left.total()));
+    }
+    Ok(sum)
+}
+
+fn take_class(usage: &mut Usage, class: Class) -> u64 {
+    std::mem::take(match class {
+        Class::Input => &mut usage.input,
+        Class::CachedInput => &mut usage.cached_input,
+        Class::CacheWrite => &mut usage.cache_write,
+        Class::Output => &mut usage.output,
+        Class::Reasoning => &mut usage.reasoning,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prices() -> UnitPrices {
+        let price = |text| UnitPrice::parse_per_million(text).unwrap();
+        UnitPrices {
+            input: price("0.15"),
+            cached_input: price("0.075"),
+            cache_write: price("0.15"),
+            output: price("0.60"),
+            reasoning: price("0.60"),
+        }
+    }
+
+    fn detail(usage: Usage) -> Detail {
+        let lines = settle(&usage, &prices()).lines;
+        Detail {
+            endpoint: "chat".into(),
+            model: "m".into(),
+            stream: false,
+            status: 200,
+            end: "complete".into(),
+            metered: Metered::Reported,
+            encoding: None,
+            usage,
+            reported: None,
+            lines,
+            attempts: Vec::new(),
+            first_byte_ms: Some(1),
+            duration_ms: 2,
+        }
+    }
+
+    #[test]
+    fn each_class_is_charged_once_at_its_price() {
+        let usage = Usage { input: 36, cached_input: 64, output: 20, reasoning: 30, cache_write: 0 };
+        let settled = settle(&usage, &prices());
+        assert_eq!(settled.lines.len(), 4);
+        // 36 x 0.15 + 64 x 0.075 + 50 x 0.60 = 40.2 for a million
+        assert_eq!(settled.charge.to_string(), "0.0000402");
+        assert_eq!(settle(&Usage::default(), &prices()).charge, Amount::ZERO);
+    }
+
+    #[test]
+    fn a_record_recomputes_and_a_changed_one_does_not() {
+        let usage = Usage { input: 100, output: 50, ..Usage::default() };
+        let record = String::from_utf8(detail(usage).to_record()).unwrap();
+        assert_eq!(recompute(record.as_bytes()), Ok(settle(&usage, &prices()).charge));
+        for (from, to) in [
+            ("\"quantity\":100", "\"quantity\":101"),
+            ("\"input\":100", "\"input\":101"),
+            ("\"unit_price\":\"0.60\"", "\"unit_price\":\"0.61\""),
+            ("\"amount\":\"0.00003\"", "\"amount\":\"0.00004\""),
+            ("\"cached_input\":0", "\"cached_input\":5"),
+        ] {
+            let changed = record.replacen(from, to, 1);
+            assert_ne!(changed, record, "{from}");
+            assert!(recompute(changed.as_bytes()).is_err(), "{from} -> {to}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A chat request as read: what is needed to answer it and to count its tokens.
+//!
+//! The prompt is counted while it is read and never kept.
+
+use super::answer::Counts;
+use super::faults::Directives;
+use super::refusal::Refusal;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Tokens of an answer when nothing else is asked for.
+const TOKENS_DEFAULT: u64 = 16;
+/// Choices of one request, as the real provider has it.
+const CHOICES_MAX: u64 = 128;
+/// Tokens of all choices together: bounds a plain answer to about ten megabytes.
+const ANSWER_TOKENS_MAX: u64 = 1_000_000;
+const TOKENS_PER_REQUEST: u64 = 3;
+const TOKENS_PER_MESSAGE: u64 = 4;
+const TOKENS_PER_IMAGE: u64 = 85;
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// A valid chat request.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub model: String,
+    pub stream: bool,
+    pub include_usage: bool,
+    pub choices: u64,
+    pub directives: Directives,
+    prompt_tokens: u64,
+    /// `max_completion_tokens`, or else `max_tokens`.
+    cap: Option<u64>,
+}
+
+impl Request {
+    /// Tokens of text in each choice.
+    pub fn words(&self) -> u64 {
+        self.asked().min(self.cap.unwrap_or(u64::MAX))
+    }
+
+    /// Why a choice ends where it does.
+    pub fn finish_reason(&self) -> &'static str {
+        if self.words() < self.asked() { "length" } else { "stop" }
+    }
+
+    /// The usage of the whole answer. Reasoning comes on top of the text and knows no cap.
+    pub fn counts(&self) -> Counts {
+        let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
+        Counts {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.directives.cached_tokens,
+            completion_tokens: self.choices * self.words() + reasoning_tokens,
+            reasoning_tokens,
+        }
+    }
+
+    fn asked(&self) -> u64 {
+        self.directives.tokens.unwrap_or(TOKENS_DEFAULT)
+    }
+}
+
+/// Reads and checks a request's body.
+pub(super) fn read(body: &[u8]) -> Result<Request, Refusal> {
+    let written: Written = serde_json::from_slice(body).map_err(|error| match error.is_data() {
+        true => Refusal::wrong_type(error.line(), error.column()),
+        false => Refusal::not_json(),
+    })?;
+    let model = written.model.filter(|model| !model.is_empty()).ok_or_else(|| Refusal::missing("model"))?;
+    let messages = written.messages.ok_or_else(|| Refusal::missing("messages"))?;
+    if messages.is_empty() {
+        return Err(Refusal::empty_messages());
+    }
+    let stream = written.stream.unwrap_or(false);
+    if written.stream_options.is_some() && !stream {
+        return Err(Refusal::stray_stream_options());
+    }
+    let request = Request {
+        model,
+        stream,
+        include_usage: written.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
+        choices: written.n.unwrap_or(1).max(1),
+        directives: Directives::read(&written.metadata.unwrap_or_default())?,
+        prompt_tokens: TOKENS_PER_REQUEST + messages.iter().map(Message::tokens).sum::<u64>(),
+        cap: written.max_completion_tokens.or(written.max_tokens),
+    };
+    if request.choices > CHOICES_MAX || request.choices * request.words() > ANSWER_TOKENS_MAX {
+        return Err(Refusal::too_many("n"));
+    }
+    Ok(request)
+}
+
+/// The fields that matter, as written. All others are passed over.
+#[derive(Deserialize)]
+struct Written {
+    model: Option<String>,
+    messages: Option<Vec<Message>>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    max_completion_tokens: Option<u64>,
+    max_tokens: Option<u64>,
+    n: Option<u64>,
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<Content>,
+}
+
+impl Message {
+    fn tokens(&self) -> u64 {
+        let content = self.content.as_ref();
+        let (text_bytes, images) = content.map_or((0, 0), |content| (content.text_bytes, content.images));
+        TOKENS_PER_MESSAGE + text_bytes.div_ceil(BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE
+    }
+}
+
+/// A message's content, counted: a string, or an array of parts.
+#[derive(Default)]
+struct Content {
+    text_bytes: u64,
+    images: u64,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    text: Option<TextBytes>,
+    image_url: Option<IgnoredAny>,
+}
+
+/// A string of which only the length is kept.
+struct TextBytes(u64);
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of parts")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+        Ok(Content { text_bytes: bytes(text), images: 0 })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Content, A::Error> {
+        let mut content = Content::default();
+        while let Some(part) = parts.next_element::<Part>()? {
+            content.text_bytes += part.text.map_or(0, |text| text.0);
+            content.images += u64::from(part.image_url.is_some());
+        }
+        Ok(content)
+    }
+}
+
+impl<'de> Deserialize<'de> for TextBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = TextBytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<TextBytes, E> {
+        Ok(TextBytes(bytes(text)))
+    }
+}
+
+fn bytes(text: &str) -> u64 {
+    u64::try_from(text.len()).expect("64 bits hold a length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(body: Value, prompt: u64, completion: u64, finish: &str) {
+        let request = read(body.to_string().as_bytes()).unwrap();
+        let counts = request.counts();
+        assert_eq!((counts.prompt_tokens, counts.completion_tokens), (prompt, completion), "{body}");
+        assert_eq!(request.finish_reason(), finish, "{body}");
+    }
+
+    fn refused(body: &str, expect: &str) {
+        let refusal = read(body.as_bytes()).unwrap_err();
+        assert_eq!(refusal.status, 400, "{body}");
+        assert!(refusal.body().contains(expect), "{body}: {}", refusal.body());
+    }
+
+    #[test]
+    fn tokens_follow_from_the_request() {
+        let hi = json!([{"role": "user", "content": "hello"}]);
+        check(json!({"model": "m", "messages": hi}), 3 + 4 + 2, 16, "stop");
+        check(json!({"model": "m", "messages": [{"content": null}, {"content": "é"}, {}]}), 16, 16, "stop");
+        let parts = json!([{"content": [{"type": "text", "text": "12345"}, {"text": "678"},
+            {"type": "image_url", "image_url": {"url": "data:"}}]}]);
+        check(json!({"model": "m", "messages": parts}), 3 + 4 + 2 + 85, 16, "stop");
+        check(json!({"model": "m", "messages": hi, "max_tokens": 5}), 9, 5, "length");
+        check(json!({"model": "m", "messages": hi, "max_tokens": 16}), 9, 16, "stop");
+        check(
+            json!({"model": "m", "messages": hi, "max_tokens": 5, "max_completion_tokens": 6}),
+            9,
+            6,
+            "length",
+        );
+        let metadata = json!({"simulate_tokens": "40", "simulate_reasoning_tokens": "7"});
+        check(json!({"model": "m", "messages": hi, "n": 3, "metadata": metadata}), 9, 3 * 47, "stop");
+    }
+
+    #[test]
+    fn malformed_requests_are_refused() {
+        let hi = r#""messages":[{"content":"x"}]"#;
+        refused("{", "parse the JSON body");
+        refused("", "parse the JSON body");
+        refused("{}", r#""param":"model""#);
+        refused(&format!(r#"{{"model":7,{hi}}}"#), "invalid_type");
+        refused(r#"{"model":"m"}"#, r#""param":"messages""#);
+        refused(r#"{"model":"m","messages":[]}"#, "empty_array");
+        refused(r#"{"model":"m","messages":"hi"}"#, "invalid_type");
+        refused(&format!(r#"{{"model":"m",{hi},"stream_options":{{}}}}"#), r#""param":"stream_options""#);
+        refused(&format!(r#"{{"model":"m",{hi},"n":129}}"#), r#""param":"n""#);
+        refused(&format!(r#"{{"model":"m",{hi},"max_tokens":-1}}"#), "invalid_type");
+        refused(&format!(r#"{{"model":"m",{hi},"metadata":{{"simulate_x":"1"}}}}"#), "simulate_x");
+    }
+}

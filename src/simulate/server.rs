@@ -1,0 +1,183 @@
+//! The endpoints, and the headers that every answer carries.
+
+use super::Provider;
+use super::body::{Paced, Pages};
+use super::faults::scramble;
+use super::limit::{Headroom, written};
+use super::log::{Entry, Served};
+use super::plan::{Asked, Plan};
+use super::refusal::{Refusal, last4};
+use crate::clock::Timestamp;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// The largest request that is read: above what the real provider takes with images in it.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is shown as the token limit; it is never enforced.
+const SHOWN_TOKENS: u64 = 30_000_000;
+const MODELS: [&str; 6] =
+    ["gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-5.5", "text-embedding-3-small"];
+const MODELS_CREATED_S: i64 = 1_721_172_741;
+
+/// All endpoints.
+pub(super) fn router(provider: Provider) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/models", get(models))
+        .route("/simulate/log", get(log))
+        .route("/simulate/options", get(options).put(patch_options))
+        .fallback(no_url)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(provider)
+}
+
+async fn chat(State(provider): State<Provider>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let arrived = Arrived::now(&provider, &headers, uri.path());
+    let options = provider.state.options.load_full();
+    let credential = credential(&headers);
+    let headroom = options.requests_per_minute.map_or(Headroom::UNLIMITED, |limit| {
+        provider.state.limits.take(credential.unwrap_or(""), limit, arrived.at)
+    });
+    let now_s = arrived.entry.served.at.seconds();
+    let asked = Asked { credential, body: &body, headroom, number: arrived.number, now_s };
+    let plan = Plan::of(&asked, &options);
+    drop(body);
+    arrived.answer(plan, headroom).await
+}
+
+async fn no_url(State(provider): State<Provider>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let plan = Plan::refusal(&Refusal::no_url(method.as_str(), uri.path()));
+    Arrived::now(&provider, &headers, uri.path()).answer(plan, Headroom::UNLIMITED).await
+}
+
+async fn wrong_method(
+    State(provider): State<Provider>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let plan = Plan::refusal(&Refusal::wrong_method(method.as_str(), uri.path()));
+    Arrived::now(&provider, &headers, uri.path()).answer(plan, Headroom::UNLIMITED).await
+}
+
+async fn models() -> Response {
+    let data = MODELS
+        .map(|id| json!({"id": id, "object": "model", "created": MODELS_CREATED_S, "owned_by": "system"}));
+    Json(json!({"object": "list", "data": data})).into_response()
+}
+
+async fn log(State(provider): State<Provider>) -> Response {
+    let pages = Body::new(Pages::of(provider.state.log.clone()));
+    ([(CONTENT_TYPE, "application/x-ndjson")], pages).into_response()
+}
+
+async fn options(State(provider): State<Provider>) -> Response {
+    Json(provider.state.options.load().written()).into_response()
+}
+
+async fn patch_options(State(provider): State<Provider>, patch: Bytes) -> Response {
+    match provider.state.options.load().patched(&patch) {
+        Ok(options) => {
+            let written = options.written();
+            provider.set_options(options);
+            Json(written).into_response()
+        }
+        Err(fault) => (StatusCode::BAD_REQUEST, Json(json!({"error": {"message": fault}}))).into_response(),
+    }
+}
+
+/// A request that is logged from here on, even if its caller goes away.
+struct Arrived {
+    number: u64,
+    at: Instant,
+    entry: Entry,
+}
+
+impl Arrived {
+    fn now(provider: &Provider, headers: &HeaderMap, path: &str) -> Self {
+        let request = headers.get("x-client-request-id").and_then(|id| id.to_str().ok());
+        let served = Served {
+            at: Timestamp::now(),
+            request: request.unwrap_or("").to_owned(),
+            path: path.to_owned(),
+            credential_last4: last4(credential(headers).unwrap_or("")).to_owned(),
+            ..Served::default()
+        };
+        Arrived {
+            number: provider.state.requests.fetch_add(1, Ordering::Relaxed),
+            at: Instant::now(),
+            entry: Entry::open(provider.state.log.clone(), served),
+        }
+    }
+
+    async fn answer(mut self, plan: Plan, headroom: Headroom) -> Response {
+        let served = &mut self.entry.served;
+        (served.status, served.stream) = (plan.status, plan.stream);
+        served.model.clone_from(&plan.model);
+        served.prompt_tokens = plan.counts.prompt_tokens;
+        served.cached_tokens = plan.counts.cached_tokens;
+        served.completion_tokens = plan.counts.completion_tokens;
+        served.reasoning_tokens = plan.counts.reasoning_tokens;
+        if !plan.latency.is_zero() {
+            tokio::time::sleep(plan.latency).await;
+        }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::from_u16(plan.status).expect("between 200 and 599");
+        *response.headers_mut() = self.headers(&plan, headroom);
+        *response.body_mut() = Body::new(Paced::new(plan.script, plan.pace, self.entry));
+        response
+    }
+
+    /// What a gateway should and should not pass on.
+    fn headers(&self, plan: &Plan, headroom: Headroom) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(24);
+        let fixed = HeaderValue::from_static;
+        let mut set = |name: &'static str, value: HeaderValue| {
+            headers.insert(HeaderName::from_static(name), value);
+        };
+        let id = format!("req_{:016x}{:016x}", scramble(self.number), self.number);
+        set("x-request-id", HeaderValue::try_from(id).expect("hexadecimal digits"));
+        let elapsed_ms = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        set("openai-processing-ms", HeaderValue::from(elapsed_ms));
+        set("openai-organization", fixed("org-SECRETORG"));
+        set("openai-version", fixed("2020-10-01"));
+        set("x-ratelimit-limit-requests", HeaderValue::from(headroom.limit));
+        set("x-ratelimit-remaining-requests", HeaderValue::from(headroom.remaining));
+        let reset = HeaderValue::try_from(written(headroom.reset)).expect("digits and letters");
+        set("x-ratelimit-reset-requests", reset);
+        set("x-ratelimit-limit-tokens", HeaderValue::from(SHOWN_TOKENS));
+        let used = plan.counts.prompt_tokens + plan.counts.completion_tokens;
+        set("x-ratelimit-remaining-tokens", HeaderValue::from(SHOWN_TOKENS.saturating_sub(used)));
+        set("x-ratelimit-reset-tokens", fixed("2ms"));
+        headers.insert(
+            SET_COOKIE,
+            fixed(
+                "__cf_bm=simulated.cookie-1.0.1.1-value; path=/; \
+             domain=.api.openai.com; HttpOnly; Secure; SameSite=None",
+            ),
+        );
+        headers.insert(CONTENT_TYPE, fixed(plan.content_type));
+        if plan.gzip {
+            headers.insert(CONTENT_ENCODING, fixed("gzip"));
+        }
+        if let Some(seconds) = plan.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        headers
+    }
+}
+
+/// The bearer token, if there is one.
+fn credential(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}

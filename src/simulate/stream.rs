@@ -1,0 +1,371 @@
+//! What goes out, step by step: the events of a stream, or a whole body. Pure.
+
+use super::answer::{Answer, FINGERPRINT, Stamp, push, push_words};
+use super::faults::Wire;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fmt;
+use std::io::Write;
+
+/// The next thing to do for an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Send bytes; `content` tells of the answer's text in them.
+    Send { bytes: Bytes, content: Option<Content> },
+    /// Break the connection.
+    Cut,
+}
+
+/// A piece of the answer's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    pub tokens: u64,
+}
+
+/// An answer as a sequence of steps.
+pub(super) enum Script {
+    Whole(Whole),
+    Events(Box<Events>),
+}
+
+impl Script {
+    /// The length to announce, if it is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Script::Whole(whole) => Some(whole.length),
+            Script::Events(_) => None,
+        }
+    }
+
+    /// Whether there is no further step.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Script::Whole(whole) => whole.bytes.is_empty() && !whole.cut,
+            Script::Events(events) => events.stage == Stage::Over,
+        }
+    }
+
+    /// The next step.
+    pub fn next(&mut self) -> Option<Step> {
+        match self {
+            Script::Whole(whole) => whole.next(),
+            Script::Events(events) => events.next(),
+        }
+    }
+}
+
+/// A body in one piece, or the first half of it and then a cut.
+pub(super) struct Whole {
+    bytes: Bytes,
+    length: u64,
+    cut: bool,
+    content: Option<Content>,
+}
+
+impl Whole {
+    /// A body that is no answer.
+    pub fn other(body: impl Into<Bytes>) -> Self {
+        let bytes = body.into();
+        let length = u64::try_from(bytes.len()).expect("64 bits hold a length");
+        Whole { bytes, length, cut: false, content: None }
+    }
+
+    /// A plain answer.
+    pub fn answer(answer: &Answer, wire: Wire) -> Self {
+        let plain = answer.plain();
+        let content = Some(Content { tokens: answer.choices * answer.words });
+        let body = if wire.gzip { Gzip::new().last(&plain) } else { Bytes::from(plain) };
+        Whole { content, ..Whole::other(body) }
+    }
+
+    /// Announced whole, and cut in the middle.
+    pub fn cut(self) -> Self {
+        let half = self.bytes.slice(..self.bytes.len() / 2);
+        Whole { bytes: half, cut: true, content: None, ..self }
+    }
+
+    fn next(&mut self) -> Option<Step> {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return std::mem::take(&mut self.cut).then_some(Step::Cut);
+        }
+        Some(Step::Send { bytes, content: self.content })
+    }
+}
+
+/// How a stream is spread out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    /// Content chunks of each choice, if there are tokens enough.
+    pub chunks: u32,
+    /// Whether the usage chunk was asked for.
+    pub include_usage: bool,
+    /// Content chunks, of all choices, after which the connection breaks.
+    pub cut_after: Option<u64>,
+}
+
+/// The events of a stream: role, content, finish, usage if asked for, and `[DONE]`.
+pub(super) struct Events {
+    answer: Answer,
+    chunks: u64,
+    include_usage: bool,
+    cut_after: Option<u64>,
+    wire: Wire,
+    gzip: Option<Gzip>,
+    stage: Stage,
+    /// What every chunk begins with.
+    opening: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Role,
+    /// Content chunks sent so far, of all choices.
+    Content(u64),
+    Finish,
+    Usage,
+    Done,
+    Over,
+}
+
+impl Events {
+    pub fn new(answer: Answer, spread: Spread, wire: Wire) -> Self {
+        let Stamp { id, created } = answer.stamp;
+        let mut opening = format!(r#"{{"id":"chatcmpl-{id:016x}","object":"chat.completion.chunk","#);
+        push(&mut opening, format_args!(r#""created":{created},"model":{},"#, answer.model));
+        push(&mut opening, format_args!(r#""service_tier":"default","system_fingerprint":"{FINGERPRINT}","#));
+        opening.push_str(r#""choices":["#);
+        let chunks = u64::from(spread.chunks.max(1)).min(answer.words);
+        Events {
+            cut_after: spread.cut_after.map(|after| after.min(chunks * answer.choices)),
+            answer,
+            chunks,
+            include_usage: spread.include_usage,
+            wire,
+            gzip: wire.gzip.then(Gzip::new),
+            stage: Stage::Role,
+            opening,
+        }
+    }
+
+    fn next(&mut self) -> Option<Step> {
+        let mut out = String::with_capacity(512);
+        let mut content = None;
+        self.stage = match self.stage {
+            Stage::Role => {
+                self.each_choice(&mut out, r#"{"role":"assistant","content":"","refusal":null}"#, "null");
+                self.after_content(0)
+            }
+            Stage::Content(sent) if self.cut_after == Some(sent) => return self.cut(),
+            Stage::Content(sent) => {
+                content = Some(self.content(&mut out, sent));
+                self.after_content(sent + 1)
+            }
+            Stage::Finish => {
+                let finish = format!("\"{}\"", self.answer.finish_reason);
+                self.each_choice(&mut out, "{}", &finish);
+                let usage = self.include_usage && self.answer.usage.is_some();
+                if usage { Stage::Usage } else { Stage::Done }
+            }
+            Stage::Usage => {
+                let usage = self.answer.usage.as_deref().unwrap_or("null");
+                self.event(&mut out, format_args!(r#"{}],"usage":{usage}}}"#, self.opening));
+                Stage::Done
+            }
+            Stage::Done => {
+                self.event(&mut out, format_args!("[DONE]"));
+                Stage::Over
+            }
+            Stage::Over => return None,
+        };
+        Some(Step::Send { bytes: self.packed(out), content })
+    }
+
+    /// What follows when so many content chunks are out. A cut comes before the finish chunk at
+    /// the latest, so that it is never silently passed by.
+    fn after_content(&self, sent: u64) -> Stage {
+        let all = sent == self.chunks * self.answer.choices;
+        if all && self.cut_after != Some(sent) { Stage::Finish } else { Stage::Content(sent) }
+    }
+
+    fn cut(&mut self) -> Option<Step> {
+        self.stage = Stage::Over;
+        Some(Step::Cut)
+    }
+
+    /// Writes content chunk number `sent`; the choices take turns.
+    fn content(&self, out: &mut String, sent: u64) -> Content {
+        let (part, index) = (sent / self.answer.choices, sent % self.answer.choices);
+        let words = self.answer.words * part / self.chunks..self.answer.words * (part + 1) / self.chunks;
+        let tokens = words.end - words.start;
+        let mut text = String::with_capacity(64);
+        push_words(&mut text, words);
+        self.choice(out, index, format_args!(r#"{{"content":"{text}"}}"#), "null");
+        Content { tokens }
+    }
+
+    fn each_choice(&self, out: &mut String, delta: &str, finish: &str) {
+        for index in 0..self.answer.choices {
+            self.choice(out, index, format_args!("{delta}"), finish);
+        }
+    }
+
+    fn choice(&self, out: &mut String, index: u64, delta: fmt::Arguments<'_>, finish: &str) {
+        let usage = if self.include_usage { r#","usage":null"# } else { "" };
+        let opening = &self.opening;
+        let delta = format_args!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"#);
+        self.event(out, format_args!(r#"{opening}{delta}"finish_reason":{finish}}}]{usage}}}"#));
+    }
+
+    fn event(&self, out: &mut String, data: fmt::Arguments<'_>) {
+        let end = if self.wire.crlf { "\r\n" } else { "\n" };
+        push(out, format_args!("data: {data}{end}{end}"));
+        if self.wire.comments && self.stage != Stage::Done {
+            push(out, format_args!(": keep-alive{end}{end}"));
+        }
+    }
+
+    fn packed(&mut self, text: String) -> Bytes {
+        let last = self.stage == Stage::Over;
+        match &mut self.gzip {
+            None => Bytes::from(text),
+            Some(gzip) if last => gzip.last(&text),
+            Some(gzip) => gzip.flushed(&text),
+        }
+    }
+}
+
+/// Compresses in memory, where writing cannot fail.
+struct Gzip(GzEncoder<Vec<u8>>);
+
+impl Gzip {
+    fn new() -> Self {
+        Gzip(GzEncoder::new(Vec::new(), Compression::fast()))
+    }
+
+    /// All of `text`, so that the receiver can read it now.
+    fn flushed(&mut self, text: &str) -> Bytes {
+        self.0.write_all(text.as_bytes()).and_then(|()| self.0.flush()).expect("memory can be written");
+        Bytes::from(std::mem::take(self.0.get_mut()))
+    }
+
+    fn last(&mut self, text: &str) -> Bytes {
+        self.0.write_all(text.as_bytes()).and_then(|()| self.0.try_finish()).expect("memory can be written");
+        Bytes::from(std::mem::take(self.0.get_mut()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::read::MultiGzDecoder;
+    use serde_json::Value;
+    use std::io::Read;
+
+    const SPREAD: Spread = Spread { chunks: 3, include_usage: false, cut_after: None };
+
+    fn events(spread: Spread, wire: Wire) -> Script {
+        let answer = Answer {
+            stamp: Stamp { id: 1, created: 2 },
+            model: "\"m\"".to_owned(),
+            choices: 2,
+            words: 7,
+            finish_reason: "stop",
+            usage: Some("{}".to_owned()),
+        };
+        Script::Events(Box::new(Events::new(answer, spread, wire)))
+    }
+
+    fn run(mut script: Script) -> (Vec<u8>, Vec<u64>, bool) {
+        let (mut bytes, mut tokens, mut cut) = (Vec::new(), Vec::new(), false);
+        while let Some(step) = script.next() {
+            match step {
+                Step::Send { bytes: sent, content } => {
+                    bytes.extend_from_slice(&sent);
+                    tokens.extend(content.map(|content| content.tokens));
+                }
+                Step::Cut => cut = true,
+            }
+        }
+        assert!(script.is_over());
+        (bytes, tokens, cut)
+    }
+
+    fn chunks(bytes: &[u8]) -> Vec<Value> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let text = text.strip_suffix("data: [DONE]\n\n").expect("ends in [DONE]");
+        let data = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap());
+        data.map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+
+    fn content_of(chunks: &[Value], index: u64) -> String {
+        let choices = chunks.iter().filter_map(|chunk| chunk["choices"].get(0));
+        let of_index = choices.filter(|choice| choice["index"] == index);
+        of_index.filter_map(|choice| choice["delta"]["content"].as_str()).collect()
+    }
+
+    #[test]
+    fn a_stream_spreads_the_whole_text() {
+        let (bytes, tokens, cut) = run(events(SPREAD, Wire::default()));
+        let chunks = chunks(&bytes);
+        assert_eq!(tokens, [2, 2, 2, 2, 3, 3]);
+        assert_eq!(chunks.len(), 2 + 6 + 2);
+        assert_eq!(content_of(&chunks, 1), "tok0 tok1 tok2 tok3 tok4 tok5 tok6");
+        assert_eq!(content_of(&chunks, 0), content_of(&chunks, 1));
+        assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+        assert!(!cut);
+    }
+
+    #[test]
+    fn usage_comes_only_when_asked_for() {
+        let (bytes, ..) = run(events(Spread { include_usage: true, ..SPREAD }, Wire::default()));
+        let chunks = chunks(&bytes);
+        let (last, others) = chunks.split_last().unwrap();
+        assert_eq!((&last["choices"], &last["usage"]), (&serde_json::json!([]), &serde_json::json!({})));
+        assert!(others.iter().all(|chunk| chunk["usage"].is_null() && chunk.get("usage").is_some()));
+    }
+
+    #[test]
+    fn a_cut_comes_after_its_chunks() {
+        for (after, sent) in [(0, 0), (4, 4), (6, 6), (99, 6)] {
+            let (bytes, tokens, cut) =
+                run(events(Spread { cut_after: Some(after), ..SPREAD }, Wire::default()));
+            assert_eq!((tokens.len(), cut), (sent, true), "{after}");
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(!text.contains("\"stop\"") && !text.contains("[DONE]"), "{after}");
+        }
+    }
+
+    #[test]
+    fn lines_and_comments_are_as_asked() {
+        let wire = Wire { crlf: true, comments: true, gzip: false };
+        let text = String::from_utf8(run(events(SPREAD, wire)).0).unwrap();
+        assert_eq!(text.matches('\n').count(), text.matches("\r\n").count());
+        assert_eq!(text.matches("\r\n: keep-alive\r\n\r\n").count(), 10);
+        assert!(text.ends_with("data: [DONE]\r\n\r\n"));
+    }
+
+    #[test]
+    fn every_compressed_chunk_can_be_read_at_once() {
+        let mut script = events(SPREAD, Wire { gzip: true, ..Wire::default() });
+        let Some(Step::Send { bytes, .. }) = script.next() else { panic!("no first chunk") };
+        let mut first = vec![0; 64];
+        MultiGzDecoder::new(&bytes[..]).read_exact(&mut first).unwrap();
+        assert!(first.starts_with(b"data: {"));
+        let rest = run(script).0;
+        let mut text = Vec::new();
+        MultiGzDecoder::new(&[&bytes[..], &rest[..]].concat()[..]).read_to_end(&mut text).unwrap();
+        assert_eq!(text, run(events(SPREAD, Wire::default())).0);
+    }
+
+    #[test]
+    fn a_whole_body_can_be_cut_or_empty() {
+        let mut script = Script::Whole(Whole::other("12345678").cut());
+        assert_eq!(script.length(), Some(8));
+        assert_eq!(script.next(), Some(Step::Send { bytes: Bytes::from("1234"), content: None }));
+        assert!(!script.is_over());
+        assert_eq!((script.next(), script.next()), (Some(Step::Cut), None));
+        assert!(Script::Whole(Whole::other("")).is_over());
+    }
+}
