@@ -4,6 +4,7 @@ use super::table::{print, print_json};
 use super::{Done, Failed};
 use crate::app::{App, StartError};
 use crate::config::{self, Config, LogFormat};
+use crate::settle::price::{PriceBook, PriceVersion};
 use crate::simulate::{Options, Provider};
 use clap::Args;
 use std::net::SocketAddr;
@@ -11,6 +12,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
+
+/// What is checked.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Check {
+    /// The configuration
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// A price book alone
+    #[arg(long)]
+    prices: Option<PathBuf>,
+}
 
 /// What the simulated provider does.
 #[derive(Args)]
@@ -77,18 +90,20 @@ pub fn serve(path: &Path) -> Done {
 }
 
 /// `check`
-pub fn check(path: &Path, json: bool) -> Done {
-    match config::load(path) {
-        Ok(config) if json => print_json(&serde_json::json!({
-            "ok": true, "faults": [], "models": config.prices.models.len(), "upstreams": config.upstreams.len()
+pub fn check(what: &Check, json: bool) -> Done {
+    let (path, checked) = match (&what.config, &what.prices) {
+        (Some(path), _) => (path, config::load(path).map(|config| Checked::of(&config))),
+        (None, Some(path)) => (path, config::load_prices(path).map(|book| Checked::of_book(&book))),
+        (None, None) => return Err(Failed::Usage("name a file by --config or --prices".into())),
+    };
+    match checked {
+        Ok(checked) if json => print_json(&serde_json::json!({
+            "ok": true, "faults": [], "models": checked.models, "upstreams": checked.upstreams
         })),
-        Ok(config) => print(&format!(
-            "{}: ok, {} models at prices {}, {} upstream accounts\n",
-            path.display(),
-            config.prices.models.len(),
-            config.prices.version,
-            config.upstreams.len()
-        )),
+        Ok(Checked { models, version, upstreams }) => {
+            let pool = upstreams.map(|count| format!(", {count} upstream accounts")).unwrap_or_default();
+            print(&format!("{}: ok, {models} models at prices {version}{pool}\n", path.display()))
+        }
         Err(faults) => {
             if json {
                 print_json(&serde_json::json!({ "ok": false, "faults": faults }))?;
@@ -97,6 +112,23 @@ pub fn check(path: &Path, json: bool) -> Done {
             }
             Err(Failed::Usage(format!("{} cannot be used", path.display())))
         }
+    }
+}
+
+/// What is in a file without faults.
+struct Checked {
+    models: usize,
+    version: PriceVersion,
+    upstreams: Option<usize>,
+}
+
+impl Checked {
+    fn of(config: &Config) -> Self {
+        Checked { upstreams: Some(config.upstreams.len()), ..Checked::of_book(&config.prices) }
+    }
+
+    fn of_book(book: &PriceBook) -> Self {
+        Checked { models: book.models.len(), version: PriceVersion::clone(&book.version), upstreams: None }
     }
 }
 

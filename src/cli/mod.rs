@@ -54,12 +54,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Tell every fault of a configuration
-    Check {
-        /// The configuration
-        #[arg(long)]
-        config: PathBuf,
-    },
+    /// Tell every fault of a configuration, or of a price book alone
+    Check(gateway::Check),
     /// Run the simulated provider alone
     Simulate(gateway::Simulate),
     /// Customers: who pays
@@ -223,7 +219,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
     match command {
         Command::Demo { listen, once } => demo::run(listen, once, global.json),
         Command::Serve { config } => gateway::serve(&config),
-        Command::Check { config } => gateway::check(&config, global.json),
+        Command::Check(what) => gateway::check(&what, global.json),
         Command::Simulate(options) => gateway::simulate(&options),
         Command::Customer(CustomerCommand::Create { name }) => customer::create(&client()?, &name),
         Command::Customer(CustomerCommand::List) => customer::list(&client()?),

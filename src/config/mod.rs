@@ -201,3 +201,11 @@ pub fn load(path: &Path) -> Result<Config, Faults> {
 pub fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     validate::load(path, env)
 }
+
+/// Reads a price book alone.
+///
+/// # Errors
+/// Everything that is wrong, with its place.
+pub fn load_prices(path: &Path) -> Result<PriceBook, Faults> {
+    validate::load_prices(path, &|name| std::env::var(name).ok())
+}

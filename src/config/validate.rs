@@ -46,6 +46,14 @@ pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Config, 
     }
 }
 
+/// Reads a price book alone.
+pub(super) fn load_prices(path: &Path, environment: Environment<'_>) -> Result<PriceBook, Faults> {
+    let whole = |message| raw::fault(path.display().to_string(), Place::START, message);
+    let text = raw::read(path).map_err(whole)?;
+    book::parse(path, text, environment)
+        .map_err(|faults| Faults::of(faults).expect("what cannot be read has a fault"))
+}
+
 /// The price book in its own file. A file that cannot be read is a fault of the setting.
 fn price_book(node: &Node<'_>, environment: Environment<'_>, faults: &mut Vec<Fault>) -> Option<PriceBook> {
     let path = node.file()?;

@@ -1,0 +1,170 @@
+"""The official `openai` package against `tollgate serve` and the simulated provider.
+
+openai_client.py TOLLGATE    starts both on free ports, drives them, and holds every charge against
+the provider's own log. Ends with 1 and says what differed if anything did.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from decimal import Decimal
+from pathlib import Path
+
+import httpx2 as httpx
+import openai
+
+TOKEN = "clients-admin-token-0123456789"
+PRICES = """\
+version: clients
+models:
+  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384 }
+"""
+MILLION = Decimal(1_000_000)
+
+
+def expect(what, got, wanted):
+    if got != wanted:
+        sys.exit(f"openai_client.py: {what}: got {got!r}, wanted {wanted!r}")
+
+
+class Stack:
+    """A simulated provider and a gateway before it."""
+
+    def __init__(self, tollgate, folder):
+        self.tollgate = tollgate
+        self.env = {**os.environ, "TOLLGATE_ADMIN_TOKEN": TOKEN}
+        self.provider = subprocess.Popen([tollgate, "simulate", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+        line = self.provider.stdout.readline()
+        self.provider_url = line.split("serves ")[1].split("/v1")[0]
+        config = folder / "tollgate.yaml"
+        (folder / "prices.yaml").write_text(PRICES)
+        config.write_text(
+            f"""\
+gateway: {{ listen: ["127.0.0.1:0"] }}
+admin: {{ listen: "127.0.0.1:0", token: "${{TOLLGATE_ADMIN_TOKEN}}" }}
+metrics: {{ listen: "127.0.0.1:0" }}
+store: {{ directory: store }}
+prices: prices.yaml
+upstreams:
+  - {{ name: sim, base_url: "{self.provider_url}/v1", api_key: sk-sim }}
+"""
+        )
+        self.store = folder / "store"
+        self.gateway = subprocess.Popen(
+            [tollgate, "serve", "--config", str(config)], stdout=subprocess.PIPE, text=True, env=self.env
+        )
+        for line in self.gateway.stdout:
+            event = json.loads(line)
+            if event.get("message") == "serving":
+                break
+        self.url = "http://" + event["gateway"].strip("[]").split(",")[0]
+        self.env["TOLLGATE_ADMIN_URL"] = "http://" + event["admin"]
+
+    def command(self, *words):
+        done = subprocess.run([self.tollgate, *words, "--json"], env=self.env, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    def served(self):
+        with urllib.request.urlopen(self.provider_url + "/simulate/log") as answer:
+            return [json.loads(line) for line in answer.read().decode().splitlines()]
+
+    def stop(self):
+        for process in (self.gateway, self.provider):
+            process.send_signal(signal.SIGTERM)
+        expect("the gateway's exit code", self.gateway.wait(30), 0)
+        self.provider.wait(30)
+
+
+def due(served):
+    uncached = served["prompt_tokens"] - served["cached_tokens"]
+    amount = uncached * Decimal("0.15") + served["cached_tokens"] * Decimal("0.075")
+    return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION
+
+
+def drive(stack):
+    customer = stack.command("customer", "create", "clients")["id"]
+    stack.command("credit", "deposit", "--customer", customer, "--amount", "20.00", "--reference", "clients-1")
+    key = stack.command("key", "create", "--customer", customer)["key"]
+    poor = stack.command("customer", "create", "poor")["id"]
+    poor_key = stack.command("key", "create", "--customer", poor)["key"]
+    base = stack.url + "/v1"
+    client = openai.OpenAI(base_url=base, api_key=key, max_retries=0)
+    requests = []
+
+    def chat(size=0, client=client, **more):
+        text = "Say this is a test." + "x" * size
+        return client.chat.completions.with_raw_response.create(
+            model="sim-chat", messages=[{"role": "user", "content": text}], **more
+        )
+
+    for size in (0, 100 * 1024, 5 * 1024 * 1024):
+        raw = chat(size)
+        requests.append((raw.headers["x-request-id"], Decimal(raw.headers["x-tollgate-charge"])))
+        answer = raw.parse()
+        expect("finish_reason", answer.choices[0].finish_reason, "stop")
+        expect("total", answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
+
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        raw = chat(stream=True, **options)
+        requests.append((raw.headers["x-request-id"], None))
+        chunks = list(raw.parse())
+        usage = [chunk for chunk in chunks if chunk.usage is not None]
+        expect("usage chunks", len(usage), 1 if options else 0)
+        content = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        expect("streamed tokens", len(content.split()), 16)
+
+    body = json.dumps({"model": "sim-chat", "messages": [{"role": "user", "content": "y" * 300_000}]}).encode()
+    pieces = (body[start : start + 10_000] for start in range(0, len(body), 10_000))
+    chunked = httpx.post(
+        base + "/chat/completions",
+        headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+        content=pieces,
+        timeout=60,
+    )
+    expect("a chunked upload", chunked.status_code, 200)
+    requests.append((chunked.headers["x-request-id"], Decimal(chunked.headers["x-tollgate-charge"])))
+
+    expect("models", [model.id for model in client.models.list()], ["sim-chat"])
+    refused = (("sk-wrong", openai.AuthenticationError, "invalid_api_key"), (poor_key, openai.APIStatusError, "insufficient_quota"))
+    for wrong, error, code in refused:
+        try:
+            chat(client=openai.OpenAI(base_url=base, api_key=wrong, max_retries=0))
+            sys.exit(f"openai_client.py: {code} was served")
+        except error as refusal:
+            expect("the code", refusal.code, code)
+            expect("the status", refusal.status_code, {"invalid_api_key": 401, "insufficient_quota": 402}[code])
+            expect("request_id", bool(refusal.request_id), True)
+
+    served = {entry["request"]: entry for entry in stack.served() if entry["complete"]}
+    total = Decimal(0)
+    for request, told in requests:
+        receipt = stack.command("receipt", request)
+        charge = Decimal(receipt["charge"])
+        expect(f"the charge of {request}", charge, due(served[request]))
+        if told is not None:
+            expect(f"x-tollgate-charge of {request}", told, charge)
+        total += charge
+    balance = Decimal(stack.command("customer", "show", customer)["balance"])
+    expect("the balance", balance, Decimal("20.00") - total)
+    verified = stack.command("ledger", "verify")
+    expect("captures", verified["captures"], len(requests))
+    expect("open holds", verified["open_holds"], 0)
+    return len(requests), total
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="tollgate-clients-") as folder:
+        stack = Stack(sys.argv[1], Path(folder))
+        count, total = drive(stack)
+        stack.stop()
+        done = subprocess.run([sys.argv[1], "ledger", "verify", "--store", str(stack.store), "--json"], check=True, capture_output=True)
+        expect("the stopped ledger", json.loads(done.stdout)["captures"], count)
+    print(f"openai {openai.__version__}: {count} requests charged {total} USD, as the provider served them; 401 and 402 refused")
+
+
+if __name__ == "__main__":
+    main()
