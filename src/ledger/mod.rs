@@ -39,6 +39,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -485,7 +486,8 @@ pub fn verify_stopped(directory: &Path, recompute: Recompute) -> Result<Verified
 
 fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     let io = |why| OpenError::Io(directory.to_owned(), why);
-    fs::create_dir_all(directory).map_err(io)?;
+    // What customers have is nobody else's business.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
     let file = fs::File::create(directory.join("lock")).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

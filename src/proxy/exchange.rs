@@ -181,6 +181,11 @@ impl Exchange {
         self.state.lock().held_back
     }
 
+    /// Whether its hold has ended: nothing more may be delivered for it.
+    pub fn is_settled(&self) -> bool {
+        self.state.lock().hold.is_none()
+    }
+
     /// When the first byte of the answer came.
     pub fn first_byte(&self) -> Option<Instant> {
         self.state.lock().first_byte

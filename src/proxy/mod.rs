@@ -32,7 +32,7 @@ use bytes::Bytes;
 use context::{BodyBudget, Context, Endpoint, InExchange};
 use downstream::{HangUp, Line};
 use exchange::{End, Exchange};
-use http::{Method, header};
+use http::{Method, Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -202,6 +202,19 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    /// Lets an answer of unknown length end by closing for clients who know no chunks.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut Context,
+    ) -> Result<()> {
+        if session.req_header().version == Version::HTTP_10 {
+            response.remove_header(&header::TRANSFER_ENCODING);
+        }
+        Ok(())
+    }
+
     /// Meters; what may pass now passes now.
     fn response_body_filter(
         &self,
@@ -259,7 +272,11 @@ impl ProxyHttp for Gateway {
             error.set_retry(false);
             return error;
         };
-        if ctx.refusal.is_some() || *error.esource() == ErrorSource::Downstream {
+        if self.ledger.is_down() {
+            ctx.refusal = Some(Refusal::Overloaded);
+        }
+        let over = ctx.refusal.is_some() || admitted.exchange.is_settled();
+        if over || *error.esource() == ErrorSource::Downstream {
             error.set_retry(false);
             return error;
         }

@@ -59,6 +59,8 @@ pub enum Refusal {
     UpstreamTimeout,
 }
 
+/// The longest message.
+const MESSAGE_CHARS_MAX: usize = 400;
 /// How soon a client may try again.
 const RETRY_AFTER_S: &str = "1";
 
@@ -160,6 +162,15 @@ impl Refusal {
         }
     }
 
+    /// The message, no longer than a person reads: it may quote what the client sent.
+    fn short_message(&self) -> String {
+        let message = self.message();
+        match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            Some((end, _)) => format!("{}…", &message[..end]),
+            None => message,
+        }
+    }
+
     /// The whole answer.
     ///
     /// # Errors
@@ -167,7 +178,7 @@ impl Refusal {
     pub fn answer(&self) -> pingora::Result<(ResponseHeader, Bytes)> {
         let (status, kind, code) = self.class();
         let body = json!({
-            "error": { "message": self.message(), "type": kind, "param": self.param(), "code": code }
+            "error": { "message": self.short_message(), "type": kind, "param": self.param(), "code": code }
         });
         let (mut header, body) = json_answer(status, &body)?;
         if status.is_server_error() {
