@@ -14,8 +14,10 @@ mod codec;
 pub mod disk;
 pub mod entry;
 mod frame;
+mod hold;
 mod index;
 mod journal;
+mod open;
 mod segment;
 mod state;
 pub mod verify;
@@ -23,60 +25,32 @@ pub mod verify;
 pub use book::{Book, Command, Customer, Key, KeyStatus, Refusal};
 pub use entry::{Balance, Change, Entry, KeyCreated, Release, Seq};
 pub use frame::Chain;
+pub use hold::{Commit, Hold};
 pub use journal::{Committed, Down, OnCommit};
+pub use open::{OpenError, Recovered, verify_stopped};
 pub use segment::JournalError;
 pub use verify::{Recompute, Verified};
 
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
-use disk::{Directory, Disk};
+use disk::Disk;
 use index::Index;
 use journal::{Queue, Submission};
 use parking_lot::Mutex;
-use state::{Snapshot, State, StateError};
 use std::collections::HashSet;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
-use verify::Fold;
 
 /// Books work side by side, each for its own customers.
 const SHARDS: usize = 64;
 /// Commands that may wait for the disk before new holds are refused: seconds of a slow disk.
 pub const QUEUE_MAX: usize = 65_536;
-
-/// Why a store cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Another process has it open.
-    InUse(PathBuf),
-    /// The operating system refuses.
-    Io(PathBuf, io::Error),
-    /// The journal cannot be used.
-    Journal(JournalError),
-    /// The state store cannot be made, even anew.
-    State(String),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::InUse(path) => write!(f, "the store {} is in use by another process", path.display()),
-            OpenError::Io(path, why) => write!(f, "the store {}: {why}", path.display()),
-            OpenError::Journal(why) => write!(f, "{why}"),
-            OpenError::State(why) => write!(f, "the state store cannot be made: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// Why a command came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,19 +73,6 @@ impl From<Down> for Failure {
     fn from(_: Down) -> Self {
         Failure::Down
     }
-}
-
-/// What was found at start.
-#[derive(Clone, Debug)]
-pub struct Recovered {
-    /// Entries in the journal.
-    pub entries: Seq,
-    /// Holds of requests that were in flight when the store was last in use, now released.
-    pub expired: usize,
-    /// Bytes of an unfinished write that were cut off.
-    pub torn_bytes: u64,
-    /// Why the state was made anew from the journal, if it was.
-    pub rebuilt: Option<String>,
 }
 
 /// The ledger of one store.
@@ -149,61 +110,6 @@ pub struct Terms {
 }
 
 impl Ledger {
-    /// Opens the store in `directory`, made if need be, and brings it up to date: a torn tail is cut
-    /// off, the state is made anew if there is any doubt about it, holds left open are released.
-    ///
-    /// # Errors
-    /// When the store is in use or damaged; it is unchanged then.
-    pub fn open(directory: &Path, on_commit: OnCommit) -> Result<(Arc<Self>, Recovered), OpenError> {
-        let io = |why| OpenError::Io(directory.to_owned(), why);
-        let lock = lock(directory)?;
-        let disk: Arc<dyn Disk> = Arc::new(Directory::open(&directory.join("journal")).map_err(io)?);
-        let path = directory.join("state");
-        let (mut state, snapshot) = open_state(&path)?;
-        let (snapshot, mut rebuilt) = match snapshot {
-            Ok(snapshot) => (Some(snapshot), None),
-            Err(why) => (None, Some(why.to_string())),
-        };
-        let index = Arc::new(Index::default());
-        let known = snapshot.as_ref().map_or(Seq::START, |snapshot| snapshot.head.seq);
-        let (journal, book, fits) = replay(&*disk, known, snapshot, &index).map_err(OpenError::Journal)?;
-        if !fits {
-            rebuilt.get_or_insert_with(|| "it does not fit the journal".into());
-        }
-        let snapshot = Snapshot { book, head: journal.head };
-        if rebuilt.is_some() || journal.head.seq > known {
-            let failed = |why: StateError| OpenError::State(why.to_string());
-            state.replace(&snapshot).map_err(failed)?;
-        }
-        let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
-        let open: Vec<_> = snapshot.book.open_holds().collect();
-        let digests =
-            snapshot.book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
-
-        let (groups, receiver) = mpsc::sync_channel(state::GROUPS_MAX);
-        let state = std::thread::Builder::new()
-            .name("state".into())
-            .spawn(move || state.run(&receiver))
-            .map_err(io)?;
-        let (queue, writer) =
-            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), groups, on_commit).map_err(io)?;
-        let ledger = Arc::new(Ledger {
-            directory: directory.to_owned(),
-            disk,
-            shards: split(snapshot.book),
-            digests: Mutex::new(digests),
-            deposits: tokio::sync::Mutex::new(()),
-            index,
-            queue,
-            holds_open: AtomicUsize::new(0),
-            threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
-            _lock: lock,
-        });
-        ledger.expire(&open).map_err(|Down| io(io::Error::other("the journal cannot be written")))?;
-        let rebuilt = rebuilt.filter(|_| entries > Seq::START);
-        Ok((ledger, Recovered { entries, expired: open.len(), torn_bytes, rebuilt }))
-    }
-
     /// Sets credit aside for a request, at once. Before the commit is durable, nothing may be
     /// delivered.
     ///
@@ -374,17 +280,6 @@ impl Ledger {
         Ok((Commit { waiting, known: None }, balance))
     }
 
-    fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
-        let mut commits = Vec::with_capacity(open.len());
-        for (customer, request) in open {
-            let command =
-                Command::Release { request: *request, reason: Release::Expired, record: Arc::from(&[][..]) };
-            let (commit, _) = self.transact(*customer, command).expect("the hold is open");
-            commits.push(commit);
-        }
-        commits.into_iter().try_for_each(Commit::wait)
-    }
-
     fn shard(&self, customer: CustomerId) -> &Mutex<Book> {
         let shards = u64::try_from(SHARDS).expect("small");
         &self.shards[usize::try_from(customer.int() % shards).expect("small")]
@@ -395,157 +290,4 @@ impl Drop for Ledger {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Entries on their way to the disk.
-pub struct Commit {
-    waiting: oneshot::Receiver<Result<Seq, Down>>,
-    known: Option<Result<Seq, Down>>,
-}
-
-impl Commit {
-    /// Waits until they are durable, and gives the last of them. May be asked again.
-    ///
-    /// # Errors
-    /// When they never will be.
-    pub async fn durable(&mut self) -> Result<Seq, Down> {
-        if self.known.is_none() {
-            self.known = Some((&mut self.waiting).await.unwrap_or(Err(Down)));
-        }
-        self.known.unwrap_or(Err(Down))
-    }
-
-    fn wait(self) -> Result<(), Down> {
-        self.waiting.blocking_recv().unwrap_or(Err(Down)).map(|_| ())
-    }
-}
-
-/// Credit set aside for one request. Ends once: by a capture or a release; dropped, it is released.
-#[must_use = "a hold must end in a capture or a release"]
-pub struct Hold {
-    ledger: Arc<Ledger>,
-    customer: CustomerId,
-    request: RequestId,
-    amount: Amount,
-    ended: bool,
-}
-
-impl Hold {
-    /// How much is set aside.
-    pub fn amount(&self) -> Amount {
-        self.amount
-    }
-
-    /// Ends it by a charge, at once; the rest is released. Gives the balance after it, and the
-    /// commit to wait for before the answer is completed.
-    pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> (Commit, Balance) {
-        self.end(Command::Capture { request: self.request, amount, record })
-    }
-
-    /// Ends it without a charge.
-    pub fn release(mut self, record: Arc<[u8]>) -> (Commit, Balance) {
-        self.end(Command::Release { request: self.request, reason: Release::Failed, record })
-    }
-
-    fn end(&mut self, command: Command) -> (Commit, Balance) {
-        self.ended = true;
-        self.ledger.holds_open.fetch_sub(1, Ordering::Relaxed);
-        self.ledger.transact(self.customer, command).expect("the hold is open and the charge well formed")
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.end(Command::Release {
-                request: self.request,
-                reason: Release::Failed,
-                record: Arc::from(&[][..]),
-            });
-        }
-    }
-}
-
-/// Verifies a store that nobody uses.
-///
-/// # Errors
-/// When it is in use, or the first thing that does not hold.
-pub fn verify_stopped(directory: &Path, recompute: Recompute) -> Result<Verified, OpenError> {
-    if !directory.join("journal").is_dir() {
-        let why = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
-        return Err(OpenError::Io(directory.to_owned(), why));
-    }
-    let _lock = lock(directory)?;
-    let disk = Directory::open(&directory.join("journal"))
-        .map_err(|why| OpenError::Io(directory.to_owned(), why))?;
-    let path = directory.join("state");
-    let snapshot =
-        if path.is_dir() { State::open(&path).and_then(|mut state| state.load()).ok() } else { None };
-    verify::verify(&disk, Seq::START, snapshot, recompute).map_err(OpenError::Journal)
-}
-
-fn lock(directory: &Path) -> Result<fs::File, OpenError> {
-    let io = |why| OpenError::Io(directory.to_owned(), why);
-    // What customers have is nobody else's business.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
-    let file = fs::File::create(directory.join("lock")).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
-        Err(fs::TryLockError::Error(why)) => Err(io(why)),
-    }
-}
-
-type Loaded = Result<Snapshot, StateError>;
-
-fn open_state(path: &Path) -> Result<(State, Loaded), OpenError> {
-    match State::open(path) {
-        Ok(mut state) => {
-            let snapshot = state.load();
-            Ok((state, snapshot))
-        }
-        Err(why) => {
-            state::remove(path).map_err(|why| OpenError::Io(path.to_owned(), why))?;
-            let state = State::open(path).map_err(|why| OpenError::State(why.to_string()))?;
-            Ok((state, Err(why)))
-        }
-    }
-}
-
-/// Reads the journal into the index and brings the book up to date: from the state's snapshot where
-/// that fits, else from the first entry. Tells whether it did fit.
-fn replay(
-    disk: &dyn Disk,
-    known: Seq,
-    snapshot: Option<Snapshot>,
-    index: &Index,
-) -> Result<(segment::Journal, Book, bool), JournalError> {
-    let mut fold = Fold::default();
-    let mut fits = snapshot.is_none();
-    let journal = segment::read(disk, known, |frame, location| {
-        for entry in &frame.entries {
-            fold.entry(entry)?;
-        }
-        if let Some(snapshot) = snapshot.as_ref().filter(|snapshot| snapshot.head == frame.head) {
-            fits = snapshot.book == fold.book;
-        }
-        index.add_found(&frame.entries, location);
-        Ok(())
-    })?;
-    journal.files.iter().for_each(|file| index.add_file(Arc::clone(file)));
-    fold.book.audit().map_err(|why| JournalError::Broken { seq: journal.head.seq, why })?;
-    let empty = journal.head.seq == Seq::START;
-    Ok((journal, fold.book, fits || empty))
-}
-
-fn split(book: Book) -> Box<[Mutex<Book>]> {
-    let mut shards: Vec<Book> = (0..SHARDS).map(|_| Book::default()).collect();
-    let count = u64::try_from(SHARDS).expect("small");
-    for (id, customer) in book.customers {
-        let shard = usize::try_from(id.int() % count).expect("small");
-        shards[shard].customers.insert(id, customer);
-    }
-    // Sums stand in the first shard: only their total over all shards has a meaning.
-    shards[0].totals = book.totals;
-    shards.into_iter().map(Mutex::new).collect()
 }

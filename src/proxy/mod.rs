@@ -6,6 +6,7 @@
 //! *Architecture invariant:* only this module names Pingora's session types, and only [`respond`]
 //! chooses error statuses.
 
+mod attempt;
 mod body;
 pub mod context;
 mod downstream;
@@ -14,6 +15,7 @@ mod forward;
 mod local;
 pub mod request;
 pub mod respond;
+mod route;
 
 use crate::admit::Admission;
 use crate::auth::Directory;
@@ -22,22 +24,20 @@ use crate::config::{OnHangUp, Retry};
 use crate::id::RequestId;
 use crate::ledger::Ledger;
 use crate::record::metrics::Metrics;
-use crate::settle::Attempt;
 use crate::settle::price::Reasoning;
 use crate::upstream::health::Fault;
 use crate::upstream::{NoAccount, Pool};
 use async_trait::async_trait;
 use body::Limits;
 use bytes::Bytes;
-use context::{BodyBudget, Context, Endpoint, InExchange};
-use downstream::{HangUp, Line};
-use exchange::{End, Exchange};
-use http::{Method, Version, header};
+use context::{BodyBudget, Context, InExchange};
+use downstream::HangUp;
+use exchange::End;
+use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use request::ChatRequest;
 use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -319,7 +319,7 @@ impl ProxyHttp for Gateway {
         ctx.times.ended.get_or_insert_with(Instant::now);
         if untouched && !gone {
             let refusal = ctx.refusal.take().unwrap_or_else(|| match ctx.admitted.as_ref() {
-                Some(admitted) => last_fault(admitted),
+                Some(admitted) => attempt::last_fault(admitted),
                 None => Refusal::Overloaded,
             });
             session.set_keepalive(None);
@@ -364,113 +364,6 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
-    /// Takes the request to where it is served. Tells whether it was answered.
-    async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Refusal> {
-        let header = session.req_header();
-        let (method, path) = (header.method.clone(), header.uri.path().to_owned());
-        let asked = format!("{method} {path}");
-        let expect = |takes: Method| match method == takes {
-            true => Ok(()),
-            false => Err(Refusal::WrongMethod { asked: asked.clone(), takes: local::method_name(&takes) }),
-        };
-        match &*path {
-            "/v1/chat/completions" if method != Method::OPTIONS => {
-                ctx.endpoint = Endpoint::Chat;
-                expect(Method::POST)?;
-                self.admit(session, ctx).await.map(|()| false)
-            }
-            _ if method == Method::OPTIONS && path.starts_with("/v1/") => {
-                local::preflight(session, ctx).await.map(|()| true)
-            }
-            "/healthz" | "/readyz" => {
-                expect(Method::GET)?;
-                self.answer_health(session, ctx, &path).await.map(|()| true)
-            }
-            _ if path == "/v1/models" || path.starts_with("/v1/models/") => {
-                ctx.endpoint = Endpoint::Models;
-                expect(Method::GET)?;
-                self.answer_models(session, ctx, &path).await.map(|()| true)
-            }
-            _ if path.starts_with("/tollgate/v1/") => {
-                ctx.endpoint = Endpoint::Account;
-                expect(Method::GET)?;
-                self.answer_account(session, ctx, &path).await.map(|()| true)
-            }
-            _ => Err(Refusal::UnknownPath { asked }),
-        }
-    }
-
-    /// Authenticates, reads, admits: after this the request has a hold.
-    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
-        let caller = self.directory.authenticate(&session.req_header().headers)?;
-        ctx.caller = Some(caller.clone());
-        if self.ledger.is_down() {
-            return Err(Refusal::Overloaded);
-        }
-        let mut permit = self.budget.begin();
-        let body = body::read(session, &self.limits, &mut permit).await?;
-        ctx.times.read = Some(Instant::now());
-        let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
-        let model = &request.demand.model;
-        if !self.pool.serves(model) {
-            return Err(Refusal::UnknownModel(model.clone()));
-        }
-        let admitted = self
-            .admission
-            .admit(&caller, ctx.request, &request.demand)
-            .map_err(|why| Refusal::not_admitted(why, model))?;
-        let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
-        let line = Arc::new(Line::default());
-        downstream::keep(session, &exchange, &line);
-        ctx.admitted = Some(InExchange {
-            exchange,
-            line,
-            commit: Some(commit),
-            lease: None,
-            tried: Vec::new(),
-            attempts: 0,
-            answered: false,
-            stale: false,
-            fault: None,
-            _body: permit,
-        });
-        Ok(())
-    }
-
-    /// Notes that the attempt failed by its account's fault, and says whether another may follow.
-    fn failed(
-        &self,
-        admitted: &mut InExchange,
-        fault: Fault,
-        status: Option<u16>,
-        why: &'static str,
-    ) -> Box<Error> {
-        if std::mem::take(&mut admitted.answered) {
-            admitted.exchange.amend_attempt(fault.name());
-        } else {
-            self.note_attempt(admitted, fault.name(), status);
-        }
-        if let Some(lease) = admitted.lease.take() {
-            self.metrics.attempt(&lease.account().name, fault.name());
-            lease.failed(fault, Instant::now());
-            admitted.tried.push(lease.index());
-        }
-        admitted.fault = Some(fault);
-        let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
-        error.set_retry(admitted.attempts < self.retry.attempts_max);
-        error
-    }
-
-    fn note_attempt(&self, admitted: &InExchange, outcome: &'static str, status: Option<u16>) {
-        let Some(lease) = admitted.lease.as_ref() else { return };
-        admitted.exchange.note_attempt(Attempt {
-            upstream: (*lease.account().name).into(),
-            outcome: outcome.into(),
-            status,
-            ms: u64::try_from(lease.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        });
-    }
-
     /// Answers with an error.
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
         ctx.status = refusal.status();
@@ -478,18 +371,6 @@ impl Gateway {
         let (header, body) = refusal.answer()?;
         ctx.refusal = Some(refusal);
         local::write(session, ctx, header, body).await
-    }
-}
-
-/// What the client is told when all attempts failed.
-fn last_fault(admitted: &InExchange) -> Refusal {
-    match admitted.fault {
-        Some(Fault::Timeout) => Refusal::UpstreamTimeout,
-        Some(Fault::RateLimited(_)) => Refusal::PoolBusy,
-        Some(Fault::Model) => Refusal::UnknownModel(admitted.exchange.request.demand.model.clone()),
-        Some(Fault::Connect | Fault::Broken | Fault::Credential | Fault::Server) | None => {
-            Refusal::UpstreamUnavailable
-        }
     }
 }
 

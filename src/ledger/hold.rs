@@ -1,0 +1,81 @@
+//! Holds: credit set aside for one request, and the commits that are waited for.
+
+use super::Ledger;
+use super::book::Command;
+use super::entry::{Balance, Release, Seq};
+use super::journal::Down;
+use crate::id::{CustomerId, RequestId};
+use crate::money::Amount;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+
+/// Entries on their way to the disk.
+pub struct Commit {
+    pub(super) waiting: oneshot::Receiver<Result<Seq, Down>>,
+    pub(super) known: Option<Result<Seq, Down>>,
+}
+
+impl Commit {
+    /// Waits until they are durable, and gives the last of them. May be asked again.
+    ///
+    /// # Errors
+    /// When they never will be.
+    pub async fn durable(&mut self) -> Result<Seq, Down> {
+        if self.known.is_none() {
+            self.known = Some((&mut self.waiting).await.unwrap_or(Err(Down)));
+        }
+        self.known.unwrap_or(Err(Down))
+    }
+
+    /// The same, on a thread that may block.
+    pub(super) fn wait(self) -> Result<(), Down> {
+        self.waiting.blocking_recv().unwrap_or(Err(Down)).map(|_| ())
+    }
+}
+
+/// Credit set aside for one request. Ends once: by a capture or a release; dropped, it is released.
+#[must_use = "a hold must end in a capture or a release"]
+pub struct Hold {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) customer: CustomerId,
+    pub(super) request: RequestId,
+    pub(super) amount: Amount,
+    pub(super) ended: bool,
+}
+
+impl Hold {
+    /// How much is set aside.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
+    /// Ends it by a charge, at once; the rest is released. Gives the balance after it, and the
+    /// commit to wait for before the answer is completed.
+    pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> (Commit, Balance) {
+        self.end(Command::Capture { request: self.request, amount, record })
+    }
+
+    /// Ends it without a charge.
+    pub fn release(mut self, record: Arc<[u8]>) -> (Commit, Balance) {
+        self.end(Command::Release { request: self.request, reason: Release::Failed, record })
+    }
+
+    fn end(&mut self, command: Command) -> (Commit, Balance) {
+        self.ended = true;
+        self.ledger.holds_open.fetch_sub(1, Ordering::Relaxed);
+        self.ledger.transact(self.customer, command).expect("the hold is open and the charge well formed")
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Command::Release {
+                request: self.request,
+                reason: Release::Failed,
+                record: Arc::from(&[][..]),
+            });
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Where a request is served, and the way of one that needs a provider up to its hold.
+
+use super::context::{Context, Endpoint, InExchange};
+use super::downstream::{self, Line};
+use super::exchange::Exchange;
+use super::request::ChatRequest;
+use super::respond::Refusal;
+use super::{Gateway, body, local};
+use http::Method;
+use pingora_proxy::Session;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Gateway {
+    /// Takes the request to where it is served. Tells whether it was answered.
+    pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Refusal> {
+        let header = session.req_header();
+        let (method, path) = (header.method.clone(), header.uri.path().to_owned());
+        let asked = format!("{method} {path}");
+        let expect = |takes: Method| match method == takes {
+            true => Ok(()),
+            false => Err(Refusal::WrongMethod { asked: asked.clone(), takes: local::method_name(&takes) }),
+        };
+        match &*path {
+            "/v1/chat/completions" if method != Method::OPTIONS => {
+                ctx.endpoint = Endpoint::Chat;
+                expect(Method::POST)?;
+                self.admit(session, ctx).await.map(|()| false)
+            }
+            _ if method == Method::OPTIONS && path.starts_with("/v1/") => {
+                local::preflight(session, ctx).await.map(|()| true)
+            }
+            "/healthz" | "/readyz" => {
+                expect(Method::GET)?;
+                self.answer_health(session, ctx, &path).await.map(|()| true)
+            }
+            _ if path == "/v1/models" || path.starts_with("/v1/models/") => {
+                ctx.endpoint = Endpoint::Models;
+                expect(Method::GET)?;
+                self.answer_models(session, ctx, &path).await.map(|()| true)
+            }
+            _ if path.starts_with("/tollgate/v1/") => {
+                ctx.endpoint = Endpoint::Account;
+                expect(Method::GET)?;
+                self.answer_account(session, ctx, &path).await.map(|()| true)
+            }
+            _ => Err(Refusal::UnknownPath { asked }),
+        }
+    }
+
+    /// Authenticates, reads, admits: after this the request has a hold.
+    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let caller = self.directory.authenticate(&session.req_header().headers)?;
+        ctx.caller = Some(caller.clone());
+        if self.ledger.is_down() {
+            return Err(Refusal::Overloaded);
+        }
+        let mut permit = self.budget.begin();
+        let body = body::read(session, &self.limits, &mut permit).await?;
+        ctx.times.read = Some(Instant::now());
+        let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
+        let model = &request.demand.model;
+        if !self.pool.serves(model) {
+            return Err(Refusal::UnknownModel(model.clone()));
+        }
+        let admitted = self
+            .admission
+            .admit(&caller, ctx.request, &request.demand)
+            .map_err(|why| Refusal::not_admitted(why, model))?;
+        let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
+        let line = Arc::new(Line::default());
+        downstream::keep(session, &exchange, &line);
+        ctx.admitted = Some(InExchange {
+            exchange,
+            line,
+            commit: Some(commit),
+            lease: None,
+            tried: Vec::new(),
+            attempts: 0,
+            answered: false,
+            stale: false,
+            fault: None,
+            _body: permit,
+        });
+        Ok(())
+    }
+}
