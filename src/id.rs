@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn ids_read_back_as_written() {
         let id = RequestId::new(1_763_915_146_000, u128::MAX);
-        assert_eq!(id.to_string(), "req_019ab1a79950ffffffffffffffffffff");
+        assert_eq!(id.to_string(), "req_019ab1892310ffffffffffffffffffff");
         assert_eq!(RequestId::parse(&id.to_string()), Some(id));
         let customer = CustomerId::from_int(0x2a);
         assert_eq!(customer.to_string(), "cus_000000000000002a");
