@@ -226,6 +226,35 @@ impl Change {
         }
     }
 
+    /// What the customer paid by it.
+    pub fn charge(&self) -> Amount {
+        match self {
+            Change::Captured { amount, .. } | Change::Overage { amount, .. } => *amount,
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::WrittenOff { .. }
+            | Change::Released { .. } => Amount::ZERO,
+        }
+    }
+
+    /// What the operator bore by it.
+    pub fn written_off(&self) -> Amount {
+        match self {
+            Change::WrittenOff { amount, .. } => *amount,
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::Captured { .. }
+            | Change::Overage { .. }
+            | Change::Released { .. } => Amount::ZERO,
+        }
+    }
+
     /// The name used in statements.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -34,6 +34,16 @@ impl Commit {
     }
 }
 
+/// What a command did, in memory.
+pub struct Applied {
+    /// Its way to the disk.
+    pub commit: Commit,
+    /// What the customer has after it.
+    pub balance: Balance,
+    /// What it charged: what the balance reached of a capture, else nothing.
+    pub charged: Amount,
+}
+
 /// Credit set aside for one request. Ends once: by a capture or a release; dropped, it is released.
 #[must_use = "a hold must end in a capture or a release"]
 pub struct Hold {
@@ -50,18 +60,18 @@ impl Hold {
         self.amount
     }
 
-    /// Ends it by a charge, at once; the rest is released. Gives the balance after it, and the
-    /// commit to wait for before the answer is completed.
-    pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> (Commit, Balance) {
+    /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the
+    /// answer is completed.
+    pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> Applied {
         self.end(Command::Capture { request: self.request, amount, record })
     }
 
     /// Ends it without a charge.
-    pub fn release(mut self, record: Arc<[u8]>) -> (Commit, Balance) {
+    pub fn release(mut self, record: Arc<[u8]>) -> Applied {
         self.end(Command::Release { request: self.request, reason: Release::Failed, record })
     }
 
-    fn end(&mut self, command: Command) -> (Commit, Balance) {
+    fn end(&mut self, command: Command) -> Applied {
         self.ended = true;
         self.ledger.holds_open.fetch_sub(1, Ordering::Relaxed);
         self.ledger.transact(self.customer, command).expect("the hold is open and the charge well formed")

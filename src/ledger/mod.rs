@@ -25,7 +25,7 @@ pub mod verify;
 pub use book::{Book, Command, Customer, Key, KeyStatus, Refusal};
 pub use entry::{Balance, Change, Entry, KeyCreated, Release, Seq};
 pub use frame::Chain;
-pub use hold::{Commit, Hold};
+pub use hold::{Applied, Commit, Hold};
 pub use journal::{Committed, Down, OnCommit};
 pub use open::{OpenError, Recovered, verify_stopped};
 pub use segment::JournalError;
@@ -124,7 +124,7 @@ impl Ledger {
         }
         let Terms { customer, key, request, amount, price_version } = terms;
         let command = Command::Hold { request, key, amount, price_version };
-        let (commit, _) = self.transact(customer, command)?;
+        let Applied { commit, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
         Ok((Hold { ledger: Arc::clone(self), customer, request, amount, ended: false }, commit))
     }
@@ -134,8 +134,8 @@ impl Ledger {
     /// # Errors
     /// When the name is malformed or the id is taken, or nothing can be made durable.
     pub async fn create_customer(&self, customer: CustomerId, name: Arc<str>) -> Result<(), Failure> {
-        let (mut commit, _) = self.transact(customer, Command::CreateCustomer { name })?;
-        commit.durable().await?;
+        let mut applied = self.transact(customer, Command::CreateCustomer { name })?;
+        applied.commit.durable().await?;
         Ok(())
     }
 
@@ -149,10 +149,10 @@ impl Ledger {
             return Err(Failure::Refused(Refusal::KeyExists));
         }
         let decided = self.transact(customer, Command::CreateKey(key));
-        let (mut commit, _) = decided.inspect_err(|_| {
+        let mut applied = decided.inspect_err(|_| {
             self.digests.lock().remove(&digest);
         })?;
-        commit.durable().await?;
+        applied.commit.durable().await?;
         Ok(())
     }
 
@@ -161,8 +161,8 @@ impl Ledger {
     /// # Errors
     /// When it is unknown or revoked already, or nothing can be made durable.
     pub async fn revoke_key(&self, customer: CustomerId, key: KeyId) -> Result<(), Failure> {
-        let (mut commit, _) = self.transact(customer, Command::RevokeKey { key })?;
-        commit.durable().await?;
+        let mut applied = self.transact(customer, Command::RevokeKey { key })?;
+        applied.commit.durable().await?;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Ledger {
         let _one = self.deposits.lock().await;
         let command = Command::Deposit { amount, reference: Arc::clone(&reference) };
         match self.transact(customer, command) {
-            Ok((mut commit, balance)) => Ok((commit.durable().await?, balance)),
+            Ok(Applied { mut commit, balance, .. }) => Ok((commit.durable().await?, balance)),
             Err(Refusal::DepositedAlready) => {
                 let seq = self.index.deposit(customer, reference).ok_or(Failure::Down)?;
                 let balance = self.customer(customer, |found| found.balance).ok_or(Failure::Down)?;
@@ -265,11 +265,12 @@ impl Ledger {
         }
     }
 
-    fn transact(&self, customer: CustomerId, command: Command) -> Result<(Commit, Balance), Refusal> {
+    fn transact(&self, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {
         let (done, waiting) = oneshot::channel();
         let mut book = self.shard(customer).lock();
         let decided = book.decide(customer, command)?;
         let mut changes = Vec::with_capacity(decided.len());
+        let charged = decided.iter().map(Change::charge).sum();
         for change in decided {
             let balance = book.apply(customer, &change).expect("what was decided can be applied");
             changes.push((change, balance));
@@ -277,7 +278,7 @@ impl Ledger {
         let balance = changes.last().expect("a command changes something").1;
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
         self.queue.submit(Submission { customer, at: Timestamp::now(), changes, done });
-        Ok((Commit { waiting, known: None }, balance))
+        Ok(Applied { commit: Commit { waiting, known: None }, balance, charged })
     }
 
     fn shard(&self, customer: CustomerId) -> &Mutex<Book> {
@@ -291,3 +292,6 @@ impl Drop for Ledger {
         self.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use super::book::{Book, Command};
 use super::disk::{Directory, Disk};
 use super::entry::{Release, Seq};
+use super::frame::Head;
 use super::index::Index;
 use super::journal::{self, Down, OnCommit};
 use super::segment::{self, JournalError};
@@ -114,13 +115,12 @@ impl Ledger {
         Ok((ledger, Recovered { entries, expired: open.len(), torn_bytes, rebuilt }))
     }
 
-    fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
+    pub(super) fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
         let mut commits = Vec::with_capacity(open.len());
         for (customer, request) in open {
             let command =
                 Command::Release { request: *request, reason: Release::Expired, record: Arc::from(&[][..]) };
-            let (commit, _) = self.transact(*customer, command).expect("the hold is open");
-            commits.push(commit);
+            commits.push(self.transact(*customer, command).expect("the hold is open").commit);
         }
         commits.into_iter().try_for_each(Commit::wait)
     }
@@ -174,14 +174,14 @@ fn open_state(path: &Path) -> Result<(State, Loaded), OpenError> {
 
 /// Reads the journal into the index and brings the book up to date: from the state's snapshot where
 /// that fits, else from the first entry. Tells whether it did fit.
-fn replay(
+pub(super) fn replay(
     disk: &dyn Disk,
     known: Seq,
     snapshot: Option<Snapshot>,
     index: &Index,
 ) -> Result<(segment::Journal, Book, bool), JournalError> {
     let mut fold = Fold::default();
-    let mut fits = snapshot.is_none();
+    let mut fits = snapshot.as_ref().is_none_or(|snapshot| snapshot.head == Head::START);
     let journal = segment::read(disk, known, |frame, location| {
         for entry in &frame.entries {
             fold.entry(entry)?;
@@ -194,11 +194,10 @@ fn replay(
     })?;
     journal.files.iter().for_each(|file| index.add_file(Arc::clone(file)));
     fold.book.audit().map_err(|why| JournalError::Broken { seq: journal.head.seq, why })?;
-    let empty = journal.head.seq == Seq::START;
-    Ok((journal, fold.book, fits || empty))
+    Ok((journal, fold.book, fits))
 }
 
-fn split(book: Book) -> Box<[Mutex<Book>]> {
+pub(super) fn split(book: Book) -> Box<[Mutex<Book>]> {
     let mut shards: Vec<Book> = (0..SHARDS).map(|_| Book::default()).collect();
     let count = u64::try_from(SHARDS).expect("small");
     for (id, customer) in book.customers {

@@ -14,7 +14,11 @@ use std::sync::Arc;
 
 /// A segment that has grown beyond this is sealed and the next one begun: small enough to be read
 /// whole into memory.
+#[cfg(not(test))]
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Small enough that tests come to its end.
+#[cfg(test)]
+pub const SEGMENT_BYTES: u64 = 8 * 1024;
 /// The journal format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"TOLLGATE";

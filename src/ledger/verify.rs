@@ -79,6 +79,11 @@ pub fn verify(
 ) -> Result<Verified, JournalError> {
     let mut fold = Fold::default();
     let mut state = state;
+    // A state of before the first entry is compared now: no frame ends there.
+    if let Some(state) = state.take_if(|state| state.head.seq == Seq::START) {
+        check_state(&state, &fold.book, Head::START)
+            .map_err(|why| JournalError::Broken { seq: Seq::START, why })?;
+    }
     let known = durable.max(state.as_ref().map_or(Seq::START, |state| state.head.seq));
     let journal = segment::read(disk, known, |frame, _| {
         for entry in &frame.entries {
@@ -113,20 +118,8 @@ fn check_charge(entries: &[Entry], recompute: Recompute) -> Result<(), Broken> {
     let Some(Change::Captured { record, request, .. }) = entries.first().map(|entry| &entry.change) else {
         return Ok(());
     };
-    let charged: Amount = entries
-        .iter()
-        .map(|entry| match &entry.change {
-            Change::Captured { amount, .. }
-            | Change::Overage { amount, .. }
-            | Change::WrittenOff { amount, .. } => *amount,
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Deposited { .. }
-            | Change::Held { .. }
-            | Change::Released { .. } => Amount::ZERO,
-        })
-        .sum();
+    let charged: Amount =
+        entries.iter().map(|entry| entry.change.charge() + entry.change.written_off()).sum();
     let computed = recompute(record).map_err(|why| Broken(format!("I9: the record of {request}: {why}")))?;
     if computed == charged {
         return Ok(());

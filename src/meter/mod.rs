@@ -6,7 +6,8 @@
 //! content encoding through [`Decoder`] first. [`tokenizer`] estimates where nothing was reported.
 //!
 //! *Architecture invariant:* no task, clock, socket or file is known here, and no price. Bytes pass
-//! unchanged and in order, but for one event: the usage chunk that the client did not ask for. What
+//! unchanged and in order, but for the usage chunk that the client did not ask for, and what an error
+//! says of the operator's account. What
 //! is kept has a bound: [`EVENT_BYTES_MAX`], [`DELIVERED_BYTES_MAX`], [`USAGE_BYTES_MAX`],
 //! [`ANSWER_BYTES_MAX`], [`DECODED_BYTES_MAX`].
 //!
@@ -17,6 +18,7 @@ mod body;
 mod decode;
 mod dialect;
 mod reading;
+mod redact;
 mod sse;
 mod stream;
 pub mod tokenizer;
@@ -28,5 +30,6 @@ pub use body::{ANSWER_BYTES_MAX, AnswerTooLarge, BodyMeter};
 pub use decode::{DECODED_BYTES_MAX, DecodeError, Decoder};
 pub use dialect::{Absurd, Field, Why};
 pub use reading::{DELIVERED_BYTES_MAX, Delivered, Oddities, Reading, Reported, Shape, USAGE_BYTES_MAX};
+pub use redact::redact;
 pub use sse::EVENT_BYTES_MAX;
 pub use stream::{StreamMeter, UsageChunk};

@@ -2,6 +2,7 @@
 
 use super::dialect::{Answer, Unreadable};
 use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
+use super::redact::redact;
 use super::sse::{Event, Piece, Splitter};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -35,6 +36,7 @@ pub struct StreamMeter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Passes,
+    Redacted,
     TakenOut,
 }
 
@@ -53,9 +55,9 @@ impl StreamMeter {
 
     /// Reads a chunk and gives what may go to the client now; may be empty.
     ///
-    /// With [`UsageChunk::Show`] that is the chunk itself. With [`UsageChunk::Hide`] whole events pass
-    /// and the beginning of the next is held; the result shares the chunk's memory unless it begins
-    /// with held bytes or has a gap.
+    /// Whole events pass and the beginning of the next is held. The result shares the chunk's memory
+    /// unless it begins with held bytes, has a gap, or names of the operator's account were taken out
+    /// of an error.
     pub fn feed(&mut self, chunk: &Bytes) -> Bytes {
         let mut outlet = Outlet::new(chunk);
         let mut at = 0;
@@ -73,10 +75,13 @@ impl StreamMeter {
                         (Fate::TakenOut, _) => {}
                         (Fate::Passes, Cow::Borrowed(_)) => outlet.pass(place),
                         (Fate::Passes, Cow::Owned(held)) => outlet.pass_held(held),
+                        (Fate::Redacted, raw) => {
+                            outlet.pass_held(redact(&raw).unwrap_or_else(|| raw.into_owned()));
+                        }
                     }
                 }
                 Piece::LineFeed => match self.last {
-                    Fate::Passes => outlet.pass(place),
+                    Fate::Passes | Fate::Redacted => outlet.pass(place),
                     Fate::TakenOut => {}
                 },
                 Piece::Partial => {}
@@ -87,20 +92,18 @@ impl StreamMeter {
                 }
             }
         }
-        match self.usage_chunk {
-            UsageChunk::Show => chunk.clone(),
-            UsageChunk::Hide => outlet.into_bytes(),
-        }
+        outlet.into_bytes()
     }
 
-    /// The body has ended: gives what was held, unchanged. An event that lacks only its blank line
+    /// The body has ended: gives what was held. An event that lacks only its blank line
     /// is read, and taken out where it is the extra chunk; one that is cut is not an oddity.
     pub fn finish(&mut self) -> Bytes {
         let Some(tail) = self.splitter.finish() else { return Bytes::new() };
         let fate = self.judge(&tail).unwrap_or(Fate::Passes);
-        match (self.usage_chunk, fate) {
-            (UsageChunk::Show, _) | (UsageChunk::Hide, Fate::TakenOut) => Bytes::new(),
-            (UsageChunk::Hide, Fate::Passes) => Bytes::from(tail.raw.into_owned()),
+        match fate {
+            Fate::TakenOut => Bytes::new(),
+            Fate::Passes => Bytes::from(tail.raw.into_owned()),
+            Fate::Redacted => redact(&tail.raw).unwrap_or_else(|| tail.raw.into_owned()).into(),
         }
     }
 
@@ -153,6 +156,7 @@ impl StreamMeter {
         let answer = Answer::parse(data)?;
         self.tally.add(&answer);
         match self.usage_chunk {
+            _ if answer.is_error() => Ok(Fate::Redacted),
             UsageChunk::Hide if answer.is_usage_chunk() => Ok(Fate::TakenOut),
             UsageChunk::Hide | UsageChunk::Show => Ok(Fate::Passes),
         }

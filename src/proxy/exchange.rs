@@ -6,8 +6,8 @@
 
 use super::request::ChatRequest;
 use crate::admit::Admitted;
-use crate::ledger::{Balance, Commit, Down, Hold};
-use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, tokenizer};
+use crate::ledger::{Applied, Balance, Commit, Down, Hold};
+use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
 use crate::money::Amount;
 use crate::settle::price::ModelPrice;
 use crate::settle::{self, Attempt, Detail};
@@ -96,8 +96,8 @@ enum Answer {
     Plain(BodyMeter),
     /// Events that pass at once.
     Stream(Box<StreamMeter>),
-    /// The provider's error, which passes at once.
-    Refusal,
+    /// The provider's error, held back so that nothing of the account passes with it.
+    Refusal(BodyMeter),
     /// It ended; what may still come passes.
     Ended,
 }
@@ -165,7 +165,7 @@ impl Exchange {
 
     /// The provider's own refusal begins.
     pub fn begin_refusal(&self, status: u16, decoder: Option<Decoder>) {
-        self.begin(status, decoder, Answer::Refusal);
+        self.begin(status, decoder, Answer::Refusal(BodyMeter::new()));
     }
 
     fn begin(&self, status: u16, decoder: Option<Decoder>, answer: Answer) {
@@ -209,8 +209,8 @@ impl Exchange {
 
     fn take(&self, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
         match &mut state.answer {
-            Answer::Awaited | Answer::Refusal | Answer::Ended => Ok(piece),
-            Answer::Plain(meter) => {
+            Answer::Awaited | Answer::Ended => Ok(piece),
+            Answer::Plain(meter) | Answer::Refusal(meter) => {
                 meter.feed(&piece).map_err(|_| Unusable("it is too large"))?;
                 Ok(Bytes::new())
             }
@@ -238,9 +238,10 @@ impl Exchange {
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Ended => Ok(left),
             Answer::Awaited => Err(Unusable("it is empty")),
-            Answer::Refusal => {
+            Answer::Refusal(meter) => {
                 self.release(&mut state, End::Refused);
-                Ok(left)
+                let (body, _) = meter.end();
+                Ok(redact(&body).map_or(body, Bytes::from))
             }
             Answer::Plain(meter) => {
                 let (body, reading) = meter.end();
@@ -276,7 +277,7 @@ impl Exchange {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
-            Answer::Awaited | Answer::Plain(_) | Answer::Refusal | Answer::Ended => {
+            Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Ended => {
                 self.release(&mut state, end);
             }
         }
@@ -384,16 +385,16 @@ impl Bill {
     ) -> (Commit, Settled) {
         let (end, unit) = (self.end, self.price.unit);
         let settlement = settle::settle(&usage, &unit);
-        let charge = settlement.charge;
+        let due = settlement.charge;
         let detail = self.detail(usage, metered, reported, settlement.lines);
-        let (commit, balance) = hold.capture(charge, detail.to_record().into());
-        (commit, Settled { end, metered, usage, charge, balance })
+        let Applied { commit, balance, charged } = hold.capture(due, detail.to_record().into());
+        (commit, Settled { end, metered, usage, charge: charged, balance })
     }
 
     fn release(self, hold: Hold) -> (Commit, Settled) {
         let end = self.end;
         let detail = self.detail(Usage::default(), Metered::None, None, Vec::new());
-        let (commit, balance) = hold.release(detail.to_record().into());
+        let Applied { commit, balance, .. } = hold.release(detail.to_record().into());
         let usage = Usage::default();
         (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, balance })
     }

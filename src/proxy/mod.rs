@@ -42,6 +42,8 @@ use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The longest that a client is listened to that was refused while it still sent.
+const LINGER_MAX: Duration = Duration::from_secs(5);
 /// The longest that an answer is read on for a client that is gone.
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 
@@ -83,7 +85,14 @@ impl ProxyHttp for Gateway {
     /// Authenticates, reads and admits; answers itself what needs no provider.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         session.downstream_session.set_write_timeout(Some(self.write_timeout));
-        session.set_keepalive(Some(self.keepalive.as_secs().max(1)));
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.keepalive.as_secs().max(1)));
+        }
+        // A client that is refused while it still sends is listened to for a while, and hears why.
+        session.downstream_session.set_close_on_response_before_downstream_finish(false);
+        session.downstream_session.set_total_drain_timeout(Some(LINGER_MAX));
+        // Its next request may follow its body at once, and is read together with the end of it.
+        session.downstream_session.set_pipelining_enabled(true);
         match self.route(session, ctx).await {
             Ok(true) => Ok(true),
             Ok(false) => Ok(false),
@@ -369,6 +378,10 @@ impl Gateway {
         ctx.status = refusal.status();
         self.metrics.rejected(refusal.reason());
         let (header, body) = refusal.answer()?;
+        if refusal == Refusal::BodyTimeout {
+            // Who does not send is not listened to any longer.
+            session.set_keepalive(None);
+        }
         ctx.refusal = Some(refusal);
         local::write(session, ctx, header, body).await
     }
