@@ -48,6 +48,8 @@ pub struct Context {
     pub endpoint: Endpoint,
     /// Who asks, once that is known.
     pub caller: Option<Caller>,
+    /// The model that it asks for, if that is one of the price book.
+    pub model: Option<Box<str>>,
     /// Once admitted.
     pub admitted: Option<InExchange>,
     /// Why it was answered by us with an error.
@@ -104,6 +106,7 @@ impl Context {
             request,
             endpoint: Endpoint::Other,
             caller: None,
+            model: None,
             admitted: None,
             refusal: None,
             status: 0,

@@ -125,6 +125,7 @@ impl Kept {
                 self.header = None;
             }
             match task {
+                HttpTask::Header(header, _) if header.status.is_informational() => {}
                 HttpTask::Header(header, false) if self.exchange.is_held_back() => self.header = Some(header),
                 HttpTask::Body(Some(piece), false) if piece.is_empty() => {}
                 HttpTask::Body(None, false) => {}

@@ -130,7 +130,7 @@ pub(super) async fn write(
     body: Bytes,
 ) -> Result<()> {
     sign(&mut header, ctx.request)?;
-    let empty = body.is_empty();
+    let empty = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(header), empty).await?;
     if !empty {
         session.write_response_body(Some(body), true).await?;
@@ -169,9 +169,8 @@ macro_rules! access_line {
 /// Counts the request and writes its log line. Nothing of its text is in either.
 pub(super) fn record(metrics: &Metrics, ctx: &mut Context, settled: Option<&Settled>, error: Option<&Error>) {
     let now = Instant::now();
-    let model = match (&ctx.admitted, ctx.endpoint) {
-        // Admitted means priced: a name of the price book.
-        (Some(admitted), _) => admitted.exchange.request.demand.model.clone(),
+    let model = match (ctx.model.take(), ctx.endpoint) {
+        (Some(priced), _) => priced,
         (None, Endpoint::Chat) => "other".into(),
         (None, Endpoint::Models | Endpoint::Account | Endpoint::Other) => "".into(),
     };

@@ -172,6 +172,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        // Not the answer yet; the downstream session lets nothing of it through.
+        if response.status.is_informational() {
+            return Ok(());
+        }
         let request = ctx.request;
         let Some(admitted) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));

@@ -17,7 +17,8 @@ impl Gateway {
         let header = session.req_header();
         let (method, path) = (header.method.clone(), header.uri.path().to_owned());
         let asked = format!("{method} {path}");
-        let expect = |takes: Method| match method == takes {
+        let given = if method == Method::HEAD { Method::GET } else { method.clone() };
+        let expect = |takes: Method| match given == takes {
             true => Ok(()),
             false => Err(Refusal::WrongMethod { asked: asked.clone(), takes: local::method_name(&takes) }),
         };
@@ -60,6 +61,7 @@ impl Gateway {
         ctx.times.read = Some(Instant::now());
         let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
+        ctx.model = self.admission.prices().models.contains_key(model).then(|| model.clone());
         if !self.pool.serves(model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }

@@ -71,11 +71,13 @@ pub struct Breaker {
     health: Health,
     failures: u32,
     shut_times: u32,
+    /// The fault that shut it last.
+    cause: Option<Fault>,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Breaker { health: Health::Open, failures: 0, shut_times: 0 }
+        Breaker { health: Health::Open, failures: 0, shut_times: 0, cause: None }
     }
 }
 
@@ -83,6 +85,11 @@ impl Breaker {
     /// Its state.
     pub fn health(&self) -> Health {
         self.health
+    }
+
+    /// Whether it was shut because it has too much to do, rather than for being broken.
+    pub fn is_overloaded(&self) -> bool {
+        matches!(self.cause, Some(Fault::RateLimited(_)))
     }
 
     /// Whether a request may use the account now.
@@ -123,6 +130,7 @@ impl Breaker {
         };
         if let Some(shut) = shut {
             self.shut_times = self.shut_times.saturating_add(1);
+            self.cause = Some(fault);
             self.health = Health::Shut { until: now + shut };
         }
     }

@@ -49,7 +49,7 @@ pub struct Account {
 pub enum NoAccount {
     /// None serves the model.
     UnknownModel,
-    /// Those that serve it have as many requests as they may.
+    /// Those that serve it have as many requests as they may, or say so themselves.
     Busy,
     /// Those that serve it are shut, or were tried.
     Down,
@@ -98,10 +98,14 @@ impl Pool {
                 continue;
             }
             let in_flight = account.in_flight.load(Ordering::Relaxed);
-            if tried.contains(&index) || !account.breaker.lock().admits(now) {
-                none = if none == NoAccount::Busy { NoAccount::Busy } else { NoAccount::Down };
-            } else if in_flight >= account.concurrency_max {
+            let (admits, overloaded) = {
+                let breaker = account.breaker.lock();
+                (breaker.admits(now), breaker.is_overloaded())
+            };
+            if (admits && in_flight >= account.concurrency_max) || (!admits && overloaded) {
                 none = NoAccount::Busy;
+            } else if !admits || tried.contains(&index) {
+                none = if none == NoAccount::Busy { NoAccount::Busy } else { NoAccount::Down };
             } else {
                 candidates.push(Candidate { index, weight: account.weight, in_flight });
             }

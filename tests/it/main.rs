@@ -1,1 +1,16 @@
-//! Integration tests.
+//! Integration tests: the real binary, driven over the network, with its books held against what a
+//! provider says it served.
+//!
+//! Each test has a gateway of its own, on ports that the system chooses and in a folder that goes
+//! away with it. One module for each area; what they share is in [`support`].
+
+mod support;
+
+mod path;
+mod refusals;
+mod answers;
+mod money;
+mod pool;
+mod hygiene;
+mod commands;
+mod metrics;
