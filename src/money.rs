@@ -199,14 +199,51 @@ fn parse_decimal(text: &str, places: u32) -> Result<i128, MoneyError> {
     Ok(if negative { -units } else { units })
 }
 
+/// Digits of the largest `i128`, a point, a sign and a leading zero.
+const PRINTED_BYTES_MAX: usize = 48;
+
+/// Prints from the last digit to the first, into a buffer on the stack: every receipt has a dozen.
 fn print_decimal(units: i128, places: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let scale = 10_u128.pow(places);
-    let (whole, fraction) = (units.unsigned_abs() / scale, units.unsigned_abs() % scale);
-    let width = usize::try_from(places).expect("small");
-    let fraction = format!("{fraction:0width$}");
-    let kept = fraction.trim_end_matches('0').len().max(2);
-    let sign = if units < 0 { "-" } else { "" };
-    f.pad(&format!("{sign}{whole}.{}", &fraction[..kept]))
+    let mut buffer = [b'0'; PRINTED_BYTES_MAX];
+    let mut at = PRINTED_BYTES_MAX;
+    let mut put = |byte| {
+        at -= 1;
+        buffer[at] = byte;
+    };
+    let mut rest = units.unsigned_abs();
+    let mut kept = false;
+    for place in (0..places).rev() {
+        let digit = last_digit(&mut rest);
+        kept |= digit != b'0' || place < 2;
+        if kept {
+            put(digit);
+        }
+    }
+    put(b'.');
+    put(last_digit(&mut rest));
+    while rest > 0 {
+        put(last_digit(&mut rest));
+    }
+    if units < 0 {
+        put(b'-');
+    }
+    f.pad(std::str::from_utf8(&buffer[at..]).expect("digits are ASCII"))
+}
+
+/// Takes the last decimal digit off. Most numbers fit 64 bits, where division is quick.
+fn last_digit(rest: &mut u128) -> u8 {
+    let digit = match u64::try_from(*rest) {
+        Ok(small) => {
+            *rest = u128::from(small / 10);
+            small % 10
+        }
+        Err(_) => {
+            let digit = *rest % 10;
+            *rest /= 10;
+            u64::try_from(digit).expect("below ten")
+        }
+    };
+    b'0' + u8::try_from(digit).expect("below ten")
 }
 
 macro_rules! as_decimal_string {
@@ -244,6 +281,11 @@ mod tests {
         check("0.000000000000000001", Ok("0.000000000000000001"));
         check("1.5000000000000000000000", Ok("1.50"));
         check("1000000000000", Ok("1000000000000.00"));
+        check("123456789012.345678901234567891", Ok("123456789012.345678901234567891"));
+        check("-0", Ok("0.00"));
+        let most = Amount::from_atto_usd(i128::MIN).to_string();
+        assert_eq!(most, "-170141183460469231731.687303715884105728");
+        assert_eq!(format!("[{:>8}]", Amount::parse("1.5").unwrap()), "[    1.50]");
     }
 
     #[test]
