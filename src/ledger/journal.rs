@@ -146,6 +146,13 @@ struct Writer {
     gauge: Arc<Gauge>,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when it panics.
+        self.gauge.down.store(true, Ordering::Release);
+    }
+}
+
 /// Entries that became durable together.
 pub struct Group {
     /// In order.
@@ -241,8 +248,10 @@ impl Writer {
                     self.index.add_file(Arc::clone(&file));
                     (self.file, self.end) = (file, end);
                 }
-                // The full segment goes on growing; the next group tries again.
-                Err(why) => tracing::warn!(%why, "a new journal segment cannot be begun"),
+                Err(why) => {
+                    tracing::error!(%why, "a new journal segment cannot be begun: no more requests are admitted; make room and restart");
+                    self.gauge.down.store(true, Ordering::Release);
+                }
             }
         }
     }

@@ -192,6 +192,11 @@ pub(super) fn replay(
         index.add_found(&frame.entries, location);
         Ok(())
     })?;
+    if let Some(last) = journal.files.last() {
+        // What a killed process wrote may be in the cache alone: before anything is built on it, it
+        // must be as durable as what follows.
+        last.sync().map_err(|why| JournalError::Io("the journal".into(), why))?;
+    }
     journal.files.iter().for_each(|file| index.add_file(Arc::clone(file)));
     fold.book.audit().map_err(|why| JournalError::Broken { seq: journal.head.seq, why })?;
     Ok((journal, fold.book, fits))

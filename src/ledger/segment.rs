@@ -179,7 +179,8 @@ impl Segment<'_> {
         known: Seq,
         visit: &mut impl FnMut(Frame, Location) -> Result<(), Broken>,
     ) -> Result<(), JournalError> {
-        if self.position == Position::Last && self.bytes.len() < HEADER_BYTES {
+        let nothing = self.bytes.len() <= HEADER_BYTES && self.bytes.iter().all(|byte| *byte == 0);
+        if self.position == Position::Last && (nothing || self.bytes.len() < HEADER_BYTES) {
             // A crash while the segment was begun: its header is written again.
             journal.end = 0;
             journal.torn_bytes = bytes_u64(self.bytes.len());

@@ -1,0 +1,310 @@
+//! A disk in memory that fails, is killed or loses its power when it is told to.
+//!
+//! Each file has what is cached and what is durable. Death comes at a counted operation, which may
+//! take effect in part; from then on everything fails. [`Memory::killed`] is the disk as a restarted
+//! process finds it: nothing that was written is lost, but nothing more is durable than before.
+//! [`Memory::power_cut`] is the disk as a restarted machine finds it: of what was not synced, any
+//! sector may be there or not.
+
+use super::super::disk::{Disk, File};
+use fastrand::Rng;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is written at once or not at all.
+const SECTOR: usize = 512;
+const EIO: i32 = 5;
+
+/// What changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Write,
+    Sync,
+    Truncate,
+}
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    files: BTreeMap<String, Stored>,
+    /// Operations so far, by kind.
+    counts: [usize; 4],
+    /// The operation, of all kinds together, at which everything ends.
+    death: Option<usize>,
+    /// One that fails once, and how.
+    failure: Option<(Operation, usize, i32)>,
+    /// One that fails once after the next file is made, and how.
+    failure_of_new: Option<(Operation, i32)>,
+    dead: bool,
+    rng: Rng,
+}
+
+#[derive(Clone, Default)]
+struct Stored {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    /// Of `cached`.
+    unsynced: Vec<Range<usize>>,
+}
+
+impl Memory {
+    /// Ends everything at the `nth` operation from now that changes something.
+    pub fn die_at(&self, nth: usize, seed: u64) {
+        let mut inner = self.0.lock();
+        inner.rng = Rng::with_seed(seed);
+        inner.death = Some(inner.counts.iter().sum::<usize>() + nth);
+    }
+
+    /// Lets the `nth` operation of this kind from now fail, once.
+    pub fn fail(&self, operation: Operation, nth: usize, errno: i32) {
+        let mut inner = self.0.lock();
+        inner.failure = Some((operation, inner.count(operation) + nth, errno));
+    }
+
+    /// Lets the first operation of this kind on the next new file fail, or its making.
+    pub fn fail_new(&self, operation: Operation, errno: i32) {
+        match operation {
+            Operation::Create => self.fail(operation, 1, errno),
+            Operation::Write | Operation::Sync | Operation::Truncate => {
+                self.0.lock().failure_of_new = Some((operation, errno));
+            }
+        }
+    }
+
+    /// Lets every operation wait until this is dropped.
+    pub fn pause(&self) -> impl Drop + '_ {
+        self.0.lock()
+    }
+
+    /// Whether everything has ended.
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().dead
+    }
+
+    /// Operations of this kind so far.
+    pub fn count(&self, operation: Operation) -> usize {
+        self.0.lock().count(operation)
+    }
+
+    /// The disk after the process was killed.
+    pub fn killed(&self) -> Memory {
+        let files = self.0.lock().files.clone();
+        Memory(Arc::new(Mutex::new(Inner { files, ..Inner::default() })))
+    }
+
+    /// The disk after the power was cut.
+    pub fn power_cut(&self, rng: &mut Rng) -> Memory {
+        let mut files = self.0.lock().files.clone();
+        files.values_mut().for_each(|file| file.cut(rng));
+        Memory(Arc::new(Mutex::new(Inner { files, ..Inner::default() })))
+    }
+
+    /// A copy that is changed independently.
+    pub fn copy(&self) -> Memory {
+        self.killed()
+    }
+
+    /// Names of all files, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().files.keys().cloned().collect()
+    }
+
+    /// What is in a file.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        self.0.lock().files[name].cached.clone()
+    }
+
+    /// Puts something else into a file, durably.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let stored = Stored { cached: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+        self.0.lock().files.insert(name.to_owned(), stored);
+    }
+
+    /// Removes a file and gives what was in it.
+    pub fn remove(&self, name: &str) -> Vec<u8> {
+        self.0.lock().files.remove(name).expect("it is there").cached
+    }
+}
+
+impl Stored {
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        assert_eq!(offset, self.cached.len(), "files grow at their end");
+        self.cached.extend_from_slice(bytes);
+        self.unsynced.push(offset..self.cached.len());
+    }
+
+    fn sync(&mut self) {
+        self.durable.clone_from(&self.cached);
+        self.unsynced.clear();
+    }
+
+    fn cut(&mut self, rng: &mut Rng) {
+        let mut left = self.durable.clone();
+        let whole = rng.u32(0..4);
+        for range in std::mem::take(&mut self.unsynced) {
+            let mut at = range.start;
+            while at < range.end {
+                let end = range.end.min((at / SECTOR + 1) * SECTOR);
+                let kept = match whole {
+                    0 => false,
+                    1 => true,
+                    _ => rng.bool(),
+                };
+                // A sector that is missing before one that is there reads as zeros.
+                if kept || rng.u32(0..8) == 0 {
+                    left.resize(left.len().max(end), 0);
+                }
+                if kept {
+                    left[at..end].copy_from_slice(&self.cached[at..end]);
+                }
+                at = end;
+            }
+        }
+        // The first byte of a sector may be the last one that counts.
+        if whole == 3 && left.len() > self.durable.len() {
+            left.truncate(rng.usize(self.durable.len()..=left.len()));
+        }
+        *self = Stored { cached: left.clone(), durable: left, unsynced: Vec::new() };
+    }
+}
+
+enum Outcome {
+    Done,
+    /// It fails, after as many parts in 256 of it as this.
+    Fails(i32, usize),
+}
+
+impl Inner {
+    fn count(&self, operation: Operation) -> usize {
+        self.counts[place(operation)]
+    }
+
+    fn begin(&mut self, operation: Operation) -> Outcome {
+        if self.dead {
+            return Outcome::Fails(EIO, 0);
+        }
+        self.counts[place(operation)] += 1;
+        if self.death == Some(self.counts.iter().sum()) {
+            self.dead = true;
+            return Outcome::Fails(EIO, self.rng.usize(0..=256));
+        }
+        if operation == Operation::Create
+            && let Some((failing, errno)) = self.failure_of_new.take()
+        {
+            self.failure = Some((failing, self.count(failing) + 1, errno));
+        }
+        match self.failure {
+            Some((failing, nth, errno)) if failing == operation && nth == self.count(operation) => {
+                self.failure = None;
+                Outcome::Fails(errno, self.rng.usize(0..256))
+            }
+            Some(_) | None => Outcome::Done,
+        }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut Stored> {
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+const fn place(operation: Operation) -> usize {
+    match operation {
+        Operation::Create => 0,
+        Operation::Write => 1,
+        Operation::Sync => 2,
+        Operation::Truncate => 3,
+    }
+}
+
+struct Handle {
+    disk: Memory,
+    name: String,
+}
+
+impl Disk for Memory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut inner = self.0.lock();
+        if inner.files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let outcome = inner.begin(Operation::Create);
+        let done = match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Fails(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        };
+        if matches!(outcome, Outcome::Done | Outcome::Fails(_, 128..)) {
+            inner.files.insert(name.to_owned(), Stored::default());
+        }
+        done.map(|()| -> Arc<dyn File> { Arc::new(Handle { disk: self.clone(), name: name.to_owned() }) })
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.0.lock().file(name)?;
+        Ok(Arc::new(Handle { disk: self.clone(), name: name.to_owned() }))
+    }
+}
+
+impl File for Handle {
+    fn size(&self) -> io::Result<u64> {
+        Ok(u64::try_from(self.disk.0.lock().file(&self.name)?.cached.len()).expect("usize fits"))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).expect("small");
+        let mut inner = self.disk.0.lock();
+        let bytes = inner.file(&self.name)?.cached.get(start..start + buffer.len());
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let offset = usize::try_from(offset).expect("small");
+        let mut inner = self.disk.0.lock();
+        match inner.begin(Operation::Write) {
+            Outcome::Done => {
+                inner.file(&self.name)?.write(bytes, offset);
+                Ok(())
+            }
+            Outcome::Fails(errno, part) => {
+                inner.file(&self.name)?.write(&bytes[..bytes.len() * part / 256], offset);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        match inner.begin(Operation::Sync) {
+            Outcome::Done => {
+                inner.file(&self.name)?.sync();
+                Ok(())
+            }
+            Outcome::Fails(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        let size = usize::try_from(size).expect("small");
+        let mut inner = self.disk.0.lock();
+        match inner.begin(Operation::Truncate) {
+            Outcome::Done => {
+                let file = inner.file(&self.name)?;
+                file.cached.truncate(size);
+                file.sync();
+                Ok(())
+            }
+            Outcome::Fails(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
