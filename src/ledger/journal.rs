@@ -9,6 +9,7 @@ use super::entry::{Balance, Change, Entry, Seq};
 use super::frame::{self, FRAME_BYTES_MAX, Head};
 use super::index::Index;
 use super::segment::{self, Journal, Location, SEGMENT_BYTES};
+use super::state::Feed;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
 use std::io;
@@ -18,6 +19,12 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// A group of so many commands means that many are under way: each fsync is then shared by more, at
+/// the cost of a moment that nobody notices beside a provider's answer.
+const BUSY_COMMANDS: usize = 8;
+/// That moment. While it lasts, nobody has to wake this thread.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// The journal is down: a write failed, or it was closed. Nothing more becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +106,7 @@ pub fn start(
     disk: Arc<dyn Disk>,
     journal: Journal,
     index: Arc<Index>,
-    state: mpsc::SyncSender<Group>,
+    state: Feed,
     on_commit: OnCommit,
 ) -> io::Result<(Queue, JoinHandle<()>)> {
     let (file, end) = match journal.files.last() {
@@ -141,7 +148,7 @@ struct Writer {
     head: Head,
     buffer: Vec<u8>,
     index: Arc<Index>,
-    state: mpsc::SyncSender<Group>,
+    state: Feed,
     on_commit: OnCommit,
     gauge: Arc<Gauge>,
 }
@@ -186,6 +193,9 @@ impl Writer {
             for (waiting, seq) in group.waiting {
                 // Nobody may be waiting any more: the entry stands all the same.
                 let _ = waiting.send(outcome.map(|()| seq));
+            }
+            if commands >= BUSY_COMMANDS && open {
+                thread::sleep(LINGER);
             }
         }
         self.gauge.down.store(true, Ordering::Release);
@@ -239,8 +249,7 @@ impl Writer {
     /// one is full.
     fn publish(&mut self, entries: Vec<Entry>, places: &[u64]) {
         self.index.add(entries.iter().zip(places.iter().copied()));
-        // The state's thread ends only after this one.
-        let _ = self.state.send(Group { entries, head: self.head });
+        self.state.send(Group { entries, head: self.head });
         self.end += u64::try_from(self.buffer.len()).expect("usize fits");
         if self.end >= SEGMENT_BYTES {
             match segment::create(&*self.disk, self.head) {

@@ -17,8 +17,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, mpsc};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -91,13 +91,11 @@ impl Ledger {
         let digests =
             snapshot.book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
 
-        let (groups, receiver) = mpsc::sync_channel(state::GROUPS_MAX);
-        let state = std::thread::Builder::new()
-            .name("state".into())
-            .spawn(move || state.run(&receiver))
-            .map_err(io)?;
+        let (feed, intake) = state::line();
+        let state =
+            std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
         let (queue, writer) =
-            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), groups, on_commit).map_err(io)?;
+            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
             disk,

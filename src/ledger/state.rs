@@ -12,12 +12,13 @@ use super::journal::Group;
 use crate::id::{CustomerId, KeyDigest, RequestId};
 use crate::money::Amount;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The format that this version writes; any other is rebuilt.
 const FORMAT: u32 = 1;
@@ -26,7 +27,7 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How far the state may be behind the journal while it runs.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Groups in line before the journal waits for the state.
-pub const GROUPS_MAX: usize = 4096;
+const GROUPS_MAX: usize = 4096;
 
 const META: u8 = b'm';
 const CUSTOMER: u8 = b'c';
@@ -96,7 +97,43 @@ pub struct State {
     totals: Totals,
 }
 
-type Pending = HashMap<Vec<u8>, Option<Vec<u8>>>;
+/// What is to be written next: the last of what came, once each.
+#[derive(Default)]
+struct Pending {
+    balances: HashMap<CustomerId, Balance>,
+    /// Made since the last write, or `None`: ended, but made before it.
+    holds: HashMap<(CustomerId, RequestId), Option<OpenHold>>,
+    /// Names and values of all else.
+    records: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The journal's end of the line to the state.
+pub struct Feed {
+    groups: mpsc::SyncSender<Group>,
+    /// Dropped with the journal: nothing more comes.
+    _open: mpsc::Sender<Infallible>,
+}
+
+/// The state's end of the line.
+pub struct Intake {
+    pub(super) groups: mpsc::Receiver<Group>,
+    open: mpsc::Receiver<Infallible>,
+}
+
+/// A line from the journal to the state.
+pub fn line() -> (Feed, Intake) {
+    let (groups, receiver) = mpsc::sync_channel(GROUPS_MAX);
+    let (opened, open) = mpsc::channel();
+    (Feed { groups, _open: opened }, Intake { groups: receiver, open })
+}
+
+impl Feed {
+    /// Hands a durable group on. Waits only when the state is thousands of groups behind.
+    pub fn send(&self, group: Group) {
+        // The state's thread ends only after the journal's.
+        let _ = self.groups.send(group);
+    }
+}
 
 impl State {
     /// Opens the store in `directory`, made if need be.
@@ -136,7 +173,7 @@ impl State {
     /// When it cannot be written.
     pub fn replace(&mut self, snapshot: &Snapshot) -> Result<(), StateError> {
         self.db.clear()?;
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         for (id, customer) in &snapshot.book.customers {
             put_customer(&mut pending, *id, customer);
         }
@@ -145,30 +182,19 @@ impl State {
     }
 
     /// Writes groups as they come, until the journal has ended.
-    pub fn run(mut self, groups: &mpsc::Receiver<Group>) {
-        let mut pending = Pending::new();
-        loop {
-            let Ok(first) = groups.recv() else { return };
-            let begin = Instant::now();
+    pub fn run(mut self, intake: &Intake) {
+        let mut pending = Pending::default();
+        while let Ok(first) = intake.groups.recv() {
             let mut head = self.fold(&mut pending, first);
-            let mut open = true;
-            while let Some(left) = WRITE_EVERY.checked_sub(begin.elapsed()) {
-                match groups.recv_timeout(left) {
-                    Ok(group) => head = self.fold(&mut pending, group),
-                    Err(mpsc::RecvTimeoutError::Timeout) => break,
-                    Err(mpsc::RecvTimeoutError::Disconnected) => {
-                        open = false;
-                        break;
-                    }
-                }
+            // The next ones gather without waking this thread; the journal's end ends the wait.
+            let _ = intake.open.recv_timeout(WRITE_EVERY);
+            while let Ok(group) = intake.groups.try_recv() {
+                head = self.fold(&mut pending, group);
             }
             if let Err(why) = self.write(&mut pending, head) {
                 // The journal has it all; the next start rebuilds. Go on draining the line.
                 tracing::error!(%why, "the state store cannot be written; it will be rebuilt at the next start");
-                while groups.recv().is_ok() {}
-                return;
-            }
-            if !open {
+                while intake.groups.recv().is_ok() {}
                 return;
             }
         }
@@ -191,9 +217,16 @@ impl State {
 
     fn write(&mut self, pending: &mut Pending, head: Head) -> Result<(), StateError> {
         let mut batch = sled::Batch::default();
-        for (name, value) in pending.drain() {
-            match value {
-                Some(value) => batch.insert(name, value),
+        for (name, value) in pending.records.drain(..) {
+            batch.insert(name, value);
+        }
+        for (customer, balance) in pending.balances.drain() {
+            batch.insert(name(BALANCE, &[&customer.int().to_be_bytes()]), balance_value(balance));
+        }
+        for ((customer, request), hold) in pending.holds.drain() {
+            let name = hold_name(customer, request);
+            match hold {
+                Some(hold) => batch.insert(name, hold_value(&hold)),
                 None => batch.remove(name),
             }
         }
@@ -232,10 +265,10 @@ fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
 
 fn put_entry(pending: &mut Pending, entry: &Entry) {
     let owner = entry.customer.int().to_be_bytes();
-    pending.insert(name(BALANCE, &[&owner]), Some(balance_value(entry.balance)));
+    pending.balances.insert(entry.customer, entry.balance);
     match &entry.change {
         Change::CustomerCreated { name: called } => {
-            pending.insert(name(CUSTOMER, &[&owner]), Some(seal(called.as_bytes().to_vec())));
+            pending.records.push((name(CUSTOMER, &[&owner]), seal(called.as_bytes().to_vec())));
         }
         Change::KeyCreated(created) => {
             let key = Key {
@@ -245,21 +278,26 @@ fn put_entry(pending: &mut Pending, entry: &Entry) {
                 status: KeyStatus::Active,
             };
             let place = name(KEY, &[&owner, &created.key.int().to_be_bytes()]);
-            pending.insert(place, Some(key_value(&key)));
+            pending.records.push((place, key_value(&key)));
         }
         Change::KeyRevoked { key } => {
             let place = name(REVOKED, &[&owner, &key.int().to_be_bytes()]);
-            pending.insert(place, Some(seal(Vec::new())));
+            pending.records.push((place, seal(Vec::new())));
         }
         Change::Deposited { amount, reference } => {
-            pending.insert(name(DEPOSIT, &[&owner, reference.as_bytes()]), Some(amount_value(*amount)));
+            let place = name(DEPOSIT, &[&owner, reference.as_bytes()]);
+            pending.records.push((place, amount_value(*amount)));
         }
         Change::Held { request, key, amount, price_version } => {
             let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
-            pending.insert(hold_name(entry.customer, *request), Some(hold_value(&hold)));
+            pending.holds.insert((entry.customer, *request), Some(hold));
         }
         Change::Captured { request, .. } | Change::Released { request, .. } => {
-            pending.insert(hold_name(entry.customer, *request), None);
+            let hold = (entry.customer, *request);
+            // Most are made and ended between two writes, and never written at all.
+            if !matches!(pending.holds.remove(&hold), Some(Some(_))) {
+                pending.holds.insert(hold, None);
+            }
         }
         Change::Overage { .. } | Change::WrittenOff { .. } => {}
     }
@@ -267,21 +305,21 @@ fn put_entry(pending: &mut Pending, entry: &Entry) {
 
 fn put_customer(pending: &mut Pending, id: CustomerId, customer: &Customer) {
     let owner = id.int().to_be_bytes();
-    pending.insert(name(CUSTOMER, &[&owner]), Some(seal(customer.name.as_bytes().to_vec())));
-    pending.insert(name(BALANCE, &[&owner]), Some(balance_value(customer.balance)));
+    let records = &mut pending.records;
+    records.push((name(CUSTOMER, &[&owner]), seal(customer.name.as_bytes().to_vec())));
     for (key_id, key) in &customer.keys {
         let key_id = key_id.int().to_be_bytes();
-        pending.insert(name(KEY, &[&owner, &key_id]), Some(key_value(key)));
+        records.push((name(KEY, &[&owner, &key_id]), key_value(key)));
         if key.status == KeyStatus::Revoked {
-            pending.insert(name(REVOKED, &[&owner, &key_id]), Some(seal(Vec::new())));
+            records.push((name(REVOKED, &[&owner, &key_id]), seal(Vec::new())));
         }
     }
-    for (request, hold) in &customer.holds {
-        pending.insert(hold_name(id, *request), Some(hold_value(hold)));
-    }
     for (reference, amount) in &customer.deposits {
-        pending.insert(name(DEPOSIT, &[&owner, reference.as_bytes()]), Some(amount_value(*amount)));
+        records.push((name(DEPOSIT, &[&owner, reference.as_bytes()]), amount_value(*amount)));
     }
+    pending.balances.insert(id, customer.balance);
+    let holds = customer.holds.iter().map(|(request, hold)| ((id, *request), Some(hold.clone())));
+    pending.holds.extend(holds);
 }
 
 fn read_record(book: &mut Book, prefix: u8, name: &[u8], value: &[u8]) -> Result<(), StateError> {

@@ -12,7 +12,7 @@ use super::exchange::{Exchange, Settled};
 use crate::ledger::Down;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
@@ -24,6 +24,9 @@ use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// What a plain answer cost, in USD.
+const CHARGE: HeaderName = HeaderName::from_static("x-tollgate-charge");
 
 /// What a client that hangs up means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl Kept {
         let length: usize = out.iter().map(piece_length).sum();
         header.remove_header(&header::TRANSFER_ENCODING);
         header.insert_header(header::CONTENT_LENGTH, length)?;
-        header.insert_header("x-tollgate-charge", settled.charge.to_string())?;
+        header.insert_header(CHARGE, settled.charge.to_string())?;
         out.insert(0, HttpTask::Header(header, false));
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
 use crate::upstream::health::Fault;
-use http::{HeaderName, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -21,8 +21,12 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 const REQUEST_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::ACCEPT];
 /// A provider's headers that mean something to the client.
 const RESPONSE_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::CACHE_CONTROL];
-/// The same, by name.
-const RESPONSE_NAMES: [&str; 2] = ["openai-processing-ms", "openai-version"];
+/// The same, OpenAI's own.
+const RESPONSE_NAMES: [HeaderName; 2] =
+    [HeaderName::from_static("openai-processing-ms"), HeaderName::from_static("openai-version")];
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
 
 /// Where to connect.
 pub fn peer(account: &Account, address: SocketAddr) -> HttpPeer {
@@ -54,16 +58,16 @@ pub fn request(
     let path = format!("{}/chat/completions", base.path);
     let mut header = RequestHeader::build(client.method.clone(), path.as_bytes(), Some(8))?;
     header.set_version(Version::HTTP_11);
-    header.insert_header(header::HOST, base.authority())?;
+    header.insert_header(header::HOST, account.authority.clone())?;
     header.insert_header(header::AUTHORIZATION, account.authorization.clone())?;
     for name in REQUEST_HEADERS {
         if let Some(value) = client.headers.get(&name) {
             header.insert_header(name, value.clone())?;
         }
     }
-    header.insert_header(header::ACCEPT_ENCODING, "identity")?;
-    header.insert_header(header::USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")))?;
-    header.insert_header("x-client-request-id", request.to_string())?;
+    header.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
+    header.insert_header(header::USER_AGENT, USER_AGENT)?;
+    header.insert_header(CLIENT_REQUEST_ID, request.to_string())?;
     header.insert_header(header::CONTENT_LENGTH, body_bytes)?;
     Ok(header)
 }
@@ -118,13 +122,8 @@ pub fn decoder(response: &ResponseHeader) -> std::result::Result<Option<Decoder>
 pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()> {
     let mut header = ResponseHeader::build(response.status, Some(8))?;
     header.set_version(response.version);
-    for name in RESPONSE_HEADERS {
+    for name in RESPONSE_HEADERS.into_iter().chain(RESPONSE_NAMES) {
         if let Some(value) = response.headers.get(&name) {
-            header.insert_header(name, value.clone())?;
-        }
-    }
-    for name in RESPONSE_NAMES {
-        if let Some(value) = response.headers.get(name) {
             header.insert_header(name, value.clone())?;
         }
     }
@@ -134,8 +133,7 @@ pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()>
 }
 
 fn is_event_stream(response: &ResponseHeader) -> bool {
-    let kind =
-        response.headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let kind = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 

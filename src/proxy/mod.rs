@@ -33,7 +33,7 @@ use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange};
 use downstream::HangUp;
 use exchange::End;
-use http::{Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -395,9 +395,12 @@ fn join(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+
 /// Headers of ours on every answer.
 fn sign(header: &mut ResponseHeader, request: RequestId) -> Result<()> {
-    header.insert_header("x-request-id", request.to_string())?;
-    header.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+    header.insert_header(REQUEST_ID, request.to_string())?;
+    header.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY)?;
     Ok(())
 }

@@ -16,11 +16,11 @@ impl Gateway {
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Refusal> {
         let header = session.req_header();
         let (method, path) = (header.method.clone(), header.uri.path().to_owned());
-        let asked = format!("{method} {path}");
+        let asked = || format!("{method} {path}");
         let given = if method == Method::HEAD { Method::GET } else { method.clone() };
         let expect = |takes: Method| match given == takes {
             true => Ok(()),
-            false => Err(Refusal::WrongMethod { asked: asked.clone(), takes: local::method_name(&takes) }),
+            false => Err(Refusal::WrongMethod { asked: asked(), takes: local::method_name(&takes) }),
         };
         match &*path {
             "/v1/chat/completions" if method != Method::OPTIONS => {
@@ -45,7 +45,7 @@ impl Gateway {
                 expect(Method::GET)?;
                 self.answer_account(session, ctx, &path).await.map(|()| true)
             }
-            _ => Err(Refusal::UnknownPath { asked }),
+            _ => Err(Refusal::UnknownPath { asked: asked() }),
         }
     }
 

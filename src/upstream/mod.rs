@@ -30,6 +30,8 @@ pub struct Account {
     pub base_url: BaseUrl,
     /// `Bearer` and its credential; marked sensitive, so that it is not printed.
     pub authorization: HeaderValue,
+    /// The host as requests name it.
+    pub authority: HeaderValue,
     /// What it serves.
     pub models: Models,
     /// What a client that hangs up means for it.
@@ -126,6 +128,8 @@ impl Account {
         Ok(Account {
             name: Arc::clone(&upstream.name),
             base_url: upstream.base_url.clone(),
+            authority: HeaderValue::from_str(&upstream.base_url.authority())
+                .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
             authorization: bearer(&upstream.api_key)
                 .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?,
             models: upstream.models.clone(),

@@ -8,7 +8,7 @@ use super::super::index::Index;
 use super::super::journal::{self, Down, Group, OnCommit};
 use super::super::open::{OpenError, replay, split};
 use super::super::segment::{self, JournalError};
-use super::super::state::{GROUPS_MAX, Snapshot};
+use super::super::state::{self, Intake, Snapshot};
 use super::super::verify::Fold;
 use super::super::{Commit, Failure, Hold, Ledger, Refusal, Terms, Threads};
 use super::memory::Memory;
@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, mpsc};
 use std::thread;
 
 pub const ADA: CustomerId = CustomerId::from_int(7);
@@ -52,8 +52,8 @@ impl Told {
         self.0.lock().push(Save { book: book.clone(), head, entries });
     }
 
-    fn run(&self, mut book: Book, groups: &mpsc::Receiver<Group>) {
-        for Group { entries, head } in groups {
+    fn run(&self, mut book: Book, intake: &Intake) {
+        for Group { entries, head } in &intake.groups {
             for entry in &entries {
                 book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
             }
@@ -89,11 +89,11 @@ impl Bench {
             told.put(&book, journal.head, Vec::new());
         }
         let open: Vec<_> = book.open_holds().collect();
-        let (groups, receiver) = mpsc::sync_channel(GROUPS_MAX);
+        let (feed, intake) = state::line();
         let (queue, writer) =
-            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), groups, on_commit).map_err(io)?;
+            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
-        let state = thread::spawn(move || told.run(state_book, &receiver));
+        let state = thread::spawn(move || told.run(state_book, &intake));
         let ledger = Arc::new(Ledger {
             directory: PathBuf::new(),
             disk,
