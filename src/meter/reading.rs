@@ -133,6 +133,13 @@ impl Tally {
         self.delivered.events += u64::from(self.delivered.bytes > before);
     }
 
+    /// Adds one event of a stream that delivers this text and says nothing else.
+    pub(super) fn add_text(&mut self, text: &str) {
+        self.parsed += 1;
+        self.delivered.push(text);
+        self.delivered.events += u64::from(!text.is_empty());
+    }
+
     /// Whether a usage was reported so far.
     pub(super) const fn has_usage(&self) -> bool {
         self.usage.is_some()

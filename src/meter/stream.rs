@@ -1,6 +1,6 @@
 //! The meter of a chat stream.
 
-use super::dialect::{Answer, Unreadable};
+use super::dialect::{Answer, Unreadable, quick};
 use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
 use super::redact::redact;
 use super::sse::{Event, Piece, Splitter};
@@ -151,6 +151,10 @@ impl StreamMeter {
             return Ok(Fate::Passes);
         }
         if data.is_empty() {
+            return Ok(Fate::Passes);
+        }
+        if let Some(text) = quick::delivered_text(data) {
+            self.tally.add_text(text);
             return Ok(Fate::Passes);
         }
         let answer = Answer::parse(data)?;

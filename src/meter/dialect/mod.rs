@@ -1,6 +1,7 @@
 //! What answers look like: one file a dialect.
 
 mod openai;
+pub(super) mod quick;
 mod text;
 mod usage;
 

@@ -1,0 +1,98 @@
+//! The quick way through the most common event of a stream: one choice that delivers plain text and
+//! nothing else. Anything that is not exactly that is left to the parser.
+
+use memchr::memchr;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
+struct Marks {
+    error: Finder<'static>,
+    usage: Finder<'static>,
+    delta: Finder<'static>,
+    unfinished: Finder<'static>,
+}
+
+static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
+    error: Finder::new("\"error\""),
+    usage: Finder::new("\"usage\""),
+    delta: Finder::new(DELTA),
+    unfinished: Finder::new("\"finish_reason\":null"),
+});
+
+const DELTA: &str = "\"delta\":{";
+const ROLE: &[u8] = b"\"role\":\"assistant\",";
+const CONTENT: &[u8] = b"\"content\":\"";
+
+/// The text that an ordinary chunk delivers; `None` where it has to be parsed to know.
+///
+/// Without a backslash every quote begins or ends a string, so that a quoted name before a colon is
+/// a key and no text that only looks like one.
+pub(in crate::meter) fn delivered_text(event: &[u8]) -> Option<&str> {
+    let marks = &*MARKS;
+    let object = event.first() == Some(&b'{') && event.last() == Some(&b'}');
+    if !object || memchr(b'\\', event).is_some() || marks.error.find(event).is_some() {
+        return None;
+    }
+    if let Some(at) = marks.usage.find(event)
+        && !event[at..].starts_with(b"\"usage\":null")
+    {
+        return None;
+    }
+    marks.unfinished.find(event)?;
+    let rest = &event[marks.delta.find(event)? + DELTA.len()..];
+    if marks.delta.find(rest).is_some() {
+        return None;
+    }
+    let rest = rest.strip_prefix(ROLE).unwrap_or(rest).strip_prefix(CONTENT)?;
+    let (text, rest) = rest.split_at(memchr(b'"', rest)?);
+    if !rest.starts_with(b"\"}") {
+        return None;
+    }
+    std::str::from_utf8(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Answer;
+    use super::*;
+
+    /// The quick way says what the parser says, or nothing.
+    fn check(event: &str, expect: Option<&str>) {
+        assert_eq!(delivered_text(event.as_bytes()), expect, "{event}");
+        if let Some(text) = expect {
+            let answer = Answer::parse(event.as_bytes()).expect("an ordinary chunk");
+            let mut parsed = String::new();
+            answer.each_text(|piece| parsed.push_str(piece));
+            assert_eq!(parsed, text);
+            assert!(!answer.is_error() && !answer.is_finished() && answer.usage().is_none());
+        }
+    }
+
+    #[test]
+    fn only_the_ordinary_chunk_goes_the_quick_way() {
+        let chunk = |choices: &str, rest: &str| format!(r#"{{"id":"c","choices":[{choices}]{rest}}}"#);
+        let choice = |delta: &str| format!(r#"{{"index":0,"delta":{{{delta}}},"finish_reason":null}}"#);
+        let said = r#""content":"hé llo""#;
+        check(&chunk(&choice(said), ""), Some("hé llo"));
+        check(&chunk(&choice(said), r#","usage":null"#), Some("hé llo"));
+        check(&chunk(&choice(r#""role":"assistant","content":"""#), ""), Some(""));
+        for delta in [
+            r#""content":"a\n""#,
+            r#""content":null"#,
+            r#""content":"a","refusal":"b""#,
+            r#""content":"a","tool_calls":[]"#,
+            r#""reasoning_content":"a""#,
+            "",
+        ] {
+            check(&chunk(&choice(delta), ""), None);
+        }
+        check(&chunk(&choice(said), r#","usage":{"prompt_tokens":1}"#), None);
+        check(&chunk(&choice(said), r#","usage": null"#), None);
+        check(&chunk(&choice(said), r#","error":{}"#), None);
+        check(&chunk(&choice(said), r#","object":"error""#), None);
+        check(&chunk(&[choice(said), choice(said)].join(","), ""), None);
+        check(&chunk(&choice(said).replace("null", "\"stop\""), ""), None);
+        check(&chunk(&choice(said), "")[1..], None);
+        check("", None);
+    }
+}
