@@ -20,11 +20,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A group of so many commands means that many are under way: each fsync is then shared by more, at
-/// the cost of a moment that nobody notices beside a provider's answer.
-const BUSY_COMMANDS: usize = 8;
-/// That moment. While it lasts, nobody has to wake this thread.
-const LINGER: Duration = Duration::from_millis(1);
+/// Groups begin at least this long after one another: a lone request commits at once, while many
+/// share their fsyncs, and nobody has to wake this thread in between.
+const PACE: Duration = Duration::from_millis(1);
 
 /// The journal is down: a write failed, or it was closed. Nothing more becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +177,13 @@ struct Gathered {
 impl Writer {
     fn run(mut self, queue: &mpsc::Receiver<Option<Submission>>) {
         let mut open = true;
+        let mut begun = None;
         while open {
             let Ok(Some(first)) = queue.recv() else { break };
+            if let Some(early) = begun.and_then(|begun: Instant| PACE.checked_sub(begun.elapsed())) {
+                thread::sleep(early);
+            }
+            begun = Some(Instant::now());
             let (group, goes_on) = self.gather(first, queue);
             open = goes_on;
             let commands = group.waiting.len();
@@ -193,9 +196,6 @@ impl Writer {
             for (waiting, seq) in group.waiting {
                 // Nobody may be waiting any more: the entry stands all the same.
                 let _ = waiting.send(outcome.map(|()| seq));
-            }
-            if commands >= BUSY_COMMANDS && open {
-                thread::sleep(LINGER);
             }
         }
         self.gauge.down.store(true, Ordering::Release);

@@ -1,6 +1,6 @@
 //! The meter of a plain answer, which the proxy holds back whole.
 
-use super::dialect::{Answer, Unreadable};
+use super::dialect::{Answer, Unreadable, quick};
 use super::reading::{Oddities, Reading, Shape, Tally};
 use bytes::Bytes;
 use std::fmt;
@@ -49,7 +49,12 @@ impl BodyMeter {
     ///
     /// Its shape is [`Shape::Complete`] or [`Shape::Failed`] for a JSON object, [`Shape::Cut`] for the
     /// beginning of one or nothing at all, and otherwise [`Shape::Garbage`].
+    ///
+    /// What was delivered is only read where it may have to be counted: not beside a usage.
     pub fn end(self) -> (Bytes, Reading) {
+        if let Some(reading) = quick::plain_usage(&self.body).and_then(Reading::of_usage) {
+            return (Bytes::from(self.body), reading);
+        }
         let mut tally = Tally::default();
         let mut oddities = Oddities::default();
         let shape = match Answer::parse(&self.body) {

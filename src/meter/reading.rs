@@ -52,6 +52,17 @@ impl Shape {
     }
 }
 
+impl Reading {
+    /// Of a plain answer that is whole and says this usage, if that can be believed.
+    pub(super) fn of_usage(raw: &str) -> Option<Self> {
+        let short = raw.len() <= USAGE_BYTES_MAX;
+        let reported =
+            short.then(|| Reported::new(raw.to_owned())).filter(|reported| reported.usage.is_ok())?;
+        let (delivered, oddities) = (Delivered::default(), Oddities::default());
+        Some(Reading { shape: Shape::Complete, usage: Some(reported), delivered, oddities })
+    }
+}
+
 /// A usage that the provider reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {

@@ -14,7 +14,6 @@ use crate::settle::{self, Attempt, Detail};
 use crate::usage::{Metered, Usage};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinHandle;
@@ -288,8 +287,7 @@ impl Exchange {
         let bill = self.bill(state, end);
         let settling = match reading.usage {
             Some(Reported { raw, usage: Ok(usage) }) => {
-                let raw = RawValue::from_string(raw.into()).ok();
-                let (commit, settled) = bill.capture(hold, usage, Metered::Reported, raw);
+                let (commit, settled) = bill.capture(hold, usage, Metered::Reported, Some(&raw));
                 Settling::Committing(commit, settled)
             }
             Some(Reported { usage: Err(absurd), .. }) => {
@@ -381,31 +379,25 @@ impl Bill {
         hold: Hold,
         usage: Usage,
         metered: Metered,
-        reported: Option<Box<RawValue>>,
+        reported: Option<&str>,
     ) -> (Commit, Settled) {
         let (end, unit) = (self.end, self.price.unit);
         let settlement = settle::settle(&usage, &unit);
         let due = settlement.charge;
-        let detail = self.detail(usage, metered, reported, settlement.lines);
-        let Applied { commit, balance, charged } = hold.capture(due, detail.to_record().into());
+        let detail = self.detail(usage, metered, settlement.lines);
+        let Applied { commit, balance, charged } = hold.capture(due, detail.to_record(reported).into());
         (commit, Settled { end, metered, usage, charge: charged, balance })
     }
 
     fn release(self, hold: Hold) -> (Commit, Settled) {
         let end = self.end;
-        let detail = self.detail(Usage::default(), Metered::None, None, Vec::new());
-        let Applied { commit, balance, .. } = hold.release(detail.to_record().into());
+        let detail = self.detail(Usage::default(), Metered::None, Vec::new());
+        let Applied { commit, balance, .. } = hold.release(detail.to_record(None).into());
         let usage = Usage::default();
         (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, balance })
     }
 
-    fn detail(
-        self,
-        usage: Usage,
-        metered: Metered,
-        reported: Option<Box<RawValue>>,
-        lines: Vec<settle::Line>,
-    ) -> Detail {
+    fn detail(self, usage: Usage, metered: Metered, lines: Vec<settle::Line>) -> Detail {
         let ms = |at: Instant| u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
         let encoding = (metered == Metered::Estimated).then(|| self.price.encoding.name().into());
         Detail {
@@ -417,7 +409,7 @@ impl Bill {
             metered,
             encoding,
             usage,
-            reported,
+            reported: None,
             lines,
             attempts: self.attempts,
             first_byte_ms: self.first_byte.map(ms),

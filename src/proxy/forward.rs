@@ -54,9 +54,8 @@ pub fn request(
     request: RequestId,
     body_bytes: usize,
 ) -> Result<RequestHeader> {
-    let base = &account.base_url;
-    let path = format!("{}/chat/completions", base.path);
-    let mut header = RequestHeader::build(client.method.clone(), path.as_bytes(), Some(8))?;
+    let mut header =
+        RequestHeader::build_no_case(client.method.clone(), account.chat_path.as_bytes(), Some(8))?;
     header.set_version(Version::HTTP_11);
     header.insert_header(header::HOST, account.authority.clone())?;
     header.insert_header(header::AUTHORIZATION, account.authorization.clone())?;
@@ -120,7 +119,7 @@ pub fn decoder(response: &ResponseHeader) -> std::result::Result<Option<Decoder>
 /// # Errors
 /// When a header cannot be made: a bug.
 pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()> {
-    let mut header = ResponseHeader::build(response.status, Some(8))?;
+    let mut header = ResponseHeader::build_no_case(response.status, Some(8))?;
     header.set_version(response.version);
     for name in RESPONSE_HEADERS.into_iter().chain(RESPONSE_NAMES) {
         if let Some(value) = response.headers.get(&name) {

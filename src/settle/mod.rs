@@ -11,6 +11,9 @@ use price::UnitPrices;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+/// What most records fit into.
+const RECORD_BYTES: usize = 1_024;
+
 /// One product of a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -94,9 +97,19 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// The bytes that the ledger keeps.
-    pub fn to_record(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a detail is plain JSON")
+    /// The bytes that the ledger keeps. `reported` is JSON of the provider's, checked when it was read:
+    /// it is put in as it is.
+    pub fn to_record(&self, reported: Option<&str>) -> Vec<u8> {
+        assert!(self.reported.is_none(), "given once");
+        let mut record = Vec::with_capacity(RECORD_BYTES);
+        serde_json::to_writer(&mut record, self).expect("a detail is plain JSON");
+        if let Some(reported) = reported {
+            record.pop();
+            record.extend_from_slice(b",\"reported\":");
+            record.extend_from_slice(reported.as_bytes());
+            record.push(b'}');
+        }
+        record
     }
 }
 
@@ -182,7 +195,7 @@ mod tests {
     #[test]
     fn a_record_recomputes_and_a_changed_one_does_not() {
         let usage = Usage { input: 100, output: 50, ..Usage::default() };
-        let record = String::from_utf8(detail(usage).to_record()).unwrap();
+        let record = String::from_utf8(detail(usage).to_record(Some(r#"{"prompt_tokens":100}"#))).unwrap();
         assert_eq!(recompute(record.as_bytes()), Ok(settle(&usage, &prices()).charge));
         for (from, to) in [
             ("\"quantity\":100", "\"quantity\":101"),

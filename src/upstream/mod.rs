@@ -32,6 +32,8 @@ pub struct Account {
     pub authorization: HeaderValue,
     /// The host as requests name it.
     pub authority: HeaderValue,
+    /// The path of chat completions.
+    pub chat_path: Box<str>,
     /// What it serves.
     pub models: Models,
     /// What a client that hangs up means for it.
@@ -128,6 +130,7 @@ impl Account {
         Ok(Account {
             name: Arc::clone(&upstream.name),
             base_url: upstream.base_url.clone(),
+            chat_path: format!("{}/chat/completions", upstream.base_url.path).into(),
             authority: HeaderValue::from_str(&upstream.base_url.authority())
                 .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
             authorization: bearer(&upstream.api_key)

@@ -1,8 +1,11 @@
-//! The quick way through the most common event of a stream: one choice that delivers plain text and
-//! nothing else. Anything that is not exactly that is left to the parser.
+//! The quick way through the most common event of a stream, one choice that delivers plain text and
+//! nothing else, and to the usage of a plain answer. Anything that is not exactly that is left to
+//! the parser.
 
 use memchr::memchr;
 use memchr::memmem::Finder;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use std::sync::LazyLock;
 
 struct Marks {
@@ -51,6 +54,42 @@ pub(in crate::meter) fn delivered_text(event: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
+/// What may follow the usage of a plain answer: a few short fields.
+const TAIL_BYTES_MAX: usize = 1_024;
+const USAGE: &[u8] = b"\"usage\":";
+
+/// The usage of a plain answer that is whole and no error, as written; `None` where the answer has to
+/// be parsed to know. What stands before the usage is not looked at.
+pub(in crate::meter) fn plain_usage(answer: &[u8]) -> Option<&str> {
+    let answer = answer.trim_ascii();
+    if answer.first() != Some(&b'{') || MARKS.error.find(answer).is_some() {
+        return None;
+    }
+    let at = memrmem(answer, USAGE)?;
+    // A name that only ends like this one.
+    if answer[at - 1] == b'\\' {
+        return None;
+    }
+    let rest = &answer[at + USAGE.len()..];
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+    let usage = values.next()?.ok()?.get();
+    let tail = &rest[values.byte_offset()..];
+    (usage.starts_with('{') && ends_the_answer(tail)).then_some(usage)
+}
+
+/// Whether `tail` closes the outermost object, so that what stood before it was a field of that.
+fn ends_the_answer(tail: &[u8]) -> bool {
+    if tail.len() > TAIL_BYTES_MAX {
+        return false;
+    }
+    let whole = [b"{\"\":0", tail].concat();
+    serde_json::from_slice::<IgnoredAny>(&whole).is_ok()
+}
+
+fn memrmem(text: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::rfind(text, needle).filter(|at| *at > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Answer;
@@ -66,6 +105,28 @@ mod tests {
             assert_eq!(parsed, text);
             assert!(!answer.is_error() && !answer.is_finished() && answer.usage().is_none());
         }
+    }
+
+    fn check_plain(answer: &str, expect: Option<&str>) {
+        assert_eq!(plain_usage(answer.as_bytes()), expect, "{answer}");
+    }
+
+    #[test]
+    fn the_usage_of_a_plain_answer_is_found_where_it_is_one() {
+        let usage = r#"{"prompt_tokens":1,"completion_tokens":2,"x":{"y":"}"}}"#;
+        check_plain(&format!(r#" {{"choices":[],"usage":{usage}}} "#), Some(usage));
+        check_plain(&format!(r#"{{"usage": {usage},"service_tier":"default","choices":[]}}"#), Some(usage));
+        let said = r#""choices":[{"message":{"content":"\"usage\":{}"}}]"#;
+        check_plain(&format!(r#"{{{said},"usage":{usage}}}"#), Some(usage));
+        check_plain(&format!("{{{said}}}"), None);
+        check_plain(&format!(r#"{{"x_groq":{{"usage":{usage}}}}}"#), None);
+        check_plain(&format!(r#"{{"x\"usage":{usage}}}"#), None);
+        check_plain(&format!(r#"{{"usage":{usage},"error":{{}}}}"#), None);
+        check_plain(&format!(r#"{{"choices":[],"usage":{usage}"#), None);
+        check_plain(&format!(r#"{{"choices":[],"usage":{usage},"x""#), None);
+        check_plain(r#"{"choices":[],"usage":null}"#, None);
+        check_plain(r#""usage":{}"#, None);
+        check_plain("", None);
     }
 
     #[test]
