@@ -1,4 +1,4 @@
-//! The load: connections that each send the next request when the last was answered.
+//! The load: connections that each send the next request when the last was answered, or at a pace.
 
 use super::Failed;
 use super::mock::{Answers, filled};
@@ -42,6 +42,8 @@ pub struct Load<'a> {
     pub kind: Kind,
     pub key: &'a str,
     pub connections: u16,
+    /// Requests a second over all connections; without it, as many as are answered.
+    pub rate: Option<u32>,
 }
 
 /// What a load got: as many answers as asked, all of them whole.
@@ -68,8 +70,9 @@ impl Load<'_> {
     async fn send(&self, length: Duration) -> Result<Counted, Failed> {
         let job = Arc::new(Job::new(self, length));
         let mut connections = JoinSet::new();
-        for _ in 0..self.connections {
-            connections.spawn(Arc::clone(&job).work());
+        for place in 0..self.connections {
+            let due = self.rate.map(|rate| Pace::new(place, self.connections, rate));
+            connections.spawn(Arc::clone(&job).work(due));
         }
         let mut latencies_us = Vec::new();
         while let Some(worked) = connections.join_next().await {
@@ -78,6 +81,19 @@ impl Load<'_> {
         let elapsed = job.begun.elapsed();
         latencies_us.sort_unstable();
         Ok(Counted { latencies_us, elapsed })
+    }
+}
+
+/// When a connection sends: connections take turns, each after the same time.
+struct Pace {
+    next: Duration,
+    interval: Duration,
+}
+
+impl Pace {
+    fn new(place: u16, connections: u16, rate: u32) -> Self {
+        let turn = Duration::from_secs(1) / rate;
+        Pace { next: turn * u32::from(place), interval: turn * u32::from(connections) }
     }
 }
 
@@ -102,10 +118,14 @@ impl Job {
         Job { address: load.address, kind: load.kind, request, expected_bytes, begun: Instant::now(), length }
     }
 
-    async fn work(self: Arc<Self>) -> Result<Vec<u32>, Failed> {
+    async fn work(self: Arc<Self>, mut pace: Option<Pace>) -> Result<Vec<u32>, Failed> {
         let mut wire = Wire::new(TcpStream::connect(self.address).await?)?;
         let mut latencies_us = Vec::with_capacity(4096);
         while self.begun.elapsed() < self.length {
+            if let Some(pace) = &mut pace {
+                tokio::time::sleep_until((self.begun + pace.next).into()).await;
+                pace.next += pace.interval;
+            }
             let answered = tokio::time::timeout(PATIENCE, self.exchange(&mut wire)).await;
             let latency = answered.map_err(|_| "no answer came")??;
             latencies_us.push(u32::try_from(latency.as_micros())?);

@@ -41,6 +41,10 @@ struct Options {
     /// Connections of the load generator, each with one request at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
+    /// Requests a second, the same for every target; without it, each gets as many as it answers.
+    /// A target that is idle between requests pays for waking up: compare at one rate
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Length of one run
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -151,7 +155,13 @@ fn bench(options: &Options) -> Result<(), Failed> {
                 Target::Bare => (bare_address, &bare),
                 Target::Tollgate => (gateway.address, &gateway.process),
             };
-            let load = Load { address, kind, key: &gateway.key, connections: options.connections };
+            let load = Load {
+                address,
+                kind,
+                key: &gateway.key,
+                connections: options.connections,
+                rate: options.rate,
+            };
             let (run, sent) = measure(&load, length, process)
                 .map_err(|Failed(why)| Failed(format!("{} {}: {why}", target.name(), kind.name())))?;
             if target == Target::Tollgate {
