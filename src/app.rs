@@ -173,6 +173,13 @@ fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
     let filled = SystemRandom::new().fill(&mut random);
     filled.map_err(|_| StartError::Secret(io::Error::other("the system gives no random numbers")))?;
     let path = ledger.directory().join("key-digest.secret");
+    let mut keys = 0;
+    ledger.each_customer(|_, found| keys += found.keys.len());
+    if keys > 0 && !path.exists() {
+        let why =
+            "it is missing, and without it no key is recognised: restore key-digest.secret from a backup";
+        return Err(StartError::Secret(io::Error::new(io::ErrorKind::NotFound, why)));
+    }
     let directory = Directory::new(Digester::open(&path, random).map_err(StartError::Secret)?);
     ledger.each_customer(|customer, found| {
         for (id, key) in found.keys.iter().filter(|(_, key)| key.status == KeyStatus::Active) {
@@ -229,10 +236,12 @@ struct Listening {
 
 impl Listening {
     fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
+        let keepalive = gateway.keepalive;
         let mut inner = http_proxy_service_with_name(conf, gateway, "gateway");
         if let Some(proxy) = inner.app_logic_mut() {
             let mut options = HttpServerOptions::default();
             options.h2c = true;
+            options.h2_idle_timeout = Some(keepalive);
             proxy.server_options = Some(options);
         }
         bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));

@@ -75,8 +75,13 @@ pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Crea
     let name = name.unwrap_or_else(|| Arc::from(""));
     let prefix: Arc<str> = plain.shown().into();
     let created = KeyCreated { key, digest, prefix: Arc::clone(&prefix), name: Arc::clone(&name) };
-    admin.ledger.create_key(customer, created).await?;
-    admin.directory.insert(digest, customer, key);
+    let made = Arc::clone(&admin);
+    whole(async move {
+        made.ledger.create_key(customer, created).await?;
+        made.directory.insert(digest, customer, key);
+        Ok(())
+    })
+    .await?;
     let shown = if import.is_some() { None } else { Some(plain.expose().into()) };
     let (name, prefix) = ((*name).into(), (*prefix).into());
     let view = KeyView { id: key, customer, name, prefix, status: "active".into(), key: shown };
@@ -116,8 +121,13 @@ pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> 
         }
     });
     let (customer, digest) = owner.ok_or_else(unknown)?;
-    admin.ledger.revoke_key(customer, id).await?;
-    admin.directory.remove(digest);
+    let ended = Arc::clone(&admin);
+    whole(async move {
+        ended.ledger.revoke_key(customer, id).await?;
+        ended.directory.remove(digest);
+        Ok(())
+    })
+    .await?;
     let view = admin
         .ledger
         .customer(customer, |found| found.keys.get(&id).map(|key| KeyView::of(customer, id, key)));
@@ -188,6 +198,13 @@ pub(super) async fn verify(State(admin): Shared) -> Answer<Verified> {
 
 fn unknown_customer() -> AdminRefusal {
     AdminRefusal::not_found("there is no such customer")
+}
+
+/// Does something whole, even if the operator does not wait for it.
+async fn whole(
+    work: impl Future<Output = Result<(), AdminRefusal>> + Send + 'static,
+) -> Result<(), AdminRefusal> {
+    tokio::spawn(work).await.map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))?
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AdminRefusal> {

@@ -3,7 +3,7 @@
 use crate::id::KeyDigest;
 use ring::hmac;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -88,18 +88,11 @@ impl Digester {
     /// # Errors
     /// As the operating system says, or when the file is not a secret.
     pub fn open(path: &Path, random: [u8; 32]) -> io::Result<Self> {
-        let mut secret = Vec::new();
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => {
-                file.write_all(&random)?;
-                file.sync_all()?;
-                secret.extend_from_slice(&random);
-            }
-            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
-                OpenOptions::new().read(true).open(path)?.read_to_end(&mut secret)?;
-            }
-            Err(why) => return Err(why),
+        if !path.exists() {
+            write_whole(path, &random)?;
         }
+        let mut secret = Vec::new();
+        File::open(path)?.read_to_end(&mut secret)?;
         if secret.len() != random.len() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -114,6 +107,17 @@ impl Digester {
         let tag = hmac::sign(&self.0, key);
         KeyDigest(tag.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
+}
+
+/// Writes a file that only we may read, so that it is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -50,8 +50,7 @@ pub(super) fn last_fault(admitted: &InExchange) -> Refusal {
         Some(Fault::Timeout) => Refusal::UpstreamTimeout,
         Some(Fault::RateLimited(_)) => Refusal::PoolBusy,
         Some(Fault::Model) => Refusal::UnknownModel(admitted.exchange.request.demand.model.clone()),
-        Some(Fault::Connect | Fault::Broken | Fault::Credential | Fault::Server) | None => {
-            Refusal::UpstreamUnavailable
-        }
+        Some(Fault::Connect | Fault::Broken | Fault::Credential | Fault::Forbidden | Fault::Server)
+        | None => Refusal::UpstreamUnavailable,
     }
 }

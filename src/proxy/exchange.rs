@@ -294,7 +294,8 @@ impl Exchange {
                 tracing::warn!(%absurd, "a provider's usage report is refused and estimated instead");
                 self.estimate(hold, bill, reading.delivered)
             }
-            None if reading.delivered.bytes == 0 => {
+            // A client that leaves once the provider answers has had its input read, as the provider bills.
+            None if reading.delivered.bytes == 0 && end != End::ClientGone => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
@@ -308,7 +309,11 @@ impl Exchange {
         let body = self.request.body().clone();
         let encoding = self.price.encoding;
         Settling::Estimating(tokio::task::spawn_blocking(move || {
-            let usage = tokenizer::estimate(encoding, &body, &delivered);
+            let usage = Usage {
+                input: tokenizer::count_messages(encoding, &body),
+                output: tokenizer::count_delivered(encoding, &delivered),
+                ..Usage::default()
+            };
             bill.capture(hold, usage, Metered::Estimated, None)
         }))
     }

@@ -90,9 +90,8 @@ pub fn judge(response: &ResponseHeader, stream: bool) -> Verdict {
         StatusCode::OK if stream && is_event_stream(response) => Verdict::Stream,
         StatusCode::OK => Verdict::Plain,
         StatusCode::TOO_MANY_REQUESTS => Verdict::Fault(Fault::RateLimited(retry_after(response))),
-        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
-            Verdict::Fault(Fault::Credential)
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Verdict::Fault(Fault::Credential),
+        StatusCode::FORBIDDEN => Verdict::Fault(Fault::Forbidden),
         StatusCode::NOT_FOUND => Verdict::Fault(Fault::Model),
         StatusCode::REQUEST_TIMEOUT => Verdict::Fault(Fault::Server),
         status if status.is_client_error() => Verdict::Refusal,
@@ -164,9 +163,10 @@ mod tests {
         for status in [400, 409, 413, 415, 422] {
             check(status, &[], false, Verdict::Refusal);
         }
-        for status in [401, 402, 403] {
+        for status in [401, 402] {
             check(status, &[], false, Verdict::Fault(Fault::Credential));
         }
+        check(403, &[], false, Verdict::Fault(Fault::Forbidden));
         check(404, &[], false, Verdict::Fault(Fault::Model));
         for status in [408, 500, 502, 503, 529] {
             check(status, &[], true, Verdict::Fault(Fault::Server));

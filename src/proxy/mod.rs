@@ -134,12 +134,14 @@ impl ProxyHttp for Gateway {
         let account = Arc::clone(lease.account());
         let name = account.models.provider_name(model).unwrap_or(model);
         admitted.exchange.begin_attempt(admitted.exchange.request.body_for(name));
+        let request = &admitted.exchange.request;
         let hidden = admitted.exchange.price.hidden_reasoning == Reasoning::Hidden;
+        let uncounted = hidden || request.stream.is_none() || request.demand.images > 0;
         admitted.line.set_hang_up(match account.on_hang_up {
             OnHangUp::Drain => HangUp::Drain,
             OnHangUp::Cancel => HangUp::Cancel,
-            // What a stream delivered can be counted; hidden reasoning and half a document cannot.
-            OnHangUp::Auto if hidden || admitted.exchange.request.stream.is_none() => HangUp::Drain,
+            // What a stream of text delivered can be counted; the rest cannot.
+            OnHangUp::Auto if uncounted => HangUp::Drain,
             OnHangUp::Auto => HangUp::Cancel,
         });
         admitted.lease = Some(lease);
@@ -202,6 +204,9 @@ impl ProxyHttp for Gateway {
         }
         self.note_attempt(admitted, "ok", Some(status));
         admitted.answered = true;
+        if let Some(lease) = &admitted.lease {
+            lease.answered();
+        }
         ctx.status = status;
         forward::response(response, request)?;
         // A plain answer is held back until its charge is durable, which comes after its hold.
@@ -310,7 +315,7 @@ impl ProxyHttp for Gateway {
             _ => Fault::Broken,
         };
         let mut error = self.failed(admitted, fault, None, "the attempt broke");
-        if !untouched {
+        if !untouched || admitted.line.gone_since().is_some() {
             error.set_retry(false);
         }
         error

@@ -8,7 +8,7 @@ use crate::admit::Demand;
 use crate::meter::UsageChunk;
 use bytes::Bytes;
 use memchr::memmem;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -21,8 +21,6 @@ const CHOICES_MAX: u64 = 128;
 const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
 /// Far more top-level fields than any API has: each is compared with those before it.
 const FIELDS_MAX: usize = 256;
-/// What an image part of a message is called.
-const IMAGE_PART: &[u8] = b"\"image_url\"";
 
 /// Why a body is not a request that can be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +58,6 @@ impl ChatRequest {
     pub fn read(body: &Bytes) -> Result<Self, BadRequest> {
         let text = std::str::from_utf8(body).map_err(|_| not_json(&"it is not UTF-8"))?;
         let all: Map<'_> = serde_json::from_str(text).map_err(|why| not_json(&why))?;
-        if all.0.len() > FIELDS_MAX {
-            return Err(not_json(&"it has too many fields"));
-        }
         Fields::find(&all)?.request(body, text)
     }
 
@@ -113,11 +108,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn find(Map(all): &Map<'a>) -> Result<Self, BadRequest> {
         let mut fields = Fields::default();
-        for (place, (name, value)) in all.iter().enumerate() {
-            // Which of two counts differs between parsers: that would be a way around the meter.
-            if all[..place].iter().any(|(before, _)| before == name) {
-                return Err(not_json(&format_args!("the field `{name}` stands twice")));
-            }
+        for (name, value) in all {
             match &**name {
                 "model" => fields.model = Some(value),
                 "messages" => fields.messages = Some(value),
@@ -130,11 +121,52 @@ impl<'a> Fields<'a> {
                 "modalities" => fields.modalities = Some(value),
                 "audio" => fields.audio = Some(value),
                 "web_search_options" => fields.web_search_options = Some(value),
-                _ => {}
+                other => check_other(other)?,
             }
         }
         Ok(fields)
     }
+}
+
+/// Fields that decide about the charge, which some providers also take in other letters.
+const METERED: [&str; 11] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "service_tier",
+    "modalities",
+    "audio",
+    "web_search_options",
+];
+/// Fields by which some providers sell something else than the model at its price, or send the
+/// request elsewhere.
+const NOT_SOLD: [&str; 11] = [
+    "models",
+    "fallbacks",
+    "route",
+    "provider",
+    "plugins",
+    "transforms",
+    "search_parameters",
+    "api_base",
+    "base_url",
+    "api_key",
+    "custom_llm_provider",
+];
+
+/// Lets any other field pass, unless it would change what is bought.
+fn check_other(name: &str) -> Result<(), BadRequest> {
+    if let Some(meant) = METERED.into_iter().find(|metered| metered.eq_ignore_ascii_case(name)) {
+        return Err(not_json(&format_args!("`{name}` is not a field: write `{meant}`")));
+    }
+    if NOT_SOLD.into_iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        return Err(not_json(&format_args!("`{name}` is not sold by this gateway: leave it out")));
+    }
+    Ok(())
 }
 
 #[derive(serde::Deserialize)]
@@ -156,8 +188,9 @@ impl Fields<'_> {
         let demand = Demand {
             model: model.into(),
             input_bytes: u64::try_from(body.len()).expect("usize fits"),
-            images: count_images(messages.get().as_bytes()),
-            output_tokens_max: caps.into_iter().flatten().min(),
+            images: count_images(messages)?,
+            // Providers differ in which of two counts.
+            output_tokens_max: caps.into_iter().flatten().max(),
             choices: whole("n", self.n, CHOICES_MAX)?.unwrap_or(1),
         };
         let streamed = optional("stream", self.stream, "true or false")?.unwrap_or(false);
@@ -227,8 +260,16 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Map<'a> {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Map<'a>, M::Error> {
-                let mut fields = Vec::with_capacity(16);
+                let mut fields: Vec<(Cow<'a, str>, _)> = Vec::with_capacity(16);
                 while let Some(Name(name)) = map.next_key()? {
+                    // Which of two counts differs between parsers, and some take `N` for `n`: that
+                    // would be a way around the meter.
+                    if fields.iter().any(|(before, _)| before.eq_ignore_ascii_case(&name)) {
+                        return Err(de::Error::custom(format_args!("the field `{name}` stands twice")));
+                    }
+                    if fields.len() == FIELDS_MAX {
+                        return Err(de::Error::custom("it has too many fields"));
+                    }
                     fields.push((name, map.next_value()?));
                 }
                 Ok(Map(fields))
@@ -238,10 +279,47 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Map<'a> {
     }
 }
 
-/// Images that messages give or refer to; a message that only speaks of them counts as well.
-fn count_images(messages: &[u8]) -> u64 {
-    // The part's type and its field have the same name: two for each image.
-    u64::try_from(memmem::find_iter(messages, IMAGE_PART).count().div_ceil(2)).expect("usize fits")
+/// Images that messages give or refer to. Parts that are billed in a way that is not measured here
+/// are refused.
+fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
+    let text = messages.get().as_bytes();
+    if PART_MARKS.iter().all(|mark| memmem::find(text, mark).is_none()) {
+        return Ok(0);
+    }
+    let messages: Vec<Message<'_>> = typed("messages", messages, "an array of messages")?;
+    let mut images = 0;
+    for content in messages.into_iter().filter_map(|message| message.content) {
+        if !content.get().starts_with('[') {
+            continue;
+        }
+        let parts: Vec<Part<'_>> = typed("messages", content, "an array of messages with content parts")?;
+        for part in parts {
+            let is = |kind: &str| part.kind.as_deref() == Some(kind);
+            if part.file.is_some() || part.input_audio.is_some() || is("file") || is("input_audio") {
+                return Err(bad("messages", "files and audio are not sold by this gateway: leave them out"));
+            }
+            images += u64::from(part.image_url.is_some() || is("image_url"));
+        }
+    }
+    Ok(images)
+}
+
+/// Without any of these there is only text; an escape may hide one.
+const PART_MARKS: [&[u8]; 4] = [b"\"image_url\"", b"\"file\"", b"\"input_audio\"", b"\\u00"];
+
+#[derive(serde::Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    image_url: Option<IgnoredAny>,
+    file: Option<IgnoredAny>,
+    input_audio: Option<IgnoredAny>,
 }
 
 /// Where `part`, which borrows from `text`, stands in it.
@@ -339,8 +417,23 @@ mod tests {
         let text = r#"{"model":"m\u0021","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}],"n":3,"max_tokens":9,"max_completion_tokens":7}"#;
         let demand = read(text).unwrap().demand;
         assert_eq!((&*demand.model, demand.images, demand.choices), ("m!", 1, 3));
-        assert_eq!(demand.output_tokens_max, Some(7));
+        assert_eq!(demand.output_tokens_max, Some(9));
         assert_eq!(demand.input_bytes, u64::try_from(text.len()).unwrap());
+    }
+
+    #[test]
+    fn images_are_counted_however_they_are_written() {
+        let images = |parts: &str| {
+            let text = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{parts}}}]}}"#);
+            read(&text).unwrap().demand.images
+        };
+        assert_eq!(images(r#""say \"image_url\" and \"file\"""#), 0);
+        assert_eq!(images(r#"[{"type":"text","text":"image_url"}]"#), 0);
+        assert_eq!(images(r#"[{"type":"image_url","image_url":{"url":"u"}}]"#), 1);
+        assert_eq!(
+            images(r#"[{"type":"image\u005furl","image\u005furl":{"url":"u"}},{"image_url":"v"}]"#),
+            2
+        );
     }
 
     fn check_refused(text: &str, param: Option<&str>, says: &str) {
@@ -369,6 +462,10 @@ mod tests {
             (r#""stream":"yes""#, "stream"),
             (r#""stream":true,"stream_options":[]"#, "stream_options"),
             (r#""stream":true,"stream_options":{"include_usage":1}"#, "stream_options"),
+            (
+                r#""stream":true,"stream_options":{"include_usage":true,"include_usage":false}"#,
+                "stream_options",
+            ),
             (r#""max_tokens":1e3"#, "max_tokens"),
             (r#""max_tokens":1.0"#, "max_tokens"),
             (r#""max_tokens":0"#, "max_tokens"),
@@ -381,6 +478,13 @@ mod tests {
         ] {
             let model = if param == "model" { "" } else { r#""model":"m","# };
             check_refused(&format!("{{{model}{MESSAGES},{field}}}"), Some(param), param);
+        }
+        for (field, says) in [(r#""N":3"#, "write `n`"), (r#""models":["dear"]"#, "not sold")] {
+            check_refused(&format!(r#"{{"model":"m",{MESSAGES},{field}}}"#), None, says);
+        }
+        for part in [r#"{"type":"file","file":{}}"#, r#"{"type":"input\u005faudio","input_audio":{}}"#] {
+            let text = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{part}]}}]}}"#);
+            check_refused(&text, Some("messages"), "not sold");
         }
         let broken = Bytes::from_static(b"{\"model\":\"\xff\"}");
         assert_eq!(ChatRequest::read(&broken).unwrap_err().param, None);

@@ -27,6 +27,8 @@ pub enum Fault {
     RateLimited(Option<Duration>),
     /// Its credential or quota is not good: every request would fail.
     Credential,
+    /// It may not do this; other requests may pass.
+    Forbidden,
     /// It does not serve this model.
     Model,
     /// An error of its own.
@@ -42,6 +44,7 @@ impl Fault {
             Fault::Timeout => "timeout",
             Fault::RateLimited(_) => "rate_limited",
             Fault::Credential => "credential",
+            Fault::Forbidden => "forbidden",
             Fault::Model => "model",
             Fault::Server => "server",
         }
@@ -110,9 +113,25 @@ impl Breaker {
         }
     }
 
-    /// A request was answered.
+    /// A request is being answered: that is enough to end probation.
+    pub fn answered(&mut self) {
+        if matches!(self.health, Health::Probation { .. }) {
+            self.health = Health::Open;
+        }
+    }
+
+    /// A request was answered to its end. One that began before the account was shut says nothing.
     pub fn success(&mut self) {
-        *self = Breaker::default();
+        if !matches!(self.health, Health::Shut { .. }) {
+            *self = Breaker::default();
+        }
+    }
+
+    /// A request ended without a verdict: if it was on probation, the next one may try.
+    pub fn abandoned(&mut self, now: Instant) {
+        if matches!(self.health, Health::Probation { .. }) {
+            self.health = Health::Shut { until: now };
+        }
     }
 
     /// A request failed by the account's fault.
@@ -121,10 +140,10 @@ impl Breaker {
         let on_probation = matches!(self.health, Health::Probation { .. });
         let shut = match fault {
             // The model may be missing while all others work.
-            Fault::Model => return,
+            Fault::Model => return self.answered(),
             Fault::RateLimited(wait) => Some(wait.unwrap_or(SHUT_FIRST).min(SHUT_MAX)),
             Fault::Credential => Some(SHUT_MAX),
-            Fault::Connect | Fault::Broken | Fault::Timeout | Fault::Server => {
+            Fault::Connect | Fault::Broken | Fault::Timeout | Fault::Server | Fault::Forbidden => {
                 (on_probation || self.failures >= FAILURES_MAX).then(|| self.growing())
             }
         };
@@ -161,6 +180,8 @@ mod tests {
         check(&[Fault::Connect; 6], 2);
         check(&[Fault::Model; 50], 0);
         check(&[Fault::Credential], 60);
+        check(&[Fault::Forbidden; 4], 0);
+        check(&[Fault::Forbidden; 5], 1);
         check(&[Fault::RateLimited(None)], 1);
         check(&[Fault::RateLimited(Some(Duration::from_secs(7)))], 7);
         check(&[Fault::RateLimited(Some(Duration::from_secs(7000)))], 60);
@@ -179,7 +200,15 @@ mod tests {
         let mut recovered = breaker.clone();
         recovered.success();
         assert_eq!(recovered.health(), Health::Open);
+        let mut left = breaker.clone();
+        left.abandoned(later);
+        assert!(left.admits(later), "who hangs up decides nothing");
+        let mut streaming = breaker.clone();
+        streaming.answered();
+        assert_eq!(streaming.health(), Health::Open);
         breaker.failure(Fault::Server, later);
         assert!(!breaker.admits(later + Duration::from_secs(1)), "longer than before");
+        breaker.success();
+        assert!(!breaker.admits(later + Duration::from_secs(1)), "an older request says nothing");
     }
 }

@@ -205,7 +205,12 @@ impl Lease {
         self.index
     }
 
-    /// The account answered.
+    /// The account begins to answer.
+    pub fn answered(&self) {
+        self.account.breaker.lock().answered();
+    }
+
+    /// The account answered to the end.
     pub fn succeeded(&self) {
         self.account.breaker.lock().success();
     }
@@ -219,5 +224,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.account.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // Without effect unless this was the one on probation and said nothing.
+        self.account.breaker.lock().abandoned(Instant::now());
     }
 }

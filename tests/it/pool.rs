@@ -62,7 +62,7 @@ async fn an_error_of_one_account_is_served_by_another() {
         ("500", "server"),
         ("503", "server"),
         ("401", "credential"),
-        ("403", "credential"),
+        ("403", "forbidden"),
     ] {
         is_served_elsewhere(&[("status", status)], outcome).await;
     }
