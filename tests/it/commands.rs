@@ -329,6 +329,23 @@ async fn a_damaged_journal_is_told_and_not_opened() {
 }
 
 #[tokio::test]
+async fn a_lost_secret_of_the_key_digests_is_told_and_not_replaced() {
+    let (_provider, mut gateway) = start();
+    let customer = gateway.customer("1.00");
+    assert!(gateway.stop().success());
+    let secret = gateway.store().join("key-digest.secret");
+    let kept = fs::read(&secret).unwrap();
+    fs::remove_file(&secret).unwrap();
+    let config = gateway.config();
+    let serve = run(&["serve", "--config", config.to_str().unwrap()], &[("TOLLGATE_ADMIN_TOKEN", TOKEN)], "");
+    fails(&serve, 1, "tollgate: the secret of the key digests: it is missing");
+    assert!(!secret.exists());
+    fs::write(&secret, kept).unwrap();
+    let gateway = gateway.again();
+    assert_eq!(Client::h1(&gateway, &customer).ask(&ask(&[])).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_restart_loses_nothing() {
     let (provider, mut gateway) = start();
     let customer = gateway.customer("1.00");

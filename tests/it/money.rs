@@ -248,6 +248,24 @@ async fn hanging_up_stops_the_provider_and_costs_what_was_delivered() {
 }
 
 #[tokio::test]
+async fn hanging_up_before_the_first_word_of_a_stream_costs_the_input() {
+    let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let event = format!("data: {role}\n\n");
+    let script = Script::send(format!("{head}{:x}\r\n{event}\r\n", event.len())).then(Then::Silence);
+    let provider = Scripted::always(script);
+    let gateway = Gateway::start(&[Account::scripted(&provider).with("on_hang_up: cancel")]);
+    let customer = gateway.customer("25.00");
+    let client = Client::h1(&gateway, &customer);
+    let (id, _) = hang_up_at(&client, &slow_stream("gpt-4o-mini"), "assistant").await;
+    drop(client);
+    let receipt = gateway.receipt(&id).await;
+    assert_eq!(text(&receipt["metered"]), "estimated", "{receipt}");
+    assert!(receipt["usage"]["input"].as_u64().unwrap() > 0 && charge(&receipt) > Amount::ZERO, "{receipt}");
+    assert_eq!(receipt["usage"]["output"], 0);
+}
+
+#[tokio::test]
 async fn hanging_up_on_a_drained_stream_costs_what_the_provider_reports() {
     // `auto` drains where reasoning is hidden, and `drain` always.
     for (on_hang_up, model) in [("drain", "gpt-4o-mini"), ("auto", "thinker")] {
