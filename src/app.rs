@@ -11,24 +11,20 @@ use crate::auth::key::Digester;
 use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::proxy::context::BodyBudget;
+use crate::proxy::listen::{Bound, Listening};
 use crate::proxy::{BodyLimits, Gateway};
 use crate::record::metrics::Metrics;
 use crate::upstream::Pool;
 use async_trait::async_trait;
 use axum::Router;
 use parking_lot::Mutex;
-use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
-use pingora::services::Service;
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
-use pingora::services::listening::Service as ListeningService;
-use pingora_proxy::{HttpProxy, http_proxy_service_with_name};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -132,7 +128,8 @@ impl App {
         let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
         let conf = Arc::clone(&server.configuration);
         server.bootstrap();
-        server.add_service(Listening::new(&conf, gateway, gateway_listeners));
+        let first_bytes_timeout = config.gateway.first_bytes_timeout;
+        server.add_service(Listening::new(&conf, gateway, gateway_listeners, first_bytes_timeout));
         let admin =
             Arc::new(Admin { ledger: Arc::clone(&ledger), directory, token: config.admin.token.clone() });
         let scrape =
@@ -154,11 +151,6 @@ impl App {
         self.server.run(RunArgs::default());
         self.ledger.close();
     }
-}
-
-struct Bound {
-    address: SocketAddr,
-    listener: TcpListener,
 }
 
 fn bind(address: &SocketAddr) -> Result<Bound, StartError> {
@@ -225,49 +217,6 @@ fn warm(config: &Config) {
     let spawned = warmed.spawn(move || encodings.into_iter().for_each(crate::meter::tokenizer::warm));
     if let Err(why) = spawned {
         tracing::warn!(%why, "vocabularies are built when they are first needed");
-    }
-}
-
-/// The gateway's listeners, which were bound before Pingora started.
-struct Listening {
-    inner: ListeningService<HttpProxy<Gateway>>,
-    bound: Vec<Bound>,
-}
-
-impl Listening {
-    fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
-        let keepalive = gateway.keepalive;
-        let mut inner = http_proxy_service_with_name(conf, gateway, "gateway");
-        if let Some(proxy) = inner.app_logic_mut() {
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            options.h2_idle_timeout = Some(keepalive);
-            proxy.server_options = Some(options);
-        }
-        bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
-        Listening { inner, bound }
-    }
-}
-
-#[async_trait]
-impl Service for Listening {
-    async fn start_service(
-        &mut self,
-        fds: Option<ListenFds>,
-        shutdown: ShutdownWatch,
-        listeners_per_fd: usize,
-    ) {
-        if let Some(fds) = &fds {
-            let mut fds = fds.lock();
-            for Bound { address, listener } in self.bound.drain(..) {
-                fds.add(address.to_string(), listener.into_raw_fd());
-            }
-        }
-        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
-    }
-
-    fn name(&self) -> &str {
-        "gateway"
     }
 }
 

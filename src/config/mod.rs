@@ -66,6 +66,8 @@ pub struct Gateway {
     pub body_bytes_total_max: usize,
     /// For a whole request body.
     pub body_timeout: Duration,
+    /// For the first bytes of a connection.
+    pub first_bytes_timeout: Duration,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
     /// For a client that does not read.

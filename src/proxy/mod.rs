@@ -12,6 +12,7 @@ pub mod context;
 mod downstream;
 pub mod exchange;
 mod forward;
+pub mod listen;
 mod local;
 pub mod request;
 pub mod respond;

@@ -106,6 +106,7 @@ gateway:
   body_bytes_max: 1
   body_bytes_total_max: 2
   body_timeout_ms: 3
+  first_bytes_timeout_ms: 4
   keepalive_timeout_ms: 5
   write_timeout_ms: 6
   drain_timeout_ms: 7
@@ -132,7 +133,10 @@ log: { format: text }
     let ms = Duration::from_millis;
     assert_eq!((gateway.listen.len(), gateway.threads.map(|n| n.get())), (2, Some(7)));
     assert_eq!((gateway.body_bytes_max, gateway.body_bytes_total_max), (1, 2));
-    assert_eq!((gateway.body_timeout, gateway.keepalive_timeout), (ms(3), ms(5)));
+    assert_eq!(
+        [gateway.body_timeout, gateway.first_bytes_timeout, gateway.keepalive_timeout],
+        [3, 4, 5].map(ms)
+    );
     assert_eq!((gateway.write_timeout, gateway.drain_timeout), (ms(6), ms(7)));
     assert_eq!(config.admin.token.expose(), "sk-canary-from-a-file");
     assert_eq!(config.store_directory, directory.path().join("store"));
@@ -379,7 +383,7 @@ fn the_shipped_values_are_the_defaults() {
     }
     let expect =
         ["gateway", "listen", "admin", "token", "prices", "upstreams", "name", "base_url", "api_key"];
-    assert_eq!((same, required), (27, expect.map(str::to_owned).to_vec()));
+    assert_eq!((same, required), (28, expect.map(str::to_owned).to_vec()));
 }
 
 /// Every key with every kind of value loads or is told, with a place in the text.
