@@ -7,6 +7,7 @@
 mod support;
 
 mod path;
+mod readme;
 mod refusals;
 mod answers;
 mod money;
