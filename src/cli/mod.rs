@@ -97,7 +97,7 @@ enum Command {
 enum CustomerCommand {
     /// Begin to keep a customer
     Create {
-        /// Any name of up to 256 bytes
+        /// Any name of up to 256 bytes, without control characters
         name: String,
     },
     /// All customers
@@ -152,7 +152,7 @@ enum CreditCommand {
         #[arg(long, value_parser = id::<CustomerId>)]
         customer: CustomerId,
         /// US dollars, such as 25.00
-        #[arg(long, value_parser = Amount::parse)]
+        #[arg(long, value_parser = Amount::parse, allow_hyphen_values = true)]
         amount: Amount,
         /// Your own name for it, such as an invoice number
         #[arg(long)]

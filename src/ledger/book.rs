@@ -410,11 +410,16 @@ fn refuse_if(wrong: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 
 fn check_form(command: &Command) -> Result<(), Refusal> {
     let (wrong, what) = match command {
-        Command::CreateCustomer { name } => (!is_name(name), "the name must be 1 to 256 bytes"),
-        Command::CreateKey(key) => (key.name.len() > NAME_BYTES_MAX, "the name must be at most 256 bytes"),
+        Command::CreateCustomer { name } => {
+            (!is_name(name), "the name must be 1 to 256 bytes without control characters")
+        }
+        Command::CreateKey(key) => (
+            !key.name.is_empty() && !is_name(&key.name),
+            "the name must be at most 256 bytes without control characters",
+        ),
         Command::RevokeKey { .. } => return Ok(()),
         Command::Deposit { reference, .. } if !is_name(reference) => {
-            (true, "the reference must be 1 to 256 bytes")
+            (true, "the reference must be 1 to 256 bytes without control characters")
         }
         Command::Deposit { amount, .. } => {
             let fits = *amount > Amount::ZERO && *amount <= Amount::OUTSIDE_MAX;

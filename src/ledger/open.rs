@@ -144,6 +144,9 @@ pub fn verify_stopped(directory: &Path, recompute: Recompute) -> Result<Verified
 
 fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     let io = |why| OpenError::Io(directory.to_owned(), why);
+    if directory.is_file() {
+        return Err(io(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory")));
+    }
     // What customers have is nobody else's business.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
     let file = fs::File::create(directory.join("lock")).map_err(io)?;

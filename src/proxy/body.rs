@@ -1,6 +1,7 @@
 //! Reading a request's body: whole, within bounds of bytes and time.
 
 use super::context::BodyPermit;
+use super::request::BadRequest;
 use super::respond::Refusal;
 use bytes::{Bytes, BytesMut};
 use http::header;
@@ -51,7 +52,7 @@ async fn read_all(
         let piece = match session.downstream_session.read_request_body().await {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
-            Err(_) => return Err(Refusal::BodyTimeout),
+            Err(error) => return Err(broken(session, &error)),
         };
         length = length.saturating_add(piece.len());
         if length > bytes_max {
@@ -77,8 +78,19 @@ async fn read_all(
 
 fn declared_length(session: &Session) -> Option<usize> {
     let value = session.req_header().headers.get(header::CONTENT_LENGTH)?;
-    // What is no number was refused by Pingora; what does not fit is too large in any case.
-    Some(value.to_str().ok()?.trim().parse().unwrap_or(usize::MAX))
+    let text = value.to_str().ok()?.trim();
+    // A list of equal numbers is left to Pingora; what does not fit is too large in any case.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().unwrap_or(usize::MAX))
+}
+
+/// Why the body ended early. Nobody knows where a next request would begin.
+fn broken(session: &mut Session, error: &pingora::Error) -> Refusal {
+    session.set_keepalive(None);
+    if *error.etype() == pingora::ErrorType::ReadTimedout {
+        return Refusal::BodyTimeout;
+    }
+    let message = "the body of the request broke off, or is not framed as HTTP asks for".into();
+    Refusal::BadRequest(BadRequest { message, param: None })
 }
 
 fn expects_continue(session: &Session) -> bool {

@@ -81,6 +81,8 @@ struct State {
     upstream_body: Bytes,
     decoder: Option<Decoder>,
     answer: Answer,
+    /// Whether the provider has the request, as far as we know.
+    sent: bool,
     held_back: bool,
     status: u16,
     attempts: Vec<Attempt>,
@@ -117,6 +119,7 @@ impl Exchange {
             upstream_body: Bytes::new(),
             decoder: None,
             answer: Answer::Awaited,
+            sent: false,
             held_back: false,
             status: 0,
             attempts: Vec::new(),
@@ -132,6 +135,12 @@ impl Exchange {
         state.upstream_body = body;
         state.decoder = None;
         state.answer = Answer::Awaited;
+        state.sent = false;
+    }
+
+    /// The request goes out to the provider.
+    pub fn note_sent(&self) {
+        self.state.lock().sent = true;
     }
 
     /// What goes to the provider.
@@ -276,6 +285,12 @@ impl Exchange {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
+            // The provider was stopped at work: it bills the input, as far as anybody knows.
+            Answer::Awaited | Answer::Plain(_) if end == End::ClientGone && state.sent => {
+                let Some(hold) = state.hold.take() else { return };
+                let bill = self.bill(&mut state, end);
+                self.set(self.estimate(hold, bill, Delivered::default()));
+            }
             Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Ended => {
                 self.release(&mut state, end);
             }

@@ -163,6 +163,7 @@ impl ProxyHttp for Gateway {
         let Some(InExchange { exchange, lease: Some(lease), .. }) = ctx.admitted.as_ref() else {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
+        exchange.note_sent();
         *upstream = forward::request(upstream, lease.account(), ctx.request, exchange.upstream_body().len())?;
         Ok(())
     }

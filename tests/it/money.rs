@@ -248,6 +248,24 @@ async fn hanging_up_stops_the_provider_and_costs_what_was_delivered() {
 }
 
 #[tokio::test]
+async fn hanging_up_before_the_first_byte_of_a_stream_costs_the_input() {
+    let provider = Scripted::always(Script::send("").then(Then::Silence));
+    let gateway = Gateway::start(&[Account::scripted(&provider)]);
+    let customer = gateway.customer("25.00");
+    let client = Client::h1(&gateway, &customer);
+    let request = tokio::spawn(client.chat(slow_stream("gpt-4o-mini").to_string()).send());
+    eventually("the provider has it", || (!provider.seen().is_empty()).then_some(())).await;
+    request.abort();
+    drop(client);
+    let (posted, _) = eventually("its charge", || {
+        let (posted, available) = gateway.balance(&customer);
+        (posted == available).then_some((posted, available))
+    })
+    .await;
+    assert!(Amount::parse(&posted).unwrap() < Amount::parse("25.00").unwrap());
+}
+
+#[tokio::test]
 async fn hanging_up_before_the_first_word_of_a_stream_costs_the_input() {
     let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -282,8 +300,8 @@ async fn hanging_up_on_a_drained_stream_costs_what_the_provider_reports() {
 }
 
 #[tokio::test]
-async fn hanging_up_before_a_plain_answer_is_drained_or_free() {
-    for (on_hang_up, is_charged) in [("drain", true), ("auto", true), ("cancel", false)] {
+async fn hanging_up_before_a_plain_answer_costs_it_whole_or_its_input() {
+    for (on_hang_up, is_drained) in [("drain", true), ("auto", true), ("cancel", false)] {
         let (provider, gateway, customer) = start(on_hang_up);
         for client in Client::both(&gateway, &customer) {
             let before = provider.provider.log().len();
@@ -304,10 +322,10 @@ async fn hanging_up_before_a_plain_answer_is_drained_or_free() {
             .await;
         }
         let audit = audit(gateway, &[&provider]);
-        if is_charged {
+        if is_drained {
             audit.is_exact(2)
         } else {
-            audit.counts(0, 0, 2)
+            audit.counts(0, 2, 0)
         }
         assert_eq!(audit.unpaid, 0, "{on_hang_up}: {audit:#?}");
     }

@@ -186,6 +186,21 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_framed_wrongly_is_told_so_and_the_connection_closed() {
+    let scene = scene();
+    for chunk in ["zz\r\n{}\r\n", "-2\r\n{}\r\n", "2\r\n{}xx", "ffffffffffffffff\r\n{}\r\n"] {
+        let mut raw = Raw::connect(scene.gateway.address);
+        raw.send(Raw::head(&scene.customer, "transfer-encoding: chunked\r\n"));
+        raw.send(chunk);
+        let (status, _, body) = raw.answer();
+        assert_eq!(status, 400, "{chunk:?}");
+        assert!(String::from_utf8(body).unwrap().contains("not framed"), "{chunk:?}");
+        assert!(raw.is_closed(), "{chunk:?}");
+    }
+    scene.cost_nothing(0).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_not_kept() {
     let scene = scene_with(&Settings { gateway: ", first_bytes_timeout_ms: 200", ..Settings::default() });
     for said in ["", "GET / HTTP/1.1"] {
