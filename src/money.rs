@@ -56,11 +56,6 @@ impl Amount {
     pub fn is_negative(self) -> bool {
         self.0 < 0
     }
-
-    /// The sum, or `None` when it does not fit.
-    pub fn checked_add(self, other: Amount) -> Option<Amount> {
-        self.0.checked_add(other.0).map(Amount)
-    }
 }
 
 impl Add for Amount {

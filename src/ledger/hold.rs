@@ -50,16 +50,10 @@ pub struct Hold {
     pub(super) ledger: Arc<Ledger>,
     pub(super) customer: CustomerId,
     pub(super) request: RequestId,
-    pub(super) amount: Amount,
     pub(super) ended: bool,
 }
 
 impl Hold {
-    /// How much is set aside.
-    pub fn amount(&self) -> Amount {
-        self.amount
-    }
-
     /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the
     /// answer is completed.
     pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> Applied {

@@ -126,7 +126,7 @@ impl Ledger {
         let command = Command::Hold { request, key, amount, price_version };
         let Applied { commit, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
-        Ok((Hold { ledger: Arc::clone(self), customer, request, amount, ended: false }, commit))
+        Ok((Hold { ledger: Arc::clone(self), customer, request, ended: false }, commit))
     }
 
     /// Begins to keep a customer.

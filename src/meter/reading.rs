@@ -151,11 +151,6 @@ impl Tally {
         self.delivered.events += u64::from(!text.is_empty());
     }
 
-    /// Whether a usage was reported so far.
-    pub(super) const fn has_usage(&self) -> bool {
-        self.usage.is_some()
-    }
-
     pub(super) fn into_reading(self, shape: Shape, oddities: Oddities) -> Reading {
         Reading { shape, usage: self.usage.map(Reported::new), delivered: self.delivered, oddities }
     }

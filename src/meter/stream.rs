@@ -117,11 +117,6 @@ impl StreamMeter {
         self.done
     }
 
-    /// Whether a usage was reported so far. It may not be the last.
-    pub const fn has_usage(&self) -> bool {
-        self.tally.has_usage()
-    }
-
     /// What the stream said up to here. Bytes still held count as not delivered.
     pub fn end(self) -> Reading {
         let shape = self.shape();

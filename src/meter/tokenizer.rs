@@ -67,11 +67,8 @@ pub fn count_delivered(encoding: Encoding, delivered: &Delivered) -> u64 {
 }
 
 /// The usage of a request for which none was reported: input and output as counted, the output
-/// without telling reasoning apart. Zero when nothing was delivered.
+/// without telling reasoning apart. Whether anything is owed at all is for the caller to know.
 pub fn estimate(encoding: Encoding, request_body: &[u8], delivered: &Delivered) -> Usage {
-    if delivered.bytes == 0 {
-        return Usage::default();
-    }
     Usage {
         input: count_messages(encoding, request_body),
         output: count_delivered(encoding, delivered),
@@ -238,7 +235,8 @@ mod tests {
     #[test]
     fn nothing_delivered_is_nothing_used() {
         let body = br#"{"messages":[{"role":"user","content":"hello world"}]}"#;
-        assert_eq!(estimate(Encoding::O200kBase, body, &Delivered::default()), Usage::default());
+        let nothing = estimate(Encoding::O200kBase, body, &Delivered::default());
+        assert_eq!((nothing.input, nothing.output), (count_messages(Encoding::O200kBase, body), 0));
         let delivered = Delivered { text: "hello world".into(), bytes: 11, events: 2 };
         let expected = Usage { input: 9, output: 2, ..Usage::default() };
         assert_eq!(estimate(Encoding::O200kBase, body, &delivered), expected);

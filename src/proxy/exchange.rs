@@ -324,11 +324,7 @@ impl Exchange {
         let body = self.request.body().clone();
         let encoding = self.price.encoding;
         Settling::Estimating(tokio::task::spawn_blocking(move || {
-            let usage = Usage {
-                input: tokenizer::count_messages(encoding, &body),
-                output: tokenizer::count_delivered(encoding, &delivered),
-                ..Usage::default()
-            };
+            let usage = tokenizer::estimate(encoding, &body, &delivered);
             bill.capture(hold, usage, Metered::Estimated, None)
         }))
     }
