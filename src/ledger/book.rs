@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: time, files, threads, sequence numbers.
 
-use super::entry::{Account, Balance, Change, KeyCreated, Release};
+use super::entry::{Account, Balance, Change, KeyCreated, Leg, Release};
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -173,6 +173,18 @@ pub struct Totals {
     pub written_off: Amount,
 }
 
+impl Totals {
+    /// Follows one movement of money, as far as it is not a customer's.
+    pub fn follow(&mut self, (account, amount): Leg) {
+        match account {
+            Account::Cash => self.cash -= amount,
+            Account::Revenue => self.revenue += amount,
+            Account::WrittenOff => self.written_off -= amount,
+            Account::Available | Account::Held => {}
+        }
+    }
+}
+
 /// Customers, their keys, balances and open holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Book {
@@ -221,14 +233,9 @@ impl Book {
             .get_mut(&customer)
             .ok_or_else(|| Broken(format!("{customer} has a {} but was not created", change.name())))?;
         account.apply(change).map_err(|what| Broken(format!("{customer}: {what}")))?;
-        for (side, amount) in legs {
-            match side {
-                Account::Cash => self.totals.cash -= amount,
-                Account::Revenue => self.totals.revenue += amount,
-                Account::WrittenOff => self.totals.written_off -= amount,
-                Account::Available => account.balance.available += amount,
-                Account::Held => account.balance.held += amount,
-            }
+        for leg in legs {
+            self.totals.follow(leg);
+            account.balance.follow(leg);
         }
         if account.balance.available.is_negative() || account.balance.held.is_negative() {
             return Err(Broken(format!("I3: {customer} would be below zero: {:?}", account.balance)));

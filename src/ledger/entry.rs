@@ -42,6 +42,15 @@ pub struct Balance {
 }
 
 impl Balance {
+    /// Follows one movement of money, as far as it is the customer's.
+    pub fn follow(&mut self, (account, amount): Leg) {
+        match account {
+            Account::Available => self.available += amount,
+            Account::Held => self.held += amount,
+            Account::Cash | Account::Revenue | Account::WrittenOff => {}
+        }
+    }
+
     /// Deposits less charges so far.
     pub fn posted(self) -> Amount {
         self.available + self.held
@@ -226,33 +235,9 @@ impl Change {
         }
     }
 
-    /// What the customer paid by it.
-    pub fn charge(&self) -> Amount {
-        match self {
-            Change::Captured { amount, .. } | Change::Overage { amount, .. } => *amount,
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Deposited { .. }
-            | Change::Held { .. }
-            | Change::WrittenOff { .. }
-            | Change::Released { .. } => Amount::ZERO,
-        }
-    }
-
-    /// What the operator bore by it.
-    pub fn written_off(&self) -> Amount {
-        match self {
-            Change::WrittenOff { amount, .. } => *amount,
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Deposited { .. }
-            | Change::Held { .. }
-            | Change::Captured { .. }
-            | Change::Overage { .. }
-            | Change::Released { .. } => Amount::ZERO,
-        }
+    /// What it moves into an account, out of it if negative.
+    pub fn moved(&self, account: Account) -> Amount {
+        self.legs().into_iter().filter(|(side, _)| *side == account).map(|(_, amount)| amount).sum()
     }
 
     /// The name used in statements.

@@ -153,7 +153,7 @@ struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Also when it panics.
+        // However it ends, also by a panic.
         self.gauge.down.store(true, Ordering::Release);
     }
 }
@@ -198,7 +198,6 @@ impl Writer {
                 let _ = waiting.send(outcome.map(|()| seq));
             }
         }
-        self.gauge.down.store(true, Ordering::Release);
     }
 
     /// Takes all that is in line; tells whether more may come.

@@ -35,6 +35,7 @@ use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use disk::Disk;
+use entry::Account;
 use index::Index;
 use journal::{Queue, Submission};
 use parking_lot::Mutex;
@@ -270,7 +271,9 @@ impl Ledger {
         let mut book = self.shard(customer).lock();
         let decided = book.decide(customer, command)?;
         let mut changes = Vec::with_capacity(decided.len());
-        let charged = decided.iter().map(Change::charge).sum();
+        // What was earned less what nobody pays.
+        let paid = |change: &Change| change.moved(Account::Revenue) + change.moved(Account::WrittenOff);
+        let charged = decided.iter().map(paid).sum();
         for change in decided {
             let balance = book.apply(customer, &change).expect("what was decided can be applied");
             changes.push((change, balance));

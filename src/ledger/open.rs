@@ -173,8 +173,8 @@ fn open_state(path: &Path) -> Result<(State, Loaded), OpenError> {
     }
 }
 
-/// Reads the journal into the index and brings the book up to date: from the state's snapshot where
-/// that fits, else from the first entry. Tells whether it did fit.
+/// Reads the whole journal into the index and folds it into a book. Tells whether the state's snapshot
+/// is what the book was at that point.
 pub(super) fn replay(
     disk: &dyn Disk,
     known: Seq,

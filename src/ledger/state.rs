@@ -6,7 +6,7 @@
 
 use super::book::{Book, Customer, Key, KeyStatus, OpenHold, Totals};
 use super::codec::{self, CodecError};
-use super::entry::{Account, Balance, Change, Entry, Seq};
+use super::entry::{Balance, Change, Entry, Seq};
 use super::frame::{Chain, Head};
 use super::journal::Group;
 use crate::id::{CustomerId, KeyDigest, RequestId};
@@ -202,14 +202,7 @@ impl State {
 
     fn fold(&mut self, pending: &mut Pending, group: Group) -> Head {
         for entry in &group.entries {
-            for (account, amount) in entry.change.legs() {
-                match account {
-                    Account::Cash => self.totals.cash -= amount,
-                    Account::Revenue => self.totals.revenue += amount,
-                    Account::WrittenOff => self.totals.written_off -= amount,
-                    Account::Available | Account::Held => {}
-                }
-            }
+            entry.change.legs().into_iter().for_each(|leg| self.totals.follow(leg));
             put_entry(pending, entry);
         }
         group.head

@@ -2,7 +2,7 @@
 
 use super::book::{Book, Broken};
 use super::disk::Disk;
-use super::entry::{Change, Entry, Seq};
+use super::entry::{Account, Change, Entry, Seq};
 use super::frame::{Chain, Head};
 use super::segment::{self, JournalError};
 use super::state::Snapshot;
@@ -118,8 +118,7 @@ fn check_charge(entries: &[Entry], recompute: Recompute) -> Result<(), Broken> {
     let Some(Change::Captured { record, request, .. }) = entries.first().map(|entry| &entry.change) else {
         return Ok(());
     };
-    let charged: Amount =
-        entries.iter().map(|entry| entry.change.charge() + entry.change.written_off()).sum();
+    let charged: Amount = entries.iter().map(|entry| entry.change.moved(Account::Revenue)).sum();
     let computed = recompute(record).map_err(|why| Broken(format!("I9: the record of {request}: {why}")))?;
     if computed == charged {
         return Ok(());

@@ -30,13 +30,14 @@ pub async fn read(session: &mut Session, limits: &Limits, permit: &mut BodyPermi
     if declared.is_some_and(|length| length > limits.bytes_max) {
         return Err(too_large);
     }
-    if expects_continue(session) && session.downstream_session.write_continue_response().await.is_err() {
-        return Err(Refusal::BodyTimeout);
+    let reading = read_all(session, declared, limits.bytes_max, permit);
+    let read = tokio::time::timeout(limits.timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout));
+    if matches!(read, Err(Refusal::BodyTimeout | Refusal::BadRequest(_))) {
+        // Who does not send is not listened to any longer, and after a broken body nobody knows where
+        // the next request would begin.
+        session.set_keepalive(None);
     }
-    match tokio::time::timeout(limits.timeout, read_all(session, declared, limits.bytes_max, permit)).await {
-        Ok(read) => read,
-        Err(_) => Err(Refusal::BodyTimeout),
-    }
+    read
 }
 
 async fn read_all(
@@ -45,6 +46,9 @@ async fn read_all(
     bytes_max: usize,
     permit: &mut BodyPermit,
 ) -> Result<Bytes, Refusal> {
+    if expects_continue(session) && session.downstream_session.write_continue_response().await.is_err() {
+        return Err(Refusal::BodyTimeout);
+    }
     let mut whole: Option<BytesMut> = None;
     let mut only = Bytes::new();
     let mut length = 0_usize;
@@ -52,7 +56,7 @@ async fn read_all(
         let piece = match session.downstream_session.read_request_body().await {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
-            Err(error) => return Err(broken(session, &error)),
+            Err(error) => return Err(broken(&error)),
         };
         length = length.saturating_add(piece.len());
         if length > bytes_max {
@@ -83,9 +87,8 @@ fn declared_length(session: &Session) -> Option<usize> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().unwrap_or(usize::MAX))
 }
 
-/// Why the body ended early. Nobody knows where a next request would begin.
-fn broken(session: &mut Session, error: &pingora::Error) -> Refusal {
-    session.set_keepalive(None);
+/// Why the body ended early.
+fn broken(error: &pingora::Error) -> Refusal {
     if *error.etype() == pingora::ErrorType::ReadTimedout {
         return Refusal::BodyTimeout;
     }

@@ -389,10 +389,6 @@ impl Gateway {
         ctx.status = refusal.status();
         self.metrics.rejected(refusal.reason());
         let (header, body) = refusal.answer()?;
-        if refusal == Refusal::BodyTimeout {
-            // Who does not send is not listened to any longer.
-            session.set_keepalive(None);
-        }
         ctx.refusal = Some(refusal);
         local::write(session, ctx, header, body).await
     }
