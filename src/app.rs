@@ -4,23 +4,30 @@
 //! ledger; the pool; the services. Order of an end: stop accepting, let requests finish, make the
 //! last entries durable.
 
+mod reload;
+
 use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
 use crate::auth::Directory;
 use crate::auth::key::Digester;
 use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
+use crate::live::Live;
+use crate::proxy::Gateway;
 use crate::proxy::context::BodyBudget;
 use crate::proxy::listen::{Bound, Listening};
-use crate::proxy::{BodyLimits, Gateway};
 use crate::record::metrics::Metrics;
+use crate::settle::price::PriceBook;
 use crate::upstream::Pool;
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
 use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
+pub use reload::Load;
+use reload::Reload;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
 use std::io;
@@ -28,6 +35,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Kept-alive connections to providers, over all accounts.
 const KEPT_ALIVE_MAX: usize = 4_096;
@@ -91,7 +99,7 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(config: &Config) -> Result<App, StartError> {
+    pub fn start(config: &Config, load: Load) -> Result<App, StartError> {
         let gateway_listeners = config.gateway.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let admin_listener = bind(&config.admin.listen)?;
         let metrics_listener = bind(&config.metrics.listen)?;
@@ -107,42 +115,37 @@ impl App {
         let (ledger, recovered) =
             Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
         let directory = Arc::new(open_directory(&ledger)?);
-        let pool = Arc::new(Pool::new(&config.upstreams).map_err(StartError::Upstream)?);
-        resolve(&pool)?;
+        let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
+        let hangup = prepare(&live.pool)?;
+        warm(&config.prices);
+        let live = Arc::new(ArcSwap::from_pointee(live));
 
         let gateway = Gateway {
             directory: Arc::clone(&directory),
-            admission: Arc::new(Admission::new(Arc::clone(&ledger), Arc::clone(&config.prices))),
-            pool: Arc::clone(&pool),
+            admission: Arc::new(Admission::new(Arc::clone(&ledger))),
+            live: Arc::clone(&live),
             ledger: Arc::clone(&ledger),
             metrics: Arc::clone(&metrics),
-            retry: config.retry,
-            limits: BodyLimits {
-                bytes_max: config.gateway.body_bytes_max,
-                timeout: config.gateway.body_timeout,
-            },
-            budget: BodyBudget::new(config.gateway.body_bytes_total_max),
-            write_timeout: config.gateway.write_timeout,
+            budget: BodyBudget::default(),
             keepalive: config.gateway.keepalive_timeout,
         };
         let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
         let conf = Arc::clone(&server.configuration);
         server.bootstrap();
-        let first_bytes_timeout = config.gateway.first_bytes_timeout;
-        server.add_service(Listening::new(&conf, gateway, gateway_listeners, first_bytes_timeout));
-        let admin =
-            Arc::new(Admin { ledger: Arc::clone(&ledger), directory, token: config.admin.token.clone() });
+        server.add_service(Listening::new(&conf, gateway, gateway_listeners));
+        let admin = Arc::new(Admin { ledger: Arc::clone(&ledger), directory, live: Arc::clone(&live) });
         let scrape =
-            Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), pool: Arc::clone(&pool) };
+            Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), live: Arc::clone(&live) };
         let http = Http(Mutex::new(vec![
             (admin_listener.listener, admin::router(admin)),
             (metrics_listener.listener, admin::metrics_router(Arc::new(scrape))),
         ]));
         server.add_service(background_service("admin", http));
-        server.add_service(background_service("addresses", Watch(pool)));
+        let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
+        let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
+        server.add_service(background_service("reload", reload));
         let drain = Drain { metrics, ledger: Arc::clone(&ledger), timeout: config.gateway.drain_timeout };
         server.add_service(background_service("drain", drain));
-        warm(config);
         Ok(App { addresses, recovered, server, ledger })
     }
 
@@ -181,18 +184,24 @@ fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
     Ok(directory)
 }
 
-/// Resolves all names once before the first request; what fails is tried again while running.
-fn resolve(pool: &Pool) -> Result<(), StartError> {
+/// Catches SIGHUP from now on, and resolves all names once before the first request.
+fn prepare(pool: &Pool) -> Result<Signal, StartError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
     runtime.block_on(async {
-        for account in pool.accounts() {
-            if let Err(why) = account.addresses().resolve().await {
-                tracing::warn!(upstream = &*account.name, %why, "the address of an upstream account is not known yet");
-            }
+        let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
+        resolve(pool).await;
+        Ok(hangup)
+    })
+}
+
+/// Resolves names that have no address yet; what fails is tried again while running.
+async fn resolve(pool: &Pool) {
+    for account in pool.accounts().iter().filter(|account| account.address().is_none()) {
+        if let Err(why) = account.addresses().resolve().await {
+            tracing::warn!(upstream = &*account.name, %why, "the address of an upstream account is not known yet");
         }
-    });
-    Ok(())
+    }
 }
 
 fn server_conf(config: &Config) -> ServerConf {
@@ -209,8 +218,8 @@ fn server_conf(config: &Config) -> ServerConf {
 }
 
 /// Builds vocabularies now, on a thread of their own, rather than when the first estimate waits.
-fn warm(config: &Config) {
-    let mut encodings: Vec<_> = config.prices.models.values().map(|price| price.encoding).collect();
+fn warm(prices: &PriceBook) {
+    let mut encodings: Vec<_> = prices.models.values().map(|price| price.encoding).collect();
     encodings.sort_unstable_by_key(|encoding| encoding.name());
     encodings.dedup();
     let warmed = thread::Builder::new().name("tokenizer".into());
@@ -234,20 +243,6 @@ impl BackgroundService for Http {
             }
         });
         futures_util::future::join_all(served).await;
-    }
-}
-
-/// Finds and watches the addresses of all providers.
-struct Watch(Arc<Pool>);
-
-#[async_trait]
-impl BackgroundService for Watch {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        let tasks = self.0.accounts().iter().map(|account| {
-            let (task, shutdown) = (account.addresses().task(), shutdown.clone());
-            async move { task.run(shutdown, None).await }
-        });
-        futures_util::future::join_all(tasks).await;
     }
 }
 

@@ -54,6 +54,9 @@ pub mod admit;
 /// The pool: a hold -> a lease on an upstream account.
 pub mod upstream;
 
+/// What a reload changes, as one value.
+pub mod live;
+
 /// Pingora's hooks, in the order of a request.
 pub mod proxy;
 

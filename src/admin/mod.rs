@@ -8,10 +8,9 @@ mod routes;
 pub mod views;
 
 use crate::auth::Directory;
-use crate::config::Secret;
 use crate::ledger::Ledger;
+use crate::live::Current;
 use crate::record::metrics::Metrics;
-use crate::upstream::Pool;
 use crate::upstream::health::Health;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -29,8 +28,8 @@ pub struct Admin {
     pub ledger: Arc<Ledger>,
     /// Who may call.
     pub directory: Arc<Directory>,
-    /// What the operator presents.
-    pub token: Secret,
+    /// What the operator presents stands in the configuration.
+    pub live: Current,
 }
 
 /// The admin API.
@@ -57,7 +56,7 @@ pub struct Scrape {
     /// The books.
     pub ledger: Arc<Ledger>,
     /// Who serves.
-    pub pool: Arc<Pool>,
+    pub live: Current,
 }
 
 /// The metrics listener.
@@ -66,14 +65,16 @@ pub fn metrics_router(scrape: Arc<Scrape>) -> Router {
 }
 
 async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
-    let Scrape { metrics, ledger, pool } = &*scrape;
+    let Scrape { metrics, ledger, live } = &*scrape;
     metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
-    for account in pool.accounts() {
-        let up = account.health() == Health::Open && account.addresses().reachable();
-        metrics.upstream(&account.name, up, account.in_flight(), account.concurrency_max);
-    }
+    let text = metrics.render(|metrics| {
+        for account in live.load().pool.accounts() {
+            let up = account.health() == Health::Open && account.addresses().reachable();
+            metrics.upstream(&account.name, up, account.in_flight(), account.concurrency_max);
+        }
+    });
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, metrics.render()).into_response()
+    (kind, text).into_response()
 }
 
 async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
@@ -81,7 +82,7 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
     let presented = presented.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     // Digests are compared, so that the time it takes tells nothing of the token.
     let digest = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
-    let expected = digest(admin.token.expose().as_bytes());
+    let expected = digest(admin.live.load().config.admin.token.expose().as_bytes());
     if presented.is_some_and(|token| digest(token).as_ref() == expected.as_ref()) {
         next.run(request).await
     } else {

@@ -10,7 +10,6 @@ use crate::id::RequestId;
 use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Terms};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, PriceBook};
-use arc_swap::ArcSwap;
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
@@ -60,21 +59,15 @@ pub struct Admitted {
 /// Admits requests.
 pub struct Admission {
     ledger: Arc<Ledger>,
-    prices: ArcSwap<PriceBook>,
 }
 
 impl Admission {
-    /// Admission by the balances of `ledger` at `prices`.
-    pub fn new(ledger: Arc<Ledger>, prices: Arc<PriceBook>) -> Self {
-        Admission { ledger, prices: ArcSwap::new(prices) }
+    /// Admission by the balances of `ledger`.
+    pub fn new(ledger: Arc<Ledger>) -> Self {
+        Admission { ledger }
     }
 
-    /// The prices that apply now.
-    pub fn prices(&self) -> Arc<PriceBook> {
-        self.prices.load_full()
-    }
-
-    /// Holds the most that the request can cost. Does not wait for the disk.
+    /// Holds the most that the request can cost at `prices`, and pins them. Does not wait for the disk.
     ///
     /// # Errors
     /// See [`AdmitError`]; nothing is held then.
@@ -83,8 +76,8 @@ impl Admission {
         caller: &Caller,
         request: RequestId,
         demand: &Demand,
+        prices: &PriceBook,
     ) -> Result<Admitted, AdmitError> {
-        let prices = self.prices.load();
         let price = prices.models.get(&demand.model).ok_or(AdmitError::UnknownModel)?.clone();
         let amount = estimate::charge_max(demand, &price);
         let price_version = Arc::clone(&prices.version);

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+const CONFIG: &str = "tollgate.yaml";
 const MODEL: &str = "gpt-4o-mini";
 const PROMPT: &str = "Say this is a test.";
 const DEPOSIT: &str = "25.00";
@@ -36,7 +37,8 @@ pub fn run(listen: SocketAddr, once: bool, json: bool) -> Done {
     let provider_address = serve_provider(provider.clone())?;
     let token = format!("{:032x}", fastrand::u128(..));
     let config = write_config(folder.path(), listen, provider_address, &token)?;
-    let app = App::start(&config).map_err(|why| {
+    let (path, secret) = (folder.path().join(CONFIG), token.clone());
+    let app = App::start(&config, Box::new(move || load(&path, &secret))).map_err(|why| {
         Failed::Failed(format!("{why}; choose another address by --listen, such as 127.0.0.1:0"))
     })?;
     let (gateway, admin) = (app.addresses.gateway[0], app.addresses.admin);
@@ -207,10 +209,13 @@ fn write_config(
          prices: prices.yaml\n\
          upstreams:\n  - {{ name: simulated, base_url: \"http://{provider}/v1\", api_key: sk-simulated }}\n"
     );
-    let path = folder.join("tollgate.yaml");
+    let path = folder.join(CONFIG);
     let failed = |why: std::io::Error| Failed::Failed(format!("the temporary folder: {why}"));
     std::fs::write(&path, config).map_err(failed)?;
     std::fs::write(folder.join("prices.yaml"), include_str!("../../conf/prices.yaml")).map_err(failed)?;
-    let environment = |name: &str| (name == "TOLLGATE_ADMIN_TOKEN").then(|| token.to_owned());
-    config::load_with(&path, &environment).map_err(|faults| Failed::Failed(faults.to_string()))
+    load(&path, token).map_err(|faults| Failed::Failed(faults.to_string()))
+}
+
+fn load(path: &Path, token: &str) -> Result<config::Config, config::Faults> {
+    config::load_with(path, &|name| (name == "TOLLGATE_ADMIN_TOKEN").then(|| token.to_owned()))
 }

@@ -61,7 +61,8 @@ pub struct Simulate {
 pub fn serve(path: &Path) -> Done {
     let config = load(path)?;
     let _log = start_log(config.log);
-    let app = App::start(&config).map_err(|why| match why {
+    let again = path.to_owned();
+    let app = App::start(&config, Box::new(move || config::load(&again))).map_err(|why| match why {
         StartError::Upstream(what) => Failed::Usage(format!("upstream {what}")),
         other => Failed::Failed(other.to_string()),
     })?;
@@ -98,11 +99,17 @@ pub fn check(what: &Check, json: bool) -> Done {
     };
     match checked {
         Ok(checked) if json => print_json(&serde_json::json!({
-            "ok": true, "faults": [], "models": checked.models, "upstreams": checked.upstreams
+            "ok": true, "faults": [], "models": checked.models, "upstreams": checked.upstreams,
+            "after_restart": config::AFTER_RESTART
         })),
         Ok(Checked { models, version, upstreams }) => {
             let pool = upstreams.map(|count| format!(", {count} upstream accounts")).unwrap_or_default();
-            print(&format!("{}: ok, {models} models at prices {version}{pool}\n", path.display()))
+            print(&format!("{}: ok, {models} models at prices {version}{pool}\n", path.display()))?;
+            if what.config.is_some() {
+                let fixed = config::AFTER_RESTART.join(", ");
+                print(&format!("a reload takes all changes but of {fixed}: those take a restart\n"))?;
+            }
+            Ok(())
         }
         Err(faults) => {
             if json {

@@ -36,7 +36,7 @@ impl Scheme {
 }
 
 /// A parsed base URL such as `https://api.openai.com/v1`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BaseUrl {
     /// Whether the connection is encrypted.
     pub scheme: Scheme,
@@ -80,6 +80,12 @@ impl BaseUrl {
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

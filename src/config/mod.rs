@@ -2,14 +2,15 @@
 //!
 //! A file passes through `raw` (as written), `reader` (key by key, noting faults) and `validate`
 //! (what belongs together), and becomes a [`Config`], or [`Faults`] that tell everything that is
-//! wrong at once. Nothing here listens, connects or reloads; customers, keys and balances are not
+//! wrong at once. Nothing here listens or connects; customers, keys and balances are not
 //! configuration.
 //!
-//! *Architecture Invariant:* nothing is read from the environment or from a file after [`load`].
+//! *Architecture Invariant:* nothing is read from the environment or from a file but by [`load`].
 //! No setting is ignored: an unknown key is a fault.
 
 mod base_url;
 mod book;
+mod change;
 mod expand;
 mod fault;
 mod locate;
@@ -21,6 +22,7 @@ mod upstreams;
 mod validate;
 
 pub use base_url::{BaseUrl, Scheme};
+pub use change::{AFTER_RESTART, Change, Takes, changes};
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 

@@ -29,7 +29,7 @@ impl Gateway {
         }
         admitted.fault = Some(fault);
         let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
-        error.set_retry(admitted.attempts < self.retry.attempts_max);
+        error.set_retry(admitted.attempts < admitted.retry.attempts_max);
         error
     }
 

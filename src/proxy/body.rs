@@ -3,35 +3,31 @@
 use super::context::BodyPermit;
 use super::request::BadRequest;
 use super::respond::Refusal;
+use crate::config;
 use bytes::{Bytes, BytesMut};
 use http::header;
 use pingora_proxy::Session;
-use std::time::Duration;
 
 /// A body is given this much room at once; more grows as it comes.
 const FIRST_BYTES: usize = 64 * 1024;
 
-/// Bounds of one body.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Its size.
-    pub bytes_max: usize,
-    /// The time from its first byte to its last.
-    pub timeout: Duration,
-}
-
-/// Reads the body, as long as `permit` grows with it.
+/// Reads the body within the bounds of `config`, as long as `permit` grows with it.
 ///
 /// # Errors
 /// When a bound is passed, or the client goes.
-pub async fn read(session: &mut Session, limits: &Limits, permit: &mut BodyPermit) -> Result<Bytes, Refusal> {
-    let too_large = Refusal::BodyTooLarge { bytes_max: limits.bytes_max };
+pub async fn read(
+    session: &mut Session,
+    config: &config::Gateway,
+    permit: &mut BodyPermit,
+) -> Result<Bytes, Refusal> {
+    let bytes_max = config.body_bytes_max;
+    let too_large = Refusal::BodyTooLarge { bytes_max };
     let declared = declared_length(session);
-    if declared.is_some_and(|length| length > limits.bytes_max) {
+    if declared.is_some_and(|length| length > bytes_max) {
         return Err(too_large);
     }
-    let reading = read_all(session, declared, limits.bytes_max, permit);
-    let read = tokio::time::timeout(limits.timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout));
+    let reading = read_all(session, declared, bytes_max, permit);
+    let read = tokio::time::timeout(config.body_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout));
     if matches!(read, Err(Refusal::BodyTimeout | Refusal::BadRequest(_))) {
         // Who does not send is not listened to any longer, and after a broken body nobody knows where
         // the next request would begin.

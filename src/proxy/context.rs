@@ -4,8 +4,10 @@ use super::downstream::Line;
 use super::exchange::Exchange;
 use super::respond::Refusal;
 use crate::auth::Caller;
+use crate::config::Retry;
 use crate::id::RequestId;
 use crate::ledger::Commit;
+use crate::live::Live;
 use crate::record::metrics::Metrics;
 use crate::upstream::Lease;
 use crate::upstream::health::Fault;
@@ -42,6 +44,8 @@ impl Endpoint {
 pub struct Context {
     /// When its header had been read.
     pub started: Instant,
+    /// The configuration and the pool that it is served by.
+    pub live: Arc<Live>,
     /// Its id, told to the client and kept in the ledger.
     pub request: RequestId,
     /// What it asks for.
@@ -82,6 +86,8 @@ pub struct InExchange {
     pub stale: bool,
     /// How the last attempt failed.
     pub fault: Option<Fault>,
+    /// How often it is tried.
+    pub retry: Retry,
     /// The share of the body budget; given back at the end.
     pub _body: BodyPermit,
 }
@@ -99,10 +105,11 @@ pub struct Times {
 
 impl Context {
     /// A new request.
-    pub fn new(request: RequestId, metrics: Arc<Metrics>) -> Self {
+    pub fn new(request: RequestId, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
         metrics.request_begins();
         Context {
             started: Instant::now(),
+            live,
             request,
             endpoint: Endpoint::Other,
             caller: None,
@@ -138,20 +145,15 @@ impl Drop for Context {
 }
 
 /// All request bodies in memory at once.
+#[derive(Default)]
 pub struct BodyBudget {
-    bytes_max: usize,
     used: Arc<AtomicUsize>,
 }
 
 impl BodyBudget {
-    /// A budget of `bytes_max`.
-    pub fn new(bytes_max: usize) -> Self {
-        BodyBudget { bytes_max, used: Arc::default() }
-    }
-
-    /// Begins a body of unknown size.
-    pub fn begin(&self) -> BodyPermit {
-        BodyPermit { bytes: 0, bytes_max: self.bytes_max, used: Arc::clone(&self.used) }
+    /// Begins a body of unknown size, if all together stay below `bytes_max`.
+    pub fn begin(&self, bytes_max: usize) -> BodyPermit {
+        BodyPermit { bytes: 0, bytes_max, used: Arc::clone(&self.used) }
     }
 }
 

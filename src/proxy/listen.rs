@@ -2,6 +2,7 @@
 //! do before Pingora takes it.
 
 use super::Gateway;
+use crate::live::Current;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerOptions, ServerApp};
 use pingora::protocols::Stream;
@@ -13,7 +14,6 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What Pingora reads of a connection before it decides between HTTP/1.1 and h2c: the length of the
 /// latter's preface. No request is shorter that has a key.
@@ -35,18 +35,14 @@ pub struct Listening {
 
 impl Listening {
     /// Serves `gateway` on `bound`.
-    pub fn new(
-        conf: &Arc<ServerConf>,
-        gateway: Gateway,
-        bound: Vec<Bound>,
-        first_bytes_timeout: Duration,
-    ) -> Self {
+    pub fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(gateway.keepalive);
+        let live = Arc::clone(&gateway.live);
         let mut proxy = http_proxy(conf, gateway);
         proxy.server_options = Some(options);
-        let edge = Edge { proxy: Arc::new(proxy), first_bytes_timeout };
+        let edge = Edge { proxy: Arc::new(proxy), live };
         let mut inner = ListeningService::new("gateway".into(), edge);
         bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
         Listening { inner, bound }
@@ -78,14 +74,15 @@ impl Service for Listening {
 /// Pingora's proxy behind a bound of its own: it would wait for ever for the first bytes.
 struct Edge {
     proxy: Arc<HttpProxy<Gateway>>,
-    first_bytes_timeout: Duration,
+    live: Current,
 }
 
 #[async_trait]
 impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let mut first = [0; FIRST_BYTES];
-        let came = tokio::time::timeout(self.first_bytes_timeout, stream.try_peek(&mut first)).await;
+        let timeout = self.live.load().config.gateway.first_bytes_timeout;
+        let came = tokio::time::timeout(timeout, stream.try_peek(&mut first)).await;
         match came {
             Ok(Ok(_)) => self.proxy.process_new(stream, shutdown).await,
             Ok(Err(_)) | Err(_) => None,

@@ -44,8 +44,9 @@ impl Gateway {
         path: &str,
     ) -> Result<(), Refusal> {
         self.directory.authenticate(&session.req_header().headers)?;
-        let prices = self.admission.prices();
-        let sold = |name: &str| prices.models.contains_key(name) && self.pool.serves(name);
+        let live = Arc::clone(&ctx.live);
+        let prices = &live.config.prices;
+        let sold = |name: &str| prices.models.contains_key(name) && live.pool.serves(name);
         let body = match path.strip_prefix("/v1/models/") {
             Some(name) if sold(name) => model(name),
             Some(name) => return Err(Refusal::UnknownModel(name.into())),

@@ -21,15 +21,15 @@ mod route;
 use crate::admit::Admission;
 use crate::auth::Directory;
 use crate::clock::Timestamp;
-use crate::config::{OnHangUp, Retry};
+use crate::config::OnHangUp;
 use crate::id::RequestId;
 use crate::ledger::Ledger;
+use crate::live::Current;
 use crate::record::metrics::Metrics;
 use crate::settle::price::Reasoning;
+use crate::upstream::NoAccount;
 use crate::upstream::health::Fault;
-use crate::upstream::{NoAccount, Pool};
 use async_trait::async_trait;
-use body::Limits;
 use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange};
 use downstream::HangUp;
@@ -52,27 +52,19 @@ const DRAIN_MAX: Duration = Duration::from_secs(300);
 pub struct Gateway {
     /// Who may call.
     pub directory: Arc<Directory>,
-    /// Who is admitted, and at what prices.
+    /// Who is admitted.
     pub admission: Arc<Admission>,
-    /// Who serves.
-    pub pool: Arc<Pool>,
+    /// What the operator set and who serves: one snapshot for each request.
+    pub live: Current,
     /// Who paid.
     pub ledger: Arc<Ledger>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
-    /// How often a request is tried.
-    pub retry: Retry,
-    /// Bounds of a request's body.
-    pub limits: Limits,
     /// All bodies at once.
     pub budget: BodyBudget,
-    /// For a client that does not read.
-    pub write_timeout: Duration,
     /// For the next request on a connection.
     pub keepalive: Duration,
 }
-
-pub use body::Limits as BodyLimits;
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -80,12 +72,14 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Context {
         let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
-        Context::new(RequestId::new(at_ms, fastrand::u128(..)), Arc::clone(&self.metrics))
+        let request = RequestId::new(at_ms, fastrand::u128(..));
+        Context::new(request, self.live.load_full(), Arc::clone(&self.metrics))
     }
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        session.downstream_session.set_write_timeout(Some(self.write_timeout));
+        let config = &ctx.live.config.gateway;
+        session.downstream_session.set_write_timeout(Some(config.write_timeout));
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.keepalive.as_secs().max(1)));
         }
@@ -112,10 +106,10 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
         let model = &admitted.exchange.request.demand.model;
-        if admitted.attempts > 0 && now.duration_since(started) > self.retry.total {
+        if admitted.attempts > 0 && now.duration_since(started) > admitted.retry.total {
             return Err(Error::explain(ErrorType::ConnectTimedout, "no time is left for another attempt"));
         }
-        let lease = match self.pool.choose(model, &admitted.tried, now, fastrand::u64(..)) {
+        let lease = match ctx.live.pool.choose(model, &admitted.tried, now, fastrand::u64(..)) {
             Ok(lease) => lease,
             Err(none) => {
                 if admitted.attempts == 0 {

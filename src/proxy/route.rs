@@ -56,18 +56,19 @@ impl Gateway {
         if self.ledger.is_down() {
             return Err(Refusal::Overloaded);
         }
-        let mut permit = self.budget.begin();
-        let body = body::read(session, &self.limits, &mut permit).await?;
+        let live = Arc::clone(&ctx.live);
+        let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
+        let body = body::read(session, &live.config.gateway, &mut permit).await?;
         ctx.times.read = Some(Instant::now());
         let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
-        ctx.model = self.admission.prices().models.contains_key(model).then(|| model.clone());
-        if !self.pool.serves(model) {
+        ctx.model = live.config.prices.models.contains_key(model).then(|| model.clone());
+        if !live.pool.serves(model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, &request.demand)
+            .admit(&caller, ctx.request, &request.demand, &live.config.prices)
             .map_err(|why| Refusal::not_admitted(why, model))?;
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
         let line = Arc::new(Line::default());
@@ -82,6 +83,7 @@ impl Gateway {
             answered: false,
             stale: false,
             fault: None,
+            retry: live.config.retry,
             _body: permit,
         });
         Ok(())

@@ -6,6 +6,7 @@
 use crate::ledger::Committed;
 use crate::money::Amount;
 use crate::usage::{Class, Metered, Usage};
+use parking_lot::Mutex;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -39,6 +40,9 @@ pub struct Metrics {
     upstream_attempts: IntCounterVec,
     rejected: IntCounterVec,
     ledger_down: IntGauge,
+    reload_success: IntGauge,
+    reload_timestamp: Gauge,
+    scraping: Mutex<()>,
 }
 
 impl Metrics {
@@ -51,11 +55,14 @@ impl Metrics {
         let made = Make(&registry);
         let build = made.gauge_vec("build_info", "The version that runs; always 1", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        // Reloading is not built yet: the configuration of the start is the one that applies.
-        made.gauge("config_reload_success", "Whether the last reload of the configuration took").set(1.0);
-        let loaded = made.gauge("config_reload_timestamp_seconds", "When the configuration was last loaded");
-        loaded.set(seconds_since_epoch());
-        Metrics {
+        let metrics = Metrics {
+            reload_success: made
+                .int_gauge("config_reload_success", "Whether the last load of the configuration took"),
+            reload_timestamp: made.gauge(
+                "config_reload_timestamp_seconds",
+                "When the configuration that applies was loaded, in seconds since 1970",
+            ),
+            scraping: Mutex::default(),
             requests: made.counters("requests_total", "Requests answered", &["endpoint", "model", "status"]),
             duration: made.histograms(
                 "request_duration_seconds",
@@ -103,7 +110,20 @@ impl Metrics {
             ),
             ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
             registry,
-        }
+        };
+        metrics.reload_took();
+        metrics
+    }
+
+    /// A configuration was loaded and applies.
+    pub fn reload_took(&self) {
+        self.reload_success.set(1);
+        self.reload_timestamp.set(seconds_since_epoch());
+    }
+
+    /// A configuration was found faulty: the one before it applies on.
+    pub fn reload_failed(&self) {
+        self.reload_success.set(0);
     }
 
     /// A request begins.
@@ -171,8 +191,13 @@ impl Metrics {
         self.upstream_headroom.with_label_values(&[name, "concurrency"]).set(free);
     }
 
-    /// Everything as Prometheus reads it.
-    pub fn render(&self) -> String {
+    /// Everything as Prometheus reads it, once `upstreams` has told how each account stands: what
+    /// is not told any more is not shown any more.
+    pub fn render(&self, upstreams: impl FnOnce(&Metrics)) -> String {
+        let _one_at_a_time = self.scraping.lock();
+        self.upstream_up.reset();
+        self.upstream_headroom.reset();
+        upstreams(self);
         let mut text = Vec::new();
         let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         encoded.map_or_else(|why| format!("# {why}\n"), |()| String::from_utf8_lossy(&text).into_owned())

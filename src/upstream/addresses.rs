@@ -59,6 +59,11 @@ impl Addresses {
         self.0.select(b"", ADDRESSES_MAX).is_some()
     }
 
+    /// Whether these are the same, not only equal.
+    pub fn is(&self, other: &Addresses) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// What resolves and checks them; to be run in the background.
     pub fn task(&self) -> Arc<LoadBalancer<RoundRobin>> {
         Arc::clone(&self.0)

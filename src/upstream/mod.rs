@@ -43,9 +43,15 @@ pub struct Account {
     weight: u32,
     /// Requests that it may have at once.
     pub concurrency_max: u32,
+    state: Arc<State>,
+    addresses: Addresses,
+}
+
+/// What is known of an account while it runs; kept over a reload.
+#[derive(Default)]
+struct State {
     in_flight: AtomicU32,
     breaker: Mutex<Breaker>,
-    addresses: Addresses,
 }
 
 /// Why no account takes a request.
@@ -70,7 +76,19 @@ impl Pool {
     /// # Errors
     /// What is wrong with an account, by name.
     pub fn new(upstreams: &[Upstream]) -> Result<Self, String> {
-        let account = |upstream| Account::new(upstream).map(Arc::new);
+        Pool { accounts: Vec::new() }.next(upstreams)
+    }
+
+    /// The pool of another configuration. An account that keeps its base URL and its credential
+    /// keeps its health, its load and its addresses; what this pool has leased stays leased.
+    ///
+    /// # Errors
+    /// What is wrong with an account, by name.
+    pub fn next(&self, upstreams: &[Upstream]) -> Result<Self, String> {
+        let account = |upstream: &Upstream| {
+            let before = self.accounts.iter().find(|account| account.name == upstream.name);
+            Account::new(upstream, before.map(|account| &**account)).map(Arc::new)
+        };
         Ok(Pool { accounts: upstreams.iter().map(account).collect::<Result<_, _>>()? })
     }
 
@@ -101,9 +119,9 @@ impl Pool {
             if account.models.provider_name(model).is_none() {
                 continue;
             }
-            let in_flight = account.in_flight.load(Ordering::Relaxed);
+            let in_flight = account.in_flight();
             let (admits, overloaded) = {
-                let breaker = account.breaker.lock();
+                let breaker = account.state.breaker.lock();
                 (breaker.admits(now), breaker.is_overloaded())
             };
             if (admits && in_flight >= account.concurrency_max) || (!admits && overloaded) {
@@ -126,23 +144,27 @@ impl Pool {
 }
 
 impl Account {
-    fn new(upstream: &Upstream) -> Result<Self, String> {
+    fn new(upstream: &Upstream, before: Option<&Account>) -> Result<Self, String> {
+        let authorization = bearer(&upstream.api_key)
+            .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
+        let before = before.filter(|before| before.base_url == upstream.base_url);
+        // Health and load are a credential's; addresses are a host's.
+        let same = before.filter(|before| before.authorization == authorization);
         Ok(Account {
             name: Arc::clone(&upstream.name),
             base_url: upstream.base_url.clone(),
             chat_path: format!("{}/chat/completions", upstream.base_url.path).into(),
             authority: HeaderValue::from_str(&upstream.base_url.authority())
                 .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
-            authorization: bearer(&upstream.api_key)
-                .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?,
+            authorization,
             models: upstream.models.clone(),
             on_hang_up: upstream.on_hang_up,
             timeouts: upstream.timeouts,
             weight: upstream.weight,
             concurrency_max: upstream.limits.concurrency,
-            in_flight: AtomicU32::new(0),
-            breaker: Mutex::new(Breaker::default()),
-            addresses: Addresses::new(&upstream.base_url),
+            state: same.map_or_else(Arc::default, |same| Arc::clone(&same.state)),
+            addresses: before
+                .map_or_else(|| Addresses::new(&upstream.base_url), |before| before.addresses.clone()),
         })
     }
 
@@ -158,12 +180,12 @@ impl Account {
 
     /// Requests that it has now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.state.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether it is used.
     pub fn health(&self) -> Health {
-        self.breaker.lock().health()
+        self.state.breaker.lock().health()
     }
 }
 
@@ -184,13 +206,13 @@ pub struct Lease {
 
 impl Lease {
     fn take(account: &Arc<Account>, index: usize, now: Instant) -> Option<Lease> {
-        let mut breaker = account.breaker.lock();
-        let full = account.in_flight.load(Ordering::Relaxed) >= account.concurrency_max;
+        let mut breaker = account.state.breaker.lock();
+        let full = account.in_flight() >= account.concurrency_max;
         if full || !breaker.admits(now) {
             return None;
         }
         breaker.begin(now);
-        account.in_flight.fetch_add(1, Ordering::Relaxed);
+        account.state.in_flight.fetch_add(1, Ordering::Relaxed);
         drop(breaker);
         Some(Lease { account: Arc::clone(account), index, begun: now })
     }
@@ -207,24 +229,24 @@ impl Lease {
 
     /// The account begins to answer.
     pub fn answered(&self) {
-        self.account.breaker.lock().answered();
+        self.account.state.breaker.lock().answered();
     }
 
     /// The account answered to the end.
     pub fn succeeded(&self) {
-        self.account.breaker.lock().success();
+        self.account.state.breaker.lock().success();
     }
 
     /// The attempt failed by the account's fault.
     pub fn failed(&self, fault: Fault, now: Instant) {
-        self.account.breaker.lock().failure(fault, now);
+        self.account.state.breaker.lock().failure(fault, now);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.account.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.account.state.in_flight.fetch_sub(1, Ordering::Relaxed);
         // Without effect unless this was the one on probation and said nothing.
-        self.account.breaker.lock().abandoned(Instant::now());
+        self.account.state.breaker.lock().abandoned(Instant::now());
     }
 }

@@ -15,3 +15,4 @@ mod pool;
 mod hygiene;
 mod commands;
 mod metrics;
+mod reload;

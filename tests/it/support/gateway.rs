@@ -123,6 +123,24 @@ impl Gateway {
         Self::spawn(folder, None)
     }
 
+    /// Writes its configuration anew, has it read, and gives what it said about that: its last word
+    /// is whether it took.
+    pub async fn reload(&self, accounts: &[Account], settings: &Settings, prices: &str) -> Vec<Value> {
+        std::fs::write(self.folder.path().join("prices.yaml"), prices).unwrap();
+        std::fs::write(self.config(), config(accounts, settings)).unwrap();
+        let before = self.output().len();
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        super::eventually("a word about the reload", || {
+            let said: Vec<Value> =
+                self.output()[before..].lines().map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
+            let about: Vec<Value> =
+                said.into_iter().filter(|line| line["target"] == "tollgate::app::reload").collect();
+            let last = about.last()?["message"].as_str()?;
+            (last == "reloaded" || last.starts_with("not reloaded")).then_some(about)
+        })
+        .await
+    }
+
     fn spawn(folder: Arc<TempDir>, log: Option<&str>) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--config"])

@@ -1,0 +1,247 @@
+//! What differs between two configurations, setting by setting, as a reload tells it.
+
+use super::{Admin, Config, Gateway, Metrics, Retry, Upstream};
+use crate::settle::price::{ModelPrice, PriceBook};
+use crate::usage::Class;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+/// Settings that a reload does not change: sockets and threads are made once.
+pub const AFTER_RESTART: [&str; 8] = [
+    "gateway.listen",
+    "gateway.threads",
+    "gateway.keepalive_timeout",
+    "gateway.drain_timeout",
+    "admin.listen",
+    "metrics.listen",
+    "store.directory",
+    "log.format",
+];
+
+/// The longest value that is told.
+const VALUE_CHARACTERS_MAX: usize = 120;
+
+/// When a changed setting begins to apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// With the next request.
+    AtReload,
+    /// When the process is started again.
+    AfterRestart,
+}
+
+/// A setting that differs. Secrets are not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Such as `upstreams.openai-1.weight`; durations are without their unit.
+    pub setting: String,
+    /// Its value before; empty if it was not there.
+    pub from: String,
+    /// Its value now; empty if it is gone.
+    pub to: String,
+    /// When it applies.
+    pub takes: Takes,
+}
+
+/// Notes the fields that differ. Naming each makes sure that none is forgotten.
+macro_rules! compare {
+    ($noted:ident, $place:expr, $old:expr, $new:expr, $of:ident { $($field:ident),+ $(,)? }) => {{
+        let ($of { $($field: _),+ }, old, new) = ($old, $old, $new);
+        $($noted.compare(&format!("{}{}", $place, stringify!($field)), &old.$field, &new.$field);)+
+    }};
+}
+
+/// Everything that differs, in the order of the file.
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let mut noted = Noted::default();
+    let Config { gateway, admin, metrics, store_directory, prices, upstreams, retry, log } = old;
+    compare!(
+        noted,
+        "gateway.",
+        gateway,
+        &new.gateway,
+        Gateway {
+            listen,
+            threads,
+            body_bytes_max,
+            body_bytes_total_max,
+            body_timeout,
+            first_bytes_timeout,
+            keepalive_timeout,
+            write_timeout,
+            drain_timeout,
+        }
+    );
+    compare!(noted, "admin.", admin, &new.admin, Admin { listen, token });
+    compare!(noted, "metrics.", metrics, &new.metrics, Metrics { listen });
+    noted.compare("store.directory", store_directory, &new.store_directory);
+    noted.prices(prices, &new.prices);
+    noted.upstreams(upstreams, &new.upstreams);
+    compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max, total });
+    noted.compare("log.format", log, &new.log);
+    noted.0
+}
+
+#[derive(Default)]
+struct Noted(Vec<Change>);
+
+impl Noted {
+    fn compare<T: Debug + PartialEq>(&mut self, setting: &str, old: &T, new: &T) {
+        if old != new {
+            self.note(setting, shown(old), shown(new));
+        }
+    }
+
+    fn note(&mut self, setting: &str, from: String, to: String) {
+        let after = AFTER_RESTART.contains(&setting);
+        let takes = if after { Takes::AfterRestart } else { Takes::AtReload };
+        self.0.push(Change { setting: setting.into(), from, to, takes });
+    }
+
+    fn prices(&mut self, old: &PriceBook, new: &PriceBook) {
+        let PriceBook { version, models } = old;
+        self.compare("prices.version", version, &new.version);
+        let names: BTreeSet<&str> = models.keys().chain(new.models.keys()).map(|name| &**name).collect();
+        for name in names {
+            let (old, new) = (models.get(name), new.models.get(name));
+            if old != new {
+                let shown = |price: Option<&ModelPrice>| price.map(unit_prices).unwrap_or_default();
+                self.note(&format!("prices.{name}"), shown(old), shown(new));
+            }
+        }
+    }
+
+    fn upstreams(&mut self, old: &[Upstream], new: &[Upstream]) {
+        let find = |all: &[Upstream], name: &str| all.iter().position(|upstream| &*upstream.name == name);
+        for upstream in old.iter().filter(|upstream| find(new, &upstream.name).is_none()) {
+            self.note(&format!("upstreams.{}", upstream.name), upstream.base_url.to_string(), String::new());
+        }
+        for upstream in new {
+            let place = format!("upstreams.{}", upstream.name);
+            match find(old, &upstream.name) {
+                None => self.note(&place, String::new(), upstream.base_url.to_string()),
+                Some(index) => compare!(
+                    self,
+                    format!("{place}."),
+                    &old[index],
+                    upstream,
+                    Upstream {
+                        name,
+                        dialect,
+                        base_url,
+                        api_key,
+                        models,
+                        weight,
+                        limits,
+                        on_hang_up,
+                        timeouts,
+                    }
+                ),
+            }
+        }
+    }
+}
+
+fn shown(value: &impl Debug) -> String {
+    let text = format!("{value:?}");
+    match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What a model costs, for the eye.
+fn unit_prices(price: &ModelPrice) -> String {
+    let priced = Class::ALL.map(|class| format!("{} {}", class.name(), price.unit.of(class)));
+    priced.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_with;
+
+    const CONFIG: &str = "\
+gateway: { listen: [\"127.0.0.1:0\"] }
+admin: { token: 0123456789abcdef }
+prices: prices.yaml
+upstreams:
+  - { name: a, base_url: https://a.example/v1, api_key: sk-a }
+  - { name: b, base_url: https://b.example/v1, api_key: sk-b }
+";
+    const PRICES: &str = "\
+version: one
+models:
+  m: { input: \"1\", output: \"2\", max_output_tokens: 3 }
+";
+
+    fn load(config: &str, prices: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("c.yaml"), config).unwrap();
+        std::fs::write(folder.path().join("prices.yaml"), prices).unwrap();
+        let mut config = load_with(&folder.path().join("c.yaml"), &|_| None).unwrap();
+        config.store_directory = "store".into();
+        config
+    }
+
+    /// Both files with each `from` replaced by its `to`; what is told is `SETTING: FROM -> TO`.
+    fn check(edits: &[(&str, &str)], expect: &[&str]) {
+        let edit = |text: &str| edits.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+        let told = changes(&load(CONFIG, PRICES), &load(&edit(CONFIG), &edit(PRICES)));
+        let told: Vec<String> = told
+            .iter()
+            .map(|change| format!("{}: {} -> {}", change.setting, change.from, change.to))
+            .collect();
+        assert_eq!(told, expect);
+    }
+
+    #[test]
+    fn each_difference_is_told_and_nothing_else() {
+        check(&[], &[]);
+        check(
+            &[("\"127.0.0.1:0\"]", "\"127.0.0.1:0\"], body_timeout_ms: 5000")],
+            &["gateway.body_timeout: 120s -> 5s"],
+        );
+        check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 3 -> 1"]);
+        check(
+            &[("name: b", "name: c"), ("sk-a }", "sk-a, weight: 7 }")],
+            &[
+                "upstreams.b: https://b.example/v1 -> ",
+                "upstreams.a.weight: 1 -> 7",
+                "upstreams.c:  -> https://b.example/v1",
+            ],
+        );
+        check(
+            &[("a.example", "z.example")],
+            &["upstreams.a.base_url: https://a.example/v1 -> https://z.example/v1"],
+        );
+    }
+
+    #[test]
+    fn secrets_are_told_without_being_shown() {
+        check(&[("sk-b", "sk-x")], &["upstreams.b.api_key: (secret) -> (secret)"]);
+        check(&[("0123456789abcdef", "fedcba9876543210")], &["admin.token: (secret) -> (secret)"]);
+    }
+
+    #[test]
+    fn prices_are_told_by_model() {
+        let one = "input 1.00, cached_input 1.00, cache_write 1.00, output 2.00, reasoning 2.00";
+        let two = one.replace("2.00", "4.00");
+        check(
+            &[("version: one", "version: two"), ("\"2\"", "\"4\"")],
+            &["prices.version: \"one\" -> \"two\"", &format!("prices.m: {one} -> {two}")],
+        );
+        check(&[("  m:", "  n:")], &[&format!("prices.m: {one} -> "), &format!("prices.n:  -> {one}")]);
+    }
+
+    #[test]
+    fn sockets_wait_for_a_restart() {
+        let mut config = load(CONFIG, PRICES);
+        let started = config.clone();
+        config.gateway.listen[0].set_port(1);
+        config.gateway.drain_timeout *= 2;
+        config.retry.attempts_max = 1;
+        let takes: Vec<Takes> = changes(&started, &config).iter().map(|change| change.takes).collect();
+        assert_eq!(takes, [Takes::AfterRestart, Takes::AfterRestart, Takes::AtReload]);
+    }
+}
