@@ -39,6 +39,9 @@ pub mod money;
 /// Words: tokens by class.
 pub mod usage;
 
+/// Words: the endpoints that are sold.
+pub mod endpoint;
+
 /// Words: time.
 pub mod clock;
 

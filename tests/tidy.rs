@@ -133,6 +133,7 @@ fn the_pure_core_knows_no_clock_no_task_no_socket_and_no_file() {
         "src/id.rs",
         "src/money.rs",
         "src/usage.rs",
+        "src/endpoint.rs",
     ];
     let words = [
         "tokio",
@@ -158,16 +159,17 @@ fn modules_import_what_the_design_says() {
         ("src/id.rs", &[][..]),
         ("src/money.rs", &[]),
         ("src/usage.rs", &[]),
+        ("src/endpoint.rs", &[]),
         ("src/clock.rs", &[]),
         ("src/settle", &["money", "usage"]),
-        ("src/meter", &["usage", "settle::price"]),
+        ("src/meter", &["usage", "endpoint", "settle::price"]),
         ("src/auth", &["id", "clock"]),
         // The ledger knows amounts, never tokens, models or HTTP.
         ("src/ledger", &["id", "money", "clock"]),
         ("src/admit", &["auth", "id", "ledger", "money", "settle::price", "clock"]),
-        ("src/upstream", &["config", "clock"]),
+        ("src/upstream", &["config", "clock", "endpoint"]),
         ("src/config", &["settle::price", "money", "usage", "clock", "id"]),
-        ("src/simulate", &["usage", "clock"]),
+        ("src/simulate", &["usage", "clock", "endpoint"]),
     ];
     let sources = sources("src");
     let mut faults = Vec::new();

@@ -9,17 +9,21 @@ const IMAGE_TOKENS_MAX: u64 = 48_169;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
-/// An upper bound of the charge. A token of text is at least a byte; an image may be fetched from
+/// An upper bound of the charge; `None` where the model writes nothing and was asked to. A token of text is at least a byte; an image may be fetched from
 /// elsewhere, so each counts as the dearest known; where the model's longest input is known, that
 /// is the bound.
-pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Amount {
+pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX));
     let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
-    let answer =
-        demand.output_tokens_max.map_or(price.max_output_tokens, |cap| cap.min(price.max_output_tokens));
-    let output = answer.saturating_mul(demand.choices);
-    price.unit.input_max().times(input) + price.unit.output_max().times(output)
+    let output = match (demand.choices, price.max_output_tokens) {
+        (0, _) => 0,
+        (_, None) => return None,
+        (choices, Some(longest)) => {
+            demand.output_tokens_max.map_or(longest, |cap| cap.min(longest)).saturating_mul(choices)
+        }
+    };
+    Some(price.unit.input_max().times(input) + price.unit.output_max().times(output))
 }
 
 #[cfg(test)]
@@ -28,17 +32,29 @@ mod tests {
     use crate::money::UnitPrice;
     use crate::settle::price::{Encoding, Reasoning, UnitPrices};
 
-    fn check(demand: Demand, max_input_tokens: Option<u64>, expect: &str) {
+    fn price(max_output_tokens: Option<u64>, max_input_tokens: Option<u64>) -> ModelPrice {
         let price = |text| UnitPrice::parse_per_million(text).unwrap();
         let unit = UnitPrices { input: price("1"), output: price("10"), ..UnitPrices::default() };
-        let model = ModelPrice {
+        ModelPrice {
             unit,
-            max_output_tokens: 1000,
+            max_output_tokens,
             max_input_tokens,
             encoding: Encoding::O200kBase,
             hidden_reasoning: Reasoning::None,
-        };
-        assert_eq!(charge_max(&demand, &model).to_string(), expect);
+        }
+    }
+
+    fn check(demand: Demand, max_input_tokens: Option<u64>, expect: &str) {
+        let most = charge_max(&demand, &price(Some(1000), max_input_tokens));
+        assert_eq!(most.map(|most| most.to_string()).as_deref(), Some(expect));
+    }
+
+    #[test]
+    fn what_writes_nothing_is_asked_for_nothing() {
+        assert_eq!(charge_max(&demand(984, None), &price(None, None)), None);
+        check(Demand { choices: 0, ..demand(984, None) }, None, "0.001");
+        let silent = charge_max(&Demand { choices: 0, ..demand(984, None) }, &price(None, None));
+        assert_eq!(silent.map(|most| most.to_string()).as_deref(), Some("0.001"));
     }
 
     fn demand(input_bytes: u64, output_tokens_max: Option<u64>) -> Demand {

@@ -23,7 +23,7 @@ pub struct Demand {
     pub images: u64,
     /// The longest answer that the client wants, in tokens.
     pub output_tokens_max: Option<u64>,
-    /// How many answers the client wants, at least 1.
+    /// How many answers the client wants; 0 where nothing is written.
     pub choices: u64,
 }
 
@@ -32,6 +32,8 @@ pub struct Demand {
 pub enum AdmitError {
     /// The model has no price.
     UnknownModel,
+    /// The model writes nothing, and was asked to.
+    WritesNothing,
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.
@@ -79,7 +81,7 @@ impl Admission {
         prices: &PriceBook,
     ) -> Result<Admitted, AdmitError> {
         let price = prices.models.get(&demand.model).ok_or(AdmitError::UnknownModel)?.clone();
-        let amount = estimate::charge_max(demand, &price);
+        let amount = estimate::charge_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
         let price_version = Arc::clone(&prices.version);
         let terms = Terms { customer: caller.customer(), key: caller.key(), request, amount, price_version };
         match self.ledger.hold(terms) {

@@ -93,14 +93,22 @@ fn check_name(node: &Node<'_>, name: &str) {
 fn model(mut section: Section<'_>) -> Option<ModelPrice> {
     let input = section.required(Required { key: "input", example: "\"0.15\"" });
     let input = input.and_then(|node| price(&node));
-    let output = section.required(Required { key: "output", example: "\"0.60\"" });
-    let output = output.and_then(|node| price(&node));
+    // What writes nothing, such as embeddings, has no price of output and no longest answer.
+    let writes = ["output", "reasoning", "max_output_tokens"].into_iter().any(|key| section.has(key));
+    let output = match writes {
+        true => {
+            section.required(Required { key: "output", example: "\"0.60\"" }).and_then(|node| price(&node))
+        }
+        false => Some(UnitPrice::ZERO),
+    };
     let mut price_or = |key, default| section.get(key).map_or(default, |node| price(&node));
     let cached_input = price_or("cached_input", input);
     let cache_write = price_or("cache_write", input);
     let reasoning = price_or("reasoning", output);
-    let max_output_tokens = section.required(Required { key: "max_output_tokens", example: "16384" });
-    let max_output_tokens = max_output_tokens.and_then(|node| node.number(1..=TOKENS_MAX));
+    let max_output_tokens = writes.then(|| {
+        let longest = section.required(Required { key: "max_output_tokens", example: "16384" });
+        longest.and_then(|node| node.number(1..=TOKENS_MAX))
+    });
     let max_input_tokens = section.get("max_input_tokens").and_then(|node| node.number(1..=TOKENS_MAX));
     let encodings = [Encoding::O200kBase, Encoding::Cl100kBase].map(|encoding| (encoding.name(), encoding));
     let encoding = section.choice("encoding", &encodings);
@@ -115,7 +123,10 @@ fn model(mut section: Section<'_>) -> Option<ModelPrice> {
     };
     Some(ModelPrice {
         unit,
-        max_output_tokens: max_output_tokens?,
+        max_output_tokens: match max_output_tokens {
+            Some(longest) => Some(longest?),
+            None => None,
+        },
         max_input_tokens,
         encoding,
         hidden_reasoning: if hidden == Some(true) { Reasoning::Hidden } else { Reasoning::None },
@@ -182,7 +193,7 @@ models:
         let unit =
             UnitPrices { input: one, cached_input: one, cache_write: one, output: two, reasoning: two };
         assert_eq!(model.unit, unit);
-        assert_eq!((model.max_output_tokens, model.max_input_tokens), (3, None));
+        assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
     }
 
@@ -207,7 +218,7 @@ aliases: { x: a/b:c_d.e-1 }
         let model = &book.models["a/b:c_d.e-1"];
         let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class).to_string());
         assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "3.00"]);
-        assert_eq!((model.max_output_tokens, model.max_input_tokens), (10_000_000, Some(5)));
+        assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);
         assert_eq!((&*book.version, book.models.len()), ("1.10", 2));

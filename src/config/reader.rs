@@ -254,6 +254,14 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Whether a key is there and not empty.
+    pub(super) fn has(&self, key: &str) -> bool {
+        match self.written {
+            Written::Entries(entries) => entries.get(key).is_some_and(|value| !value.is_null()),
+            Written::Absent | Written::Wrongly => false,
+        }
+    }
+
     /// The value of a key that must be there.
     pub(super) fn required(&mut self, wanted: Required) -> Option<Node<'a>> {
         let node = self.get(wanted.key);

@@ -1,7 +1,8 @@
 //! The meter of a plain answer, which the proxy holds back whole.
 
-use super::dialect::{Answer, Unreadable, quick};
+use super::dialect::{Unreadable, is_cut, quick};
 use super::reading::{Oddities, Reading, Shape, Tally};
+use crate::endpoint::Endpoint;
 use bytes::Bytes;
 use std::fmt;
 
@@ -10,8 +11,9 @@ use std::fmt;
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Gathers a plain JSON answer and reads it at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BodyMeter {
+    endpoint: Endpoint,
     body: Vec<u8>,
 }
 
@@ -29,8 +31,8 @@ impl std::error::Error for AnswerTooLarge {}
 
 impl BodyMeter {
     /// A meter of an answer of which nothing came yet.
-    pub fn new() -> Self {
-        BodyMeter::default()
+    pub const fn new(endpoint: Endpoint) -> Self {
+        BodyMeter { endpoint, body: Vec::new() }
     }
 
     /// Appends a piece.
@@ -52,22 +54,22 @@ impl BodyMeter {
     ///
     /// What was delivered is only read where it may have to be counted: not beside a usage.
     pub fn end(self) -> (Bytes, Reading) {
-        if let Some(reading) = quick::plain_usage(&self.body).and_then(Reading::of_usage) {
+        if let Some(reading) =
+            quick::plain_usage(&self.body).and_then(|usage| Reading::of_usage(self.endpoint, usage))
+        {
             return (Bytes::from(self.body), reading);
         }
         let mut tally = Tally::default();
         let mut oddities = Oddities::default();
-        let shape = match Answer::parse(&self.body) {
-            Ok(answer) => {
-                tally.add(&answer);
-                if tally.failed { Shape::Failed } else { Shape::Complete }
-            }
+        let shape = match tally.add(self.endpoint, &self.body) {
+            Ok(_) if tally.failed => Shape::Failed,
+            Ok(_) => Shape::Complete,
             Err(Unreadable) => {
                 oddities.unparsed = 1;
-                if Answer::is_cut(&self.body) { Shape::Cut } else { Shape::Garbage }
+                if is_cut(&self.body) { Shape::Cut } else { Shape::Garbage }
             }
         };
-        (Bytes::from(self.body), tally.into_reading(shape, oddities))
+        (Bytes::from(self.body), tally.into_reading(self.endpoint, shape, oddities))
     }
 }
 
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     fn check(body: &str, expected: Shape) {
-        let mut meter = BodyMeter::new();
+        let mut meter = BodyMeter::new(Endpoint::Chat);
         for byte in body.as_bytes().chunks(1) {
             meter.feed(byte).expect("fits");
         }
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn bounded() {
-        let mut meter = BodyMeter::new();
+        let mut meter = BodyMeter::new(Endpoint::Chat);
         let piece = vec![b' '; ANSWER_BYTES_MAX / 2];
         assert_eq!(meter.feed(&piece), Ok(()));
         assert_eq!(meter.feed(&piece), Ok(()));

@@ -1,6 +1,7 @@
 //! What was read from one answer.
 
-use super::dialect::{self, Absurd, Answer, Field, Why};
+use super::dialect::{self, Absurd, Field, Part, Unreadable, Why};
+use crate::endpoint::Endpoint;
 use crate::usage::Usage;
 
 /// The most delivered text that is kept for counting, in bytes: what the tokenizer counts in a
@@ -54,10 +55,11 @@ impl Shape {
 
 impl Reading {
     /// Of a plain answer that is whole and says this usage, if that can be believed.
-    pub(super) fn of_usage(raw: &str) -> Option<Self> {
+    pub(super) fn of_usage(endpoint: Endpoint, raw: &str) -> Option<Self> {
         let short = raw.len() <= USAGE_BYTES_MAX;
-        let reported =
-            short.then(|| Reported::new(raw.to_owned())).filter(|reported| reported.usage.is_ok())?;
+        let reported = short
+            .then(|| Reported::new(endpoint, raw.to_owned()))
+            .filter(|reported| reported.usage.is_ok())?;
         let (delivered, oddities) = (Delivered::default(), Oddities::default());
         Some(Reading { shape: Shape::Complete, usage: Some(reported), delivered, oddities })
     }
@@ -73,11 +75,11 @@ pub struct Reported {
 }
 
 impl Reported {
-    fn new(raw: String) -> Self {
+    fn new(endpoint: Endpoint, raw: String) -> Self {
         if raw.is_empty() {
             return Reported { raw: "null".into(), usage: Err(Absurd::new(Field::Usage, Why::TooLarge)) };
         }
-        let usage = dialect::usage(&raw);
+        let usage = dialect::usage(endpoint, &raw);
         Reported { raw: raw.into_boxed_str(), usage }
     }
 }
@@ -90,7 +92,7 @@ pub struct Delivered {
     pub text: String,
     /// The length of all delivered text in bytes.
     pub bytes: u64,
-    /// Events that carried text; 1 for a plain answer that has any.
+    /// Events that carried text; 1 for a plain answer that has any, or anything else of value.
     pub events: u64,
 }
 
@@ -128,20 +130,31 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Adds one event of a stream, or the whole of a plain answer.
-    pub(super) fn add(&mut self, answer: &Answer<'_>) {
-        self.parsed += 1;
-        self.finished |= answer.is_finished();
-        self.failed |= answer.is_error();
-        if let Some(raw) = answer.usage() {
-            let kept = self.usage.get_or_insert_default();
-            kept.clear();
-            if raw.len() <= USAGE_BYTES_MAX {
-                kept.push_str(raw);
-            }
-        }
+    pub(super) fn add(&mut self, endpoint: Endpoint, json: &[u8]) -> Result<Part, Unreadable> {
         let before = self.delivered.bytes;
-        answer.each_text(|text| self.delivered.push(text));
+        let part = dialect::read(endpoint, json, self)?;
+        self.parsed += 1;
         self.delivered.events += u64::from(self.delivered.bytes > before);
+        match part {
+            Part::Error => self.failed = true,
+            Part::Finished => self.finished = true,
+            Part::Usage | Part::Ordinary => {}
+        }
+        Ok(part)
+    }
+
+    /// Takes a reported usage as written; the last one counts.
+    pub(super) fn usage(&mut self, raw: &str) {
+        let kept = self.usage.get_or_insert_default();
+        kept.clear();
+        if raw.len() <= USAGE_BYTES_MAX {
+            kept.push_str(raw);
+        }
+    }
+
+    /// Takes a piece of delivered text.
+    pub(super) fn text(&mut self, text: &str) {
+        self.delivered.push(text);
     }
 
     /// Adds one event of a stream that delivers this text and says nothing else.
@@ -151,8 +164,9 @@ impl Tally {
         self.delivered.events += u64::from(!text.is_empty());
     }
 
-    pub(super) fn into_reading(self, shape: Shape, oddities: Oddities) -> Reading {
-        Reading { shape, usage: self.usage.map(Reported::new), delivered: self.delivered, oddities }
+    pub(super) fn into_reading(self, endpoint: Endpoint, shape: Shape, oddities: Oddities) -> Reading {
+        let usage = self.usage.map(|raw| Reported::new(endpoint, raw));
+        Reading { shape, usage, delivered: self.delivered, oddities }
     }
 }
 

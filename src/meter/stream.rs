@@ -1,9 +1,10 @@
-//! The meter of a chat stream.
+//! The meter of a streamed answer.
 
-use super::dialect::{Answer, Unreadable, quick};
+use super::dialect::{Part, Unreadable, quick};
 use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
 use super::redact::redact;
 use super::sse::{Event, Piece, Splitter};
+use crate::endpoint::Endpoint;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,13 +18,14 @@ pub enum UsageChunk {
     Show,
 }
 
-/// Reads a stream of chat completion chunks as it passes.
+/// Reads a stream of events as it passes.
 ///
 /// Holds at most one event back ([`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX)) and keeps the delivered
 /// text up to [`DELIVERED_BYTES_MAX`](super::DELIVERED_BYTES_MAX). The bytes that come out and the
 /// reading do not depend on how the stream was cut into chunks.
 #[derive(Debug)]
 pub struct StreamMeter {
+    endpoint: Endpoint,
     usage_chunk: UsageChunk,
     splitter: Splitter,
     tally: Tally,
@@ -42,8 +44,9 @@ enum Fate {
 
 impl StreamMeter {
     /// A meter at the start of a stream.
-    pub fn new(usage_chunk: UsageChunk) -> Self {
+    pub fn new(endpoint: Endpoint, usage_chunk: UsageChunk) -> Self {
         StreamMeter {
+            endpoint,
             usage_chunk,
             splitter: Splitter::default(),
             tally: Tally::default(),
@@ -121,7 +124,7 @@ impl StreamMeter {
     pub fn end(self) -> Reading {
         let shape = self.shape();
         let oddities = Oddities { unparsed: self.unparsed, oversized: self.splitter.oversized() };
-        self.tally.into_reading(shape, oddities)
+        self.tally.into_reading(self.endpoint, shape, oddities)
     }
 
     fn shape(&self) -> Shape {
@@ -148,16 +151,16 @@ impl StreamMeter {
         if data.is_empty() {
             return Ok(Fate::Passes);
         }
-        if let Some(text) = quick::delivered_text(data) {
+        if self.endpoint == Endpoint::Chat
+            && let Some(text) = quick::delivered_text(data)
+        {
             self.tally.add_text(text);
             return Ok(Fate::Passes);
         }
-        let answer = Answer::parse(data)?;
-        self.tally.add(&answer);
-        match self.usage_chunk {
-            _ if answer.is_error() => Ok(Fate::Redacted),
-            UsageChunk::Hide if answer.is_usage_chunk() => Ok(Fate::TakenOut),
-            UsageChunk::Hide | UsageChunk::Show => Ok(Fate::Passes),
+        match self.tally.add(self.endpoint, data)? {
+            Part::Error => Ok(Fate::Redacted),
+            Part::Usage if self.usage_chunk == UsageChunk::Hide => Ok(Fate::TakenOut),
+            Part::Usage | Part::Finished | Part::Ordinary => Ok(Fate::Passes),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Whole transcripts under every split: the same bytes out, the same reading.
 
 use super::*;
+use crate::endpoint::Endpoint;
 use crate::usage::Usage;
 use bytes::Bytes;
 
 /// What a transcript must read as.
 struct Expected<'a> {
+    endpoint: Endpoint,
     shape: Shape,
     /// Input, cached input, cache write, output, reasoning.
     usage: Option<Result<[u64; 5], Absurd>>,
@@ -16,8 +18,8 @@ struct Expected<'a> {
     hidden: Option<&'a str>,
 }
 
-fn run(usage_chunk: UsageChunk, pieces: &[Bytes]) -> (Vec<u8>, Reading) {
-    let mut meter = StreamMeter::new(usage_chunk);
+fn run(endpoint: Endpoint, usage_chunk: UsageChunk, pieces: &[Bytes]) -> (Vec<u8>, Reading) {
+    let mut meter = StreamMeter::new(endpoint, usage_chunk);
     let mut out = Vec::new();
     for piece in pieces {
         out.extend_from_slice(&meter.feed(piece));
@@ -63,10 +65,11 @@ fn check(transcript: &str, expected: &Expected<'_>) {
     let hidden = expected.hidden.map_or(shown.clone(), |mark| without(transcript, mark, blank_line));
     let whole = Bytes::copy_from_slice(transcript.as_bytes());
     for (usage_chunk, bytes) in [(UsageChunk::Show, shown), (UsageChunk::Hide, hidden)] {
-        let (_, first) = run(usage_chunk, std::slice::from_ref(&whole));
+        let (_, first) = run(expected.endpoint, usage_chunk, std::slice::from_ref(&whole));
+        let endpoint = expected.endpoint;
         let expected = reading(expected, &first);
         let same = |pieces: &[Bytes]| {
-            let (out, found) = run(usage_chunk, pieces);
+            let (out, found) = run(endpoint, usage_chunk, pieces);
             assert_eq!(String::from_utf8_lossy(&out), bytes, "{usage_chunk:?}");
             assert_eq!(found, expected, "{usage_chunk:?}");
         };
@@ -84,8 +87,15 @@ macro_rules! data {
     };
 }
 
-const PLAIN_EVENT: Expected<'_> =
-    Expected { shape: Shape::Complete, usage: None, text: "", events: 0, unparsed: 0, hidden: None };
+const PLAIN_EVENT: Expected<'_> = Expected {
+    endpoint: Endpoint::Chat,
+    shape: Shape::Complete,
+    usage: None,
+    text: "",
+    events: 0,
+    unparsed: 0,
+    hidden: None,
+};
 
 #[test]
 fn usage_chunk() {
@@ -216,11 +226,26 @@ fn carriage_returns_and_no_done_and_no_last_blank_line() {
 }
 
 #[test]
+fn a_completion_is_delivered_text() {
+    check(
+        data!("completions-stream-usage.sse"),
+        &Expected {
+            endpoint: Endpoint::Completions,
+            usage: Some(Ok([5, 0, 0, 6, 0])),
+            text: " in a land\nfar away",
+            events: 2,
+            hidden: Some("prompt_tokens\":"),
+            ..PLAIN_EVENT
+        },
+    );
+}
+
+#[test]
 fn plain_answers() {
     let read = |body: &str, expected: Expected| {
         for at in 0..=body.len() {
             let (head, tail) = body.as_bytes().split_at(at);
-            let mut meter = BodyMeter::new();
+            let mut meter = BodyMeter::new(expected.endpoint);
             meter.feed(head).expect("fits");
             meter.feed(tail).expect("fits");
             let (bytes, found) = meter.end();
@@ -229,30 +254,43 @@ fn plain_answers() {
         }
     };
     // Text is gathered only where it may have to be counted.
-    let check = |body: &str, usage: Option<[u64; 5]>, text: &str| {
+    let check = |endpoint, body: &str, usage: Option<[u64; 5]>, text: &str| {
         if usage.is_some() {
-            read(body, Expected { usage: usage.map(Ok), text: "", events: 0, ..PLAIN_EVENT });
+            read(body, Expected { endpoint, usage: usage.map(Ok), ..PLAIN_EVENT });
         }
         let silent = body.replace("\"usage\"", "\"other\"");
-        read(&silent, Expected { usage: None, text, events: 1, ..PLAIN_EVENT });
+        let events = u64::from(endpoint != Endpoint::Moderations);
+        read(&silent, Expected { endpoint, text, events, ..PLAIN_EVENT });
     };
-    check(data!("chat-plain.json"), Some([93, 1024, 0, 26, 20]), "Hello \"there\"! \u{1f44b}");
-    check(data!("chat-plain-tool-calls.json"), Some([82, 0, 0, 17, 0]), "get_weather{\"city\":\"Bern\"}");
-    check(data!("chat-plain-deepseek.json"), Some([128, 512, 0, 2, 43]), "42+2");
-    check(data!("chat-plain-no-usage.json"), None, "HiHey");
+    let chat = Endpoint::Chat;
+    check(chat, data!("chat-plain.json"), Some([93, 1024, 0, 26, 20]), "Hello \"there\"! \u{1f44b}");
+    check(
+        chat,
+        data!("chat-plain-tool-calls.json"),
+        Some([82, 0, 0, 17, 0]),
+        "get_weather{\"city\":\"Bern\"}",
+    );
+    check(chat, data!("chat-plain-deepseek.json"), Some([128, 512, 0, 2, 43]), "42+2");
+    check(chat, data!("chat-plain-no-usage.json"), None, "HiHey");
+    let usage = Some([5, 0, 0, 8, 0]);
+    check(Endpoint::Completions, data!("completions-plain.json"), usage, " in a land far away");
+    let usage = Some([8, 0, 0, 0, 0]);
+    check(Endpoint::Embeddings, data!("embeddings-float.json"), usage, "");
+    check(Endpoint::Embeddings, data!("embeddings-base64.json"), usage, "");
+    check(Endpoint::Moderations, data!("moderations.json"), None, "");
 }
 
 #[test]
 fn the_raw_usage_is_kept_as_written() {
     let raw = r#"{"prompt_tokens": 1,  "completion_tokens":2, "new_field":[null]}"#;
     let event = format!("data: {{\"choices\":[],\"usage\":{raw}}}\n\n");
-    let (out, reading) = run(UsageChunk::Hide, &[Bytes::from(event)]);
+    let (out, reading) = run(Endpoint::Chat, UsageChunk::Hide, &[Bytes::from(event)]);
     assert!(out.is_empty());
     assert_eq!(reading.usage.expect("reported").raw.as_ref(), raw);
 
     let padding = " ".repeat(USAGE_BYTES_MAX);
     let event = format!("data: {{\"usage\":{{\"prompt_tokens\":1,{padding}\"completion_tokens\":2}}}}\n\n");
-    let reported = run(UsageChunk::Show, &[Bytes::from(event)]).1.usage.expect("reported");
+    let reported = run(Endpoint::Chat, UsageChunk::Show, &[Bytes::from(event)]).1.usage.expect("reported");
     assert_eq!(reported.raw.as_ref(), "null");
     assert_eq!(reported.usage, Err(Absurd { field: Field::Usage, why: Why::TooLarge }));
 }
@@ -260,10 +298,10 @@ fn the_raw_usage_is_kept_as_written() {
 #[test]
 fn nothing_is_copied_without_need() {
     let transcript = Bytes::from_static(data!("chat-stream-usage.sse").as_bytes());
-    let mut show = StreamMeter::new(UsageChunk::Show);
+    let mut show = StreamMeter::new(Endpoint::Chat, UsageChunk::Show);
     assert_eq!(show.feed(&transcript).as_ptr(), transcript.as_ptr());
     let two_events = transcript.slice(..transcript.len() / 2);
-    let mut hide = StreamMeter::new(UsageChunk::Hide);
+    let mut hide = StreamMeter::new(Endpoint::Chat, UsageChunk::Hide);
     let out = hide.feed(&two_events);
     assert_eq!(out.as_ptr(), two_events.as_ptr());
     assert!(out.ends_with(b"\n\n") && out.len() < two_events.len());
@@ -277,7 +315,7 @@ fn an_oversized_event_passes_unread() {
     let stream = Bytes::from([usage, &large, usage, "data: [DONE]\r\n\r\n"].concat());
     let expected = [&large, "data: [DONE]\r\n\r\n"].concat();
     let check = |pieces: Vec<Bytes>| {
-        let (out, reading) = run(UsageChunk::Hide, &pieces);
+        let (out, reading) = run(Endpoint::Chat, UsageChunk::Hide, &pieces);
         assert!(out == expected.as_bytes());
         assert_eq!((reading.shape, reading.oddities.oversized), (Shape::Complete, 1));
         assert!(reading.usage.is_some() && reading.delivered.events == 0);
@@ -293,7 +331,7 @@ fn an_oversized_event_passes_unread() {
 fn delivered_text_is_bounded_and_its_length_is_not() {
     let text = "word ".repeat(DELIVERED_BYTES_MAX / 10);
     let event = Bytes::from(format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"));
-    let mut meter = StreamMeter::new(UsageChunk::Show);
+    let mut meter = StreamMeter::new(Endpoint::Chat, UsageChunk::Show);
     meter.feed(&event);
     assert_eq!(meter.delivered().text, text);
     for _ in 0..3 {

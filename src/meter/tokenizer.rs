@@ -45,12 +45,13 @@ pub fn count(encoding: Encoding, text: &str) -> u64 {
     Budget::new(encoding).count(text)
 }
 
-/// Input tokens of a chat request (its JSON body): an estimate.
+/// Input tokens of a request (its JSON body): an estimate.
 ///
-/// 3 for each message, 1 for each name, 3 for the beginning of the answer, 85 for each image, and the
-/// tokens of each text: roles, names, contents, names and arguments of tool calls, and `tools` and
-/// `response_format` as written. A body that cannot be read counts by its bytes.
-pub fn count_messages(encoding: Encoding, request_body: &[u8]) -> u64 {
+/// Of a chat: 3 for each message, 1 for each name, 3 for the beginning of the answer, 85 for each
+/// image, and the tokens of each text: roles, names, contents, names and arguments of tool calls, and
+/// `tools` and `response_format` as written. Of other requests, the tokens of each `prompt` or
+/// `input`. A body that cannot be read counts by its bytes.
+pub fn count_input(encoding: Encoding, request_body: &[u8]) -> u64 {
     match serde_json::from_slice::<Request<'_>>(request_body) {
         Ok(request) => request.count(&mut Budget::new(encoding)),
         Err(_) => by_bytes(reading::count(request_body.len())),
@@ -70,7 +71,7 @@ pub fn count_delivered(encoding: Encoding, delivered: &Delivered) -> u64 {
 /// without telling reasoning apart. Whether anything is owed at all is for the caller to know.
 pub fn estimate(encoding: Encoding, request_body: &[u8], delivered: &Delivered) -> Usage {
     Usage {
-        input: count_messages(encoding, request_body),
+        input: count_input(encoding, request_body),
         output: count_delivered(encoding, delivered),
         ..Usage::default()
     }
@@ -81,6 +82,10 @@ pub fn estimate(encoding: Encoding, request_body: &[u8], delivered: &Delivered) 
 struct Request<'a> {
     #[serde(borrow)]
     messages: Option<Vec<Message<'a>>>,
+    #[serde(borrow)]
+    prompt: Text<'a>,
+    #[serde(borrow)]
+    input: Text<'a>,
     #[serde(borrow)]
     tools: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -104,11 +109,14 @@ struct Message<'a> {
 
 impl Request<'_> {
     fn count(&self, budget: &mut Budget) -> u64 {
-        let messages = self.messages.iter().flatten();
-        let messages: u64 = messages.map(|message| message.count(budget)).sum();
+        let messages = self.messages.as_ref().map_or(0, |messages| {
+            PRIMING + messages.iter().map(|message| message.count(budget)).sum::<u64>()
+        });
+        let texts = [&self.prompt, &self.input];
+        let texts: u64 = texts.map(|text| budget.count(&text.text) + text.numbers).into_iter().sum();
         let schemas = self.tools.iter().chain(&self.response_format);
         let schemas: u64 = schemas.map(|raw| budget.count(raw.get())).sum();
-        PRIMING + messages + schemas
+        messages + texts + schemas
     }
 }
 
@@ -202,7 +210,7 @@ mod tests {
     }
 
     fn check_messages(body: &str, expected: u64) {
-        assert_eq!(count_messages(Encoding::O200kBase, body.as_bytes()), expected, "{body}");
+        assert_eq!(count_input(Encoding::O200kBase, body.as_bytes()), expected, "{body}");
     }
 
     #[test]
@@ -229,14 +237,14 @@ mod tests {
         let message = format!(r#"{{"role":"user","content":"{text}"}}"#);
         let body = format!(r#"{{"messages":[{}]}}"#, [message.as_str(); 8].join(","));
         let bytes = reading::count(text.len());
-        assert!(count_messages(Encoding::O200kBase, body.as_bytes()) > 7 * bytes / BYTES_PER_TOKEN);
+        assert!(count_input(Encoding::O200kBase, body.as_bytes()) > 7 * bytes / BYTES_PER_TOKEN);
     }
 
     #[test]
     fn nothing_delivered_is_nothing_used() {
         let body = br#"{"messages":[{"role":"user","content":"hello world"}]}"#;
         let nothing = estimate(Encoding::O200kBase, body, &Delivered::default());
-        assert_eq!((nothing.input, nothing.output), (count_messages(Encoding::O200kBase, body), 0));
+        assert_eq!((nothing.input, nothing.output), (count_input(Encoding::O200kBase, body), 0));
         let delivered = Delivered { text: "hello world".into(), bytes: 11, events: 2 };
         let expected = Usage { input: 9, output: 2, ..Usage::default() };
         assert_eq!(estimate(Encoding::O200kBase, body, &delivered), expected);

@@ -5,6 +5,7 @@ use super::exchange::Exchange;
 use super::respond::Refusal;
 use crate::auth::Caller;
 use crate::config::Retry;
+use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::ledger::Commit;
 use crate::live::Live;
@@ -17,9 +18,9 @@ use std::time::{Duration, Instant};
 
 /// What is asked of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `POST /v1/chat/completions`
-    Chat,
+pub enum Place {
+    /// An endpoint that a provider serves.
+    Sold(Endpoint),
     /// `GET /v1/models` and below.
     Models,
     /// `GET /tollgate/v1/…`, with a customer's key.
@@ -28,14 +29,14 @@ pub enum Endpoint {
     Other,
 }
 
-impl Endpoint {
-    /// The name used in receipts and metrics.
+impl Place {
+    /// The name used in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
-            Endpoint::Chat => "chat.completions",
-            Endpoint::Models => "models",
-            Endpoint::Account => "account",
-            Endpoint::Other => "other",
+            Place::Sold(endpoint) => endpoint.name(),
+            Place::Models => "models",
+            Place::Account => "account",
+            Place::Other => "other",
         }
     }
 }
@@ -49,7 +50,7 @@ pub struct Context {
     /// Its id, told to the client and kept in the ledger.
     pub request: RequestId,
     /// What it asks for.
-    pub endpoint: Endpoint,
+    pub place: Place,
     /// Who asks, once that is known.
     pub caller: Option<Caller>,
     /// The model that it asks for, if that is one of the price book.
@@ -111,7 +112,7 @@ impl Context {
             started: Instant::now(),
             live,
             request,
-            endpoint: Endpoint::Other,
+            place: Place::Other,
             caller: None,
             model: None,
             admitted: None,
@@ -132,7 +133,7 @@ impl Context {
     /// Counts the request as ended.
     pub fn finish(&mut self, model: &str) {
         if !std::mem::replace(&mut self.finished, true) {
-            self.metrics.request_ends(self.endpoint.name(), model, self.status, self.started.elapsed());
+            self.metrics.request_ends(self.place.name(), model, self.status, self.started.elapsed());
         }
     }
 }

@@ -4,8 +4,9 @@
 //! holds back the end of the answer until the charge is durable. Whoever sees the end first
 //! settles; the hold makes sure that it happens once.
 
-use super::request::ChatRequest;
+use super::request::Request;
 use crate::admit::Admitted;
+use crate::endpoint::Endpoint;
 use crate::ledger::{Applied, Balance, Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
 use crate::money::Amount;
@@ -68,7 +69,7 @@ pub struct Settled {
 /// An admitted exchange.
 pub struct Exchange {
     /// What was asked.
-    pub request: ChatRequest,
+    pub request: Request,
     /// At what prices.
     pub price: ModelPrice,
     started: Instant,
@@ -112,7 +113,7 @@ enum Settling {
 
 impl Exchange {
     /// A new exchange, and the commit of its hold.
-    pub fn new(request: ChatRequest, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
+    pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
         let Admitted { hold, commit, price } = admitted;
         let state = State {
             hold: Some(hold),
@@ -162,18 +163,22 @@ impl Exchange {
 
     /// A plain answer begins: it is held back until it is whole.
     pub fn begin_plain(&self, status: u16, decoder: Option<Decoder>) {
-        self.begin(status, decoder, Answer::Plain(BodyMeter::new()));
+        self.begin(status, decoder, Answer::Plain(BodyMeter::new(self.request.endpoint)));
     }
 
     /// A streamed answer begins.
     pub fn begin_stream(&self, status: u16, decoder: Option<Decoder>) {
         let usage_chunk = self.request.stream.unwrap_or(crate::meter::UsageChunk::Show);
-        self.begin(status, decoder, Answer::Stream(Box::new(StreamMeter::new(usage_chunk))));
+        self.begin(
+            status,
+            decoder,
+            Answer::Stream(Box::new(StreamMeter::new(self.request.endpoint, usage_chunk))),
+        );
     }
 
     /// The provider's own refusal begins.
     pub fn begin_refusal(&self, status: u16, decoder: Option<Decoder>) {
-        self.begin(status, decoder, Answer::Refusal(BodyMeter::new()));
+        self.begin(status, decoder, Answer::Refusal(BodyMeter::new(self.request.endpoint)));
     }
 
     fn begin(&self, status: u16, decoder: Option<Decoder>, answer: Answer) {
@@ -286,7 +291,9 @@ impl Exchange {
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
             // The provider was stopped at work: it bills the input, as far as anybody knows.
-            Answer::Awaited | Answer::Plain(_) if end == End::ClientGone && state.sent => {
+            Answer::Awaited | Answer::Plain(_)
+                if end == End::ClientGone && state.sent && !self.request.endpoint.is_free() =>
+            {
                 let Some(hold) = state.hold.take() else { return };
                 let bill = self.bill(&mut state, end);
                 self.set(self.estimate(hold, bill, Delivered::default()));
@@ -310,7 +317,7 @@ impl Exchange {
                 self.estimate(hold, bill, reading.delivered)
             }
             // A client that leaves once the provider answers has had its input read, as the provider bills.
-            None if reading.delivered.bytes == 0 && end != End::ClientGone => {
+            None if reading.delivered.events == 0 && end != End::ClientGone => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
@@ -344,6 +351,7 @@ impl Exchange {
         Bill {
             end,
             price: self.price.clone(),
+            endpoint: self.request.endpoint,
             model: self.request.demand.model.clone(),
             stream: self.request.stream.is_some(),
             status: state.status,
@@ -381,6 +389,7 @@ async fn finish(mut commit: Commit, settled: Settled) -> Result<Settled, Down> {
 struct Bill {
     end: End,
     price: ModelPrice,
+    endpoint: Endpoint,
     model: Box<str>,
     stream: bool,
     status: u16,
@@ -417,7 +426,7 @@ impl Bill {
         let ms = |at: Instant| u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
         let encoding = (metered == Metered::Estimated).then(|| self.price.encoding.name().into());
         Detail {
-            endpoint: super::context::Endpoint::Chat.name().into(),
+            endpoint: self.endpoint.name().into(),
             model: self.model,
             stream: self.stream,
             status: self.status,

@@ -2,6 +2,7 @@
 
 use super::sign;
 use crate::config::Scheme;
+use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
@@ -51,11 +52,12 @@ pub fn peer(account: &Account, address: SocketAddr) -> HttpPeer {
 pub fn request(
     client: &RequestHeader,
     account: &Account,
+    endpoint: Endpoint,
     request: RequestId,
     body_bytes: usize,
 ) -> Result<RequestHeader> {
-    let mut header =
-        RequestHeader::build_no_case(client.method.clone(), account.chat_path.as_bytes(), Some(8))?;
+    let path = account.path_of(endpoint);
+    let mut header = RequestHeader::build_no_case(client.method.clone(), path.as_bytes(), Some(8))?;
     header.set_version(Version::HTTP_11);
     header.insert_header(header::HOST, account.authority.clone())?;
     header.insert_header(header::AUTHORIZATION, account.authorization.clone())?;

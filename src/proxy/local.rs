@@ -1,6 +1,6 @@
 //! Answers that need no provider, and the record of every request.
 
-use super::context::{Context, Endpoint};
+use super::context::{Context, Place};
 use super::exchange::Settled;
 use super::respond::{Refusal, json_answer};
 use super::{Gateway, sign};
@@ -149,7 +149,7 @@ macro_rules! access_line {
             target: "tollgate::access",
             $level,
             request = %$ctx.request,
-            endpoint = $ctx.endpoint.name(),
+            endpoint = $ctx.place.name(),
             status = $ctx.status,
             customer = $ctx.caller.as_ref().map(|caller| tracing::field::display(caller.customer())),
             key = $ctx.caller.as_ref().map(|caller| tracing::field::display(caller.key())),
@@ -170,10 +170,10 @@ macro_rules! access_line {
 /// Counts the request and writes its log line. Nothing of its text is in either.
 pub(super) fn record(metrics: &Metrics, ctx: &mut Context, settled: Option<&Settled>, error: Option<&Error>) {
     let now = Instant::now();
-    let model = match (ctx.model.take(), ctx.endpoint) {
+    let model = match (ctx.model.take(), ctx.place) {
         (Some(priced), _) => priced,
-        (None, Endpoint::Chat) => "other".into(),
-        (None, Endpoint::Models | Endpoint::Account | Endpoint::Other) => "".into(),
+        (None, Place::Sold(_)) => "other".into(),
+        (None, Place::Models | Place::Account | Place::Other) => "".into(),
     };
     if let Some(settled) = settled {
         metrics.charged(&model, settled.metered, &settled.usage, settled.charge);

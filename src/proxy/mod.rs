@@ -158,7 +158,8 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
         exchange.note_sent();
-        *upstream = forward::request(upstream, lease.account(), ctx.request, exchange.upstream_body().len())?;
+        let (endpoint, length) = (exchange.request.endpoint, exchange.upstream_body().len());
+        *upstream = forward::request(upstream, lease.account(), endpoint, ctx.request, length)?;
         Ok(())
     }
 

@@ -42,6 +42,8 @@ pub enum Refusal {
     BodyTimeout,
     /// The client's model is not sold, or nobody serves it.
     UnknownModel(Box<str>),
+    /// The client's model is sold at other endpoints.
+    OtherEndpoint(Box<str>),
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.
@@ -73,7 +75,7 @@ impl Refusal {
             Refusal::MissingKey | Refusal::InvalidKey => {
                 (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
             }
-            Refusal::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
+            Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
             Refusal::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
             Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, INVALID, None),
             Refusal::BodyTooLarge { .. } => {
@@ -109,6 +111,7 @@ impl Refusal {
             Refusal::BodyTooLarge { .. } => "request_too_large",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::UnknownModel(_) => "model_not_found",
+            Refusal::OtherEndpoint(_) => "other_endpoint",
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
             Refusal::Overloaded => "overloaded",
             Refusal::PoolBusy => "pool_busy",
@@ -133,6 +136,11 @@ impl Refusal {
             Refusal::UnknownModel(model) => {
                 format!("The model `{model}` does not exist or is not sold here. See GET /v1/models.")
             }
+            Refusal::OtherEndpoint(model) => {
+                format!(
+                    "The model `{model}` writes no text and is not sold at this endpoint. Use embeddings."
+                )
+            }
             Refusal::InsufficientCredit { needed, available } => format!(
                 "The balance does not cover this request: it may cost up to {needed} USD, {available} USD \
                  are available. Add credit, or lower max_completion_tokens."
@@ -147,7 +155,7 @@ impl Refusal {
     fn param(&self) -> Option<&'static str> {
         match self {
             Refusal::BadRequest(bad) => bad.param,
-            Refusal::UnknownModel(_) => Some("model"),
+            Refusal::UnknownModel(_) | Refusal::OtherEndpoint(_) => Some("model"),
             Refusal::MissingKey
             | Refusal::InvalidKey
             | Refusal::UnknownPath { .. }
@@ -207,6 +215,7 @@ impl Refusal {
     pub fn not_admitted(error: AdmitError, model: &str) -> Self {
         match error {
             AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
+            AdmitError::WritesNothing => Refusal::OtherEndpoint(model.into()),
             AdmitError::InsufficientCredit { needed, available } => {
                 Refusal::InsufficientCredit { needed, available }
             }

@@ -1,11 +1,12 @@
 //! Where a request is served, and the way of one that needs a provider up to its hold.
 
-use super::context::{Context, Endpoint, InExchange};
+use super::context::{Context, InExchange, Place};
 use super::downstream::{self, Line};
 use super::exchange::Exchange;
-use super::request::ChatRequest;
+use super::request::Request;
 use super::respond::Refusal;
 use super::{Gateway, body, local};
+use crate::endpoint::Endpoint;
 use http::Method;
 use pingora_proxy::Session;
 use std::sync::Arc;
@@ -22,26 +23,26 @@ impl Gateway {
             true => Ok(()),
             false => Err(Refusal::WrongMethod { asked: asked(), takes: local::method_name(&takes) }),
         };
+        if method == Method::OPTIONS && path.starts_with("/v1/") {
+            return local::preflight(session, ctx).await.map(|()| true);
+        }
+        if let Some(endpoint) = Endpoint::at(&path) {
+            ctx.place = Place::Sold(endpoint);
+            expect(Method::POST)?;
+            return self.admit(session, ctx, endpoint).await.map(|()| false);
+        }
         match &*path {
-            "/v1/chat/completions" if method != Method::OPTIONS => {
-                ctx.endpoint = Endpoint::Chat;
-                expect(Method::POST)?;
-                self.admit(session, ctx).await.map(|()| false)
-            }
-            _ if method == Method::OPTIONS && path.starts_with("/v1/") => {
-                local::preflight(session, ctx).await.map(|()| true)
-            }
             "/healthz" | "/readyz" => {
                 expect(Method::GET)?;
                 self.answer_health(session, ctx, &path).await.map(|()| true)
             }
             _ if path == "/v1/models" || path.starts_with("/v1/models/") => {
-                ctx.endpoint = Endpoint::Models;
+                ctx.place = Place::Models;
                 expect(Method::GET)?;
                 self.answer_models(session, ctx, &path).await.map(|()| true)
             }
             _ if path.starts_with("/tollgate/v1/") => {
-                ctx.endpoint = Endpoint::Account;
+                ctx.place = Place::Account;
                 expect(Method::GET)?;
                 self.answer_account(session, ctx, &path).await.map(|()| true)
             }
@@ -50,7 +51,12 @@ impl Gateway {
     }
 
     /// Authenticates, reads, admits: after this the request has a hold.
-    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+    async fn admit(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        endpoint: Endpoint,
+    ) -> Result<(), Refusal> {
         let caller = self.directory.authenticate(&session.req_header().headers)?;
         ctx.caller = Some(caller.clone());
         if self.ledger.is_down() {
@@ -60,7 +66,7 @@ impl Gateway {
         let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
         let body = body::read(session, &live.config.gateway, &mut permit).await?;
         ctx.times.read = Some(Instant::now());
-        let request = ChatRequest::read(&body).map_err(Refusal::BadRequest)?;
+        let request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
         ctx.model = live.config.prices.models.contains_key(model).then(|| model.clone());
         if !live.pool.serves(model) {

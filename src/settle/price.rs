@@ -22,8 +22,9 @@ pub struct PriceBook {
 pub struct ModelPrice {
     /// US dollars for a million tokens, by class.
     pub unit: UnitPrices,
-    /// The longest answer in tokens: the bound of a request that names none.
-    pub max_output_tokens: u64,
+    /// The longest answer in tokens: the bound of a request that names none. `None` for what writes
+    /// nothing, such as embeddings.
+    pub max_output_tokens: Option<u64>,
     /// The longest input in tokens, where known: bounds the hold of a large body.
     pub max_input_tokens: Option<u64>,
     /// How tokens are counted when the provider did not.

@@ -1,4 +1,4 @@
-//! The simulated provider: an OpenAI-shaped chat server whose usage can be worked out beforehand.
+//! The simulated provider: an OpenAI-shaped server whose usage can be worked out beforehand.
 //!
 //! For demonstrations, tests and load. Every answer follows from its request: tokens are counted
 //! by a fixed rule, the text is `tok0 tok1 …`, and faults are asked for in the request's own
@@ -7,6 +7,9 @@
 //!
 //! ```text
 //! POST /v1/chat/completions   plain and streamed
+//! POST /v1/completions        plain and streamed
+//! POST /v1/embeddings
+//! POST /v1/moderations
 //! GET  /v1/models
 //! GET  /simulate/log          what was served, one JSON object a line
 //! GET  /simulate/options      what is simulated now; PUT merges a JSON object into it
@@ -18,6 +21,7 @@
 mod answer;
 mod body;
 pub mod faults;
+mod input;
 mod limit;
 mod log;
 mod options;
@@ -32,6 +36,7 @@ mod tests;
 pub use log::Served;
 pub use options::{LOG_ENTRIES_MAX, Options};
 
+use crate::endpoint::Endpoint;
 use crate::usage::Usage;
 use arc_swap::ArcSwap;
 use axum::serve::ListenerExt;
@@ -92,8 +97,8 @@ impl Provider {
     }
 }
 
-/// The usage that an undisturbed answer to this chat request has, or `None` when the request would
+/// The usage that an undisturbed answer to this request has, or `None` when the request would
 /// be refused as malformed.
-pub fn expected_usage(body: &[u8]) -> Option<Usage> {
-    request::read(body).ok().map(|request| request.counts().usage())
+pub fn expected_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    request::read(endpoint, body).ok().map(|request| request.counts().usage())
 }

@@ -1,4 +1,4 @@
-//! From a chat request to what is answered and when. Pure.
+//! From a request to what is answered and when. Pure.
 
 use super::answer::{Answer, Counts, Stamp};
 use super::faults::{Draw, Faults, Garbage, draw, scramble};
@@ -7,6 +7,7 @@ use super::options::Options;
 use super::refusal::Refusal;
 use super::request::{self, Request};
 use super::stream::{Events, Script, Spread, Whole};
+use crate::endpoint::Endpoint;
 use std::time::Duration;
 
 const JSON: &str = "application/json";
@@ -17,8 +18,9 @@ const HTML_PAGE: &str = "<html><head><title>502 Bad Gateway</title></head>\
 /// `retry-after` of a 429 that was drawn.
 const DRAWN_RETRY_AFTER_S: u64 = 1;
 
-/// A chat request and its circumstances.
+/// A request and its circumstances.
 pub(super) struct Asked<'a> {
+    pub endpoint: Endpoint,
     pub credential: Option<&'a str>,
     pub body: &'a [u8],
     pub headroom: Headroom,
@@ -43,7 +45,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Decides how to answer a chat request.
+    /// Decides how to answer a request.
     pub fn of(asked: &Asked<'_>, options: &Options) -> Self {
         let mut plan = Plan::blank(options.latency, options.pace);
         if let Err(refusal) = plan.decide(asked, options) {
@@ -52,7 +54,7 @@ impl Plan {
         plan
     }
 
-    /// An error for what is not a chat request; it comes at once.
+    /// An error for what is not a request of an endpoint; it comes at once.
     pub fn refusal(refusal: &Refusal) -> Self {
         let mut plan = Plan::blank(Duration::ZERO, Duration::ZERO);
         plan.refuse(refusal);
@@ -82,7 +84,7 @@ impl Plan {
 
     fn decide(&mut self, asked: &Asked<'_>, options: &Options) -> Result<(), Refusal> {
         check_credential(asked.credential, options)?;
-        let request = request::read(asked.body)?;
+        let request = request::read(asked.endpoint, asked.body)?;
         self.model.clone_from(&request.model);
         self.stream = request.stream;
         let credential = asked.credential.unwrap_or("");
@@ -98,21 +100,21 @@ impl Plan {
         let answer = Answer::to(&request, faults.usage, stamp);
         let spread = Spread {
             chunks: request.directives.chunks.unwrap_or(options.chunks),
-            include_usage: request.include_usage,
             cut_after: faults.cut_after_chunks,
         };
         match faults.garbage {
             Some(garbage) => self.garble(garbage, &answer),
-            None => self.answer(answer, spread, &faults),
+            None => self.answer(answer, &request, spread, &faults),
         }
         Ok(())
     }
 
-    fn answer(&mut self, answer: Answer, spread: Spread, faults: &Faults) {
+    fn answer(&mut self, answer: Answer, request: &Request, spread: Spread, faults: &Faults) {
         self.gzip = faults.wire.gzip;
-        self.script = if self.stream {
+        let opening = answer.opening(request.include_usage).filter(|_| self.stream);
+        self.script = if let Some(opening) = opening {
             self.content_type = EVENTS;
-            Script::Events(Box::new(Events::new(answer, spread, faults.wire)))
+            Script::Events(Box::new(Events::new(answer, opening, spread, faults.wire)))
         } else {
             let whole = Whole::answer(&answer, faults.wire);
             Script::Whole(if spread.cut_after.is_some() { whole.cut() } else { whole })
@@ -184,6 +186,7 @@ mod tests {
         let body =
             json!({"model": "gpt-4o", "messages": [{"content": "hello"}], "metadata": metadata}).to_string();
         let asked = Asked {
+            endpoint: Endpoint::Chat,
             credential: Some("sk-test-abcd"),
             body: body.as_bytes(),
             headroom: Headroom::UNLIMITED,

@@ -1,10 +1,12 @@
-//! A chat request as read: what is needed to answer it and to count its tokens.
+//! A request as read: what is needed to answer it and to count its tokens.
 //!
 //! The prompt is counted while it is read and never kept.
 
 use super::answer::Counts;
 use super::faults::Directives;
+use super::input::Input;
 use super::refusal::Refusal;
+use crate::endpoint::Endpoint;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -21,13 +23,17 @@ const TOKENS_PER_MESSAGE: u64 = 4;
 const TOKENS_PER_IMAGE: u64 = 85;
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// A valid chat request.
+/// A valid request.
 #[derive(Debug)]
 pub(super) struct Request {
+    pub endpoint: Endpoint,
     pub model: String,
     pub stream: bool,
     pub include_usage: bool,
+    /// Or texts to embed or to judge.
     pub choices: u64,
+    /// Whether vectors are asked for as base64.
+    pub base64: bool,
     pub directives: Directives,
     prompt_tokens: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
@@ -37,7 +43,10 @@ pub(super) struct Request {
 impl Request {
     /// Tokens of text in each choice.
     pub fn words(&self) -> u64 {
-        self.asked().min(self.cap.unwrap_or(u64::MAX))
+        match self.endpoint {
+            Endpoint::Chat | Endpoint::Completions => self.asked().min(self.cap.unwrap_or(u64::MAX)),
+            Endpoint::Embeddings | Endpoint::Moderations => 0,
+        }
     }
 
     /// Why a choice ends where it does.
@@ -47,12 +56,19 @@ impl Request {
 
     /// The usage of the whole answer. Reasoning comes on top of the text and knows no cap.
     pub fn counts(&self) -> Counts {
-        let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
-        Counts {
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.directives.cached_tokens,
-            completion_tokens: self.choices * self.words() + reasoning_tokens,
-            reasoning_tokens,
+        let prompt_tokens = self.prompt_tokens;
+        match self.endpoint {
+            Endpoint::Moderations => Counts::default(),
+            Endpoint::Embeddings => Counts { prompt_tokens, ..Counts::default() },
+            Endpoint::Chat | Endpoint::Completions => {
+                let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
+                Counts {
+                    prompt_tokens,
+                    cached_tokens: self.directives.cached_tokens,
+                    completion_tokens: self.choices * self.words() + reasoning_tokens,
+                    reasoning_tokens,
+                }
+            }
         }
     }
 
@@ -62,30 +78,33 @@ impl Request {
 }
 
 /// Reads and checks a request's body.
-pub(super) fn read(body: &[u8]) -> Result<Request, Refusal> {
+pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
     let written: Written = serde_json::from_slice(body).map_err(|error| match error.is_data() {
         true => Refusal::wrong_type(error.line(), error.column()),
         false => Refusal::not_json(),
     })?;
-    let model = written.model.filter(|model| !model.is_empty()).ok_or_else(|| Refusal::missing("model"))?;
-    let messages = written.messages.ok_or_else(|| Refusal::missing("messages"))?;
-    if messages.is_empty() {
-        return Err(Refusal::empty_messages());
-    }
+    let default = (endpoint == Endpoint::Moderations).then(|| "omni-moderation-latest".to_owned());
+    let model = written.model.clone().filter(|model| !model.is_empty()).or(default);
+    let model = model.ok_or_else(|| Refusal::missing("model"))?;
+    let (texts, prompt_tokens) = written.read_for(endpoint)?;
     let stream = written.stream.unwrap_or(false);
     if written.stream_options.is_some() && !stream {
         return Err(Refusal::stray_stream_options());
     }
     let request = Request {
+        endpoint,
         model,
         stream,
         include_usage: written.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
-        choices: written.n.unwrap_or(1).max(1),
+        choices: texts.saturating_mul(written.n.unwrap_or(1).max(1)),
+        base64: written.encoding_format.as_deref() == Some("base64"),
         directives: Directives::read(&written.metadata.unwrap_or_default())?,
-        prompt_tokens: TOKENS_PER_REQUEST + messages.iter().map(Message::tokens).sum::<u64>(),
+        prompt_tokens,
         cap: written.max_completion_tokens.or(written.max_tokens),
     };
-    if request.choices > CHOICES_MAX || request.choices * request.words() > ANSWER_TOKENS_MAX {
+    if written.n.is_some_and(|n| n > CHOICES_MAX)
+        || request.choices.saturating_mul(request.words()) > ANSWER_TOKENS_MAX
+    {
         return Err(Refusal::too_many("n"));
     }
     Ok(request)
@@ -96,12 +115,36 @@ pub(super) fn read(body: &[u8]) -> Result<Request, Refusal> {
 struct Written {
     model: Option<String>,
     messages: Option<Vec<Message>>,
+    prompt: Option<Input>,
+    input: Option<Input>,
+    encoding_format: Option<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     max_completion_tokens: Option<u64>,
     max_tokens: Option<u64>,
     n: Option<u64>,
     metadata: Option<BTreeMap<String, String>>,
+}
+
+impl Written {
+    /// How many texts are answered, and the tokens of what is to be read.
+    fn read_for(&self, endpoint: Endpoint) -> Result<(u64, u64), Refusal> {
+        let texts = |name, input: Option<Input>| {
+            let input = input.ok_or_else(|| Refusal::missing(name))?;
+            Ok((input.texts, input.tokens))
+        };
+        match endpoint {
+            Endpoint::Chat => {
+                let messages = self.messages.as_ref().ok_or_else(|| Refusal::missing("messages"))?;
+                if messages.is_empty() {
+                    return Err(Refusal::empty_messages());
+                }
+                Ok((1, TOKENS_PER_REQUEST + messages.iter().map(Message::tokens).sum::<u64>()))
+            }
+            Endpoint::Completions => texts("prompt", self.prompt),
+            Endpoint::Embeddings | Endpoint::Moderations => texts("input", self.input),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -197,14 +240,14 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(body: Value, prompt: u64, completion: u64, finish: &str) {
-        let request = read(body.to_string().as_bytes()).unwrap();
+        let request = read(Endpoint::Chat, body.to_string().as_bytes()).unwrap();
         let counts = request.counts();
         assert_eq!((counts.prompt_tokens, counts.completion_tokens), (prompt, completion), "{body}");
         assert_eq!(request.finish_reason(), finish, "{body}");
     }
 
     fn refused(body: &str, expect: &str) {
-        let refusal = read(body.as_bytes()).unwrap_err();
+        let refusal = read(Endpoint::Chat, body.as_bytes()).unwrap_err();
         assert_eq!(refusal.status, 400, "{body}");
         assert!(refusal.body().contains(expect), "{body}: {}", refusal.body());
     }

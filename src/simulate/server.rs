@@ -8,6 +8,7 @@ use super::log::{Entry, Served};
 use super::plan::{Asked, Plan};
 use super::refusal::{Refusal, last4};
 use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -30,9 +31,11 @@ const MODELS_CREATED_S: i64 = 1_721_172_741;
 
 /// All endpoints.
 pub(super) fn router(provider: Provider) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/models", get(models))
+    let sold = Endpoint::ALL.into_iter().fold(Router::new(), |router, endpoint| {
+        let serve = move |State(provider), uri, headers, body| answer(provider, endpoint, uri, headers, body);
+        router.route(&format!("/v1{}", endpoint.path()), post(serve))
+    });
+    sold.route("/v1/models", get(models))
         .route("/simulate/log", get(log))
         .route("/simulate/options", get(options).put(patch_options))
         .fallback(no_url)
@@ -41,7 +44,13 @@ pub(super) fn router(provider: Provider) -> Router {
         .with_state(provider)
 }
 
-async fn chat(State(provider): State<Provider>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    provider: Provider,
+    endpoint: Endpoint,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let arrived = Arrived::now(&provider, &headers, uri.path());
     let options = provider.state.options.load_full();
     let credential = credential(&headers);
@@ -49,7 +58,7 @@ async fn chat(State(provider): State<Provider>, uri: Uri, headers: HeaderMap, bo
         provider.state.limits.take(credential.unwrap_or(""), limit, arrived.at)
     });
     let now_s = arrived.entry.served.at.seconds();
-    let asked = Asked { credential, body: &body, headroom, number: arrived.number, now_s };
+    let asked = Asked { endpoint, credential, body: &body, headroom, number: arrived.number, now_s };
     let plan = Plan::of(&asked, &options);
     drop(body);
     arrived.answer(plan, headroom).await

@@ -1,11 +1,10 @@
 //! What goes out, step by step: the events of a stream, or a whole body. Pure.
 
-use super::answer::{Answer, FINGERPRINT, Stamp, push, push_words};
+use super::answer::{Answer, Event, Opening, push_words};
 use super::faults::Wire;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::fmt;
 use std::io::Write;
 
 /// The next thing to do for an answer.
@@ -99,86 +98,77 @@ impl Whole {
 pub(super) struct Spread {
     /// Content chunks of each choice, if there are tokens enough.
     pub chunks: u32,
-    /// Whether the usage chunk was asked for.
-    pub include_usage: bool,
     /// Content chunks, of all choices, after which the connection breaks.
     pub cut_after: Option<u64>,
 }
 
-/// The events of a stream: role, content, finish, usage if asked for, and `[DONE]`.
+/// The events of a stream: what comes before the text, the text, and what comes after it.
 pub(super) struct Events {
     answer: Answer,
+    opening: Opening,
     chunks: u64,
-    include_usage: bool,
     cut_after: Option<u64>,
     wire: Wire,
     gzip: Option<Gzip>,
     stage: Stage,
-    /// What every chunk begins with.
-    opening: String,
+    /// What goes out after the text.
+    last: std::vec::IntoIter<Vec<Event>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Role,
+    First,
     /// Content chunks sent so far, of all choices.
     Content(u64),
-    Finish,
-    Usage,
-    Done,
+    Last,
     Over,
 }
 
 impl Events {
-    pub fn new(answer: Answer, spread: Spread, wire: Wire) -> Self {
-        let Stamp { id, created } = answer.stamp;
-        let mut opening = format!(r#"{{"id":"chatcmpl-{id:016x}","object":"chat.completion.chunk","#);
-        push(&mut opening, format_args!(r#""created":{created},"model":{},"#, answer.model));
-        push(&mut opening, format_args!(r#""service_tier":"default","system_fingerprint":"{FINGERPRINT}","#));
-        opening.push_str(r#""choices":["#);
+    pub fn new(answer: Answer, opening: Opening, spread: Spread, wire: Wire) -> Self {
         let chunks = u64::from(spread.chunks.max(1)).min(answer.words);
-        Events {
+        let mut events = Events {
             cut_after: spread.cut_after.map(|after| after.min(chunks * answer.choices)),
-            answer,
             chunks,
-            include_usage: spread.include_usage,
             wire,
             gzip: wire.gzip.then(Gzip::new),
-            stage: Stage::Role,
+            stage: Stage::First,
+            last: answer.last(&opening).into_iter(),
+            answer,
             opening,
+        };
+        if events.answer.first(&events.opening).is_empty() {
+            events.stage = events.after_content(0);
         }
+        events
     }
 
     fn next(&mut self) -> Option<Step> {
         let mut out = String::with_capacity(512);
         let mut content = None;
-        self.stage = match self.stage {
-            Stage::Role => {
-                self.each_choice(&mut out, r#"{"role":"assistant","content":"","refusal":null}"#, "null");
-                self.after_content(0)
+        match self.stage {
+            Stage::First => {
+                for event in self.answer.first(&self.opening) {
+                    self.write(&mut out, &event);
+                }
+                self.stage = self.after_content(0);
             }
             Stage::Content(sent) if self.cut_after == Some(sent) => return self.cut(),
             Stage::Content(sent) => {
                 content = Some(self.content(&mut out, sent));
-                self.after_content(sent + 1)
+                self.stage = self.after_content(sent + 1);
             }
-            Stage::Finish => {
-                let finish = format!("\"{}\"", self.answer.finish_reason);
-                self.each_choice(&mut out, "{}", &finish);
-                let usage = self.include_usage && self.answer.usage.is_some();
-                if usage { Stage::Usage } else { Stage::Done }
-            }
-            Stage::Usage => {
-                let usage = self.answer.usage.as_deref().unwrap_or("null");
-                self.event(&mut out, format_args!(r#"{}],"usage":{usage}}}"#, self.opening));
-                Stage::Done
-            }
-            Stage::Done => {
-                self.event(&mut out, format_args!("[DONE]"));
-                Stage::Over
+            Stage::Last => {
+                let group = self.last.next()?;
+                if self.last.as_slice().is_empty() {
+                    self.stage = Stage::Over;
+                }
+                for event in &group {
+                    self.write(&mut out, event);
+                }
             }
             Stage::Over => return None,
-        };
+        }
         Some(Step::Send { bytes: self.packed(out), content })
     }
 
@@ -186,7 +176,7 @@ impl Events {
     /// the latest, so that it is never silently passed by.
     fn after_content(&self, sent: u64) -> Stage {
         let all = sent == self.chunks * self.answer.choices;
-        if all && self.cut_after != Some(sent) { Stage::Finish } else { Stage::Content(sent) }
+        if all && self.cut_after != Some(sent) { Stage::Last } else { Stage::Content(sent) }
     }
 
     fn cut(&mut self) -> Option<Step> {
@@ -201,28 +191,15 @@ impl Events {
         let tokens = words.end - words.start;
         let mut text = String::with_capacity(64);
         push_words(&mut text, words);
-        self.choice(out, index, format_args!(r#"{{"content":"{text}"}}"#), "null");
+        self.write(out, &self.answer.content(&self.opening, index, &text));
         Content { tokens }
     }
 
-    fn each_choice(&self, out: &mut String, delta: &str, finish: &str) {
-        for index in 0..self.answer.choices {
-            self.choice(out, index, format_args!("{delta}"), finish);
-        }
-    }
-
-    fn choice(&self, out: &mut String, index: u64, delta: fmt::Arguments<'_>, finish: &str) {
-        let usage = if self.include_usage { r#","usage":null"# } else { "" };
-        let opening = &self.opening;
-        let delta = format_args!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"#);
-        self.event(out, format_args!(r#"{opening}{delta}"finish_reason":{finish}}}]{usage}}}"#));
-    }
-
-    fn event(&self, out: &mut String, data: fmt::Arguments<'_>) {
+    fn write(&self, out: &mut String, event: &Event) {
         let end = if self.wire.crlf { "\r\n" } else { "\n" };
-        push(out, format_args!("data: {data}{end}{end}"));
-        if self.wire.comments && self.stage != Stage::Done {
-            push(out, format_args!(": keep-alive{end}{end}"));
+        out.extend(["data: ", &event.data, end, end]);
+        if self.wire.comments && self.stage != Stage::Over {
+            out.extend([": keep-alive", end, end]);
         }
     }
 
@@ -258,23 +235,32 @@ impl Gzip {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Stamp;
     use super::*;
+    use crate::endpoint::Endpoint;
     use flate2::read::MultiGzDecoder;
     use serde_json::Value;
     use std::io::Read;
 
-    const SPREAD: Spread = Spread { chunks: 3, include_usage: false, cut_after: None };
+    const SPREAD: Spread = Spread { chunks: 3, cut_after: None };
 
     fn events(spread: Spread, wire: Wire) -> Script {
+        events_with(spread, wire, false)
+    }
+
+    fn events_with(spread: Spread, wire: Wire, include_usage: bool) -> Script {
         let answer = Answer {
+            endpoint: Endpoint::Chat,
             stamp: Stamp { id: 1, created: 2 },
             model: "\"m\"".to_owned(),
             choices: 2,
             words: 7,
             finish_reason: "stop",
             usage: Some("{}".to_owned()),
+            base64: false,
         };
-        Script::Events(Box::new(Events::new(answer, spread, wire)))
+        let opening = answer.opening(include_usage).expect("a stream");
+        Script::Events(Box::new(Events::new(answer, opening, spread, wire)))
     }
 
     fn run(mut script: Script) -> (Vec<u8>, Vec<u64>, bool) {
@@ -319,7 +305,7 @@ mod tests {
 
     #[test]
     fn usage_comes_only_when_asked_for() {
-        let (bytes, ..) = run(events(Spread { include_usage: true, ..SPREAD }, Wire::default()));
+        let (bytes, ..) = run(events_with(SPREAD, Wire::default(), true));
         let chunks = chunks(&bytes);
         let (last, others) = chunks.split_last().unwrap();
         assert_eq!((&last["choices"], &last["usage"]), (&serde_json::json!([]), &serde_json::json!({})));

@@ -1,6 +1,7 @@
 //! The provider over a socket, read byte by byte.
 
 use super::*;
+use crate::endpoint::Endpoint;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -73,7 +74,7 @@ async fn plain_and_streamed_answers_are_served_and_logged() {
     assert_eq!(seen, [(false, 200, true, 1, 16), (true, 200, true, 16, 16)]);
     assert_eq!((&*log[0].request, &*log[0].credential_last4), ("r1", "abcd"));
     let body = request(json!(true), json!({})).to_string();
-    assert_eq!(Some(log[1].usage()), expected_usage(body.as_bytes()));
+    assert_eq!(Some(log[1].usage()), expected_usage(Endpoint::Chat, body.as_bytes()));
 }
 
 #[tokio::test]

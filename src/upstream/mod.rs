@@ -12,6 +12,7 @@ pub mod health;
 pub mod select;
 
 use crate::config::{BaseUrl, Models, OnHangUp, Secret, Timeouts, Upstream};
+use crate::endpoint::Endpoint;
 use addresses::Addresses;
 use health::{Breaker, Fault, Health};
 use http::HeaderValue;
@@ -32,8 +33,6 @@ pub struct Account {
     pub authorization: HeaderValue,
     /// The host as requests name it.
     pub authority: HeaderValue,
-    /// The path of chat completions.
-    pub chat_path: Box<str>,
     /// What it serves.
     pub models: Models,
     /// What a client that hangs up means for it.
@@ -153,7 +152,6 @@ impl Account {
         Ok(Account {
             name: Arc::clone(&upstream.name),
             base_url: upstream.base_url.clone(),
-            chat_path: format!("{}/chat/completions", upstream.base_url.path).into(),
             authority: HeaderValue::from_str(&upstream.base_url.authority())
                 .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
             authorization,
@@ -166,6 +164,11 @@ impl Account {
             addresses: before
                 .map_or_else(|| Addresses::new(&upstream.base_url), |before| before.addresses.clone()),
         })
+    }
+
+    /// Where it serves this.
+    pub fn path_of(&self, endpoint: Endpoint) -> String {
+        [&self.base_url.path, endpoint.path()].concat()
     }
 
     /// An address to connect to; `None` when its name does not resolve.

@@ -22,6 +22,8 @@ PRICES = """\
 version: clients
 models:
   sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384 }
+  sim-embed: { input: "0.02" }
+  omni-moderation-latest: { input: "0" }
 """
 MILLION = Decimal(1_000_000)
 
@@ -80,6 +82,10 @@ upstreams:
 
 
 def due(served):
+    if served["path"] == "/v1/moderations":
+        return Decimal(0)
+    if served["path"] == "/v1/embeddings":
+        return served["prompt_tokens"] * Decimal("0.02") / MILLION
     uncached = served["prompt_tokens"] - served["cached_tokens"]
     amount = uncached * Decimal("0.15") + served["cached_tokens"] * Decimal("0.075")
     return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION
@@ -103,7 +109,7 @@ def drive(stack):
 
     for size in (0, 100 * 1024, 5 * 1024 * 1024):
         raw = chat(size)
-        requests.append((raw.headers["x-request-id"], Decimal(raw.headers["x-tollgate-charge"])))
+        requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
         answer = raw.parse()
         expect("finish_reason", answer.choices[0].finish_reason, "stop")
         expect("total", answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
@@ -117,6 +123,23 @@ def drive(stack):
         content = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         expect("streamed tokens", len(content.split()), 16)
 
+    for options in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}):
+        raw = client.completions.with_raw_response.create(model="sim-chat", prompt=["Say this", "is a test"], n=2, **options)
+        requests.append((raw.headers["x-request-id"], raw.headers.get("x-tollgate-charge")))
+        chunks = list(raw.parse()) if options else [raw.parse()]
+        texts = "".join(choice.text for chunk in chunks for choice in chunk.choices)
+        expect("continuations", texts.count("tok15"), 4)
+        reports = sum(chunk.usage is not None for chunk in chunks)
+        expect("usage of completions", reports, 0 if options == {"stream": True} else 1)
+
+    for options in ({}, {"encoding_format": "float"}):
+        raw = client.embeddings.with_raw_response.create(model="sim-embed", input=["one text", "another"], **options)
+        requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+        expect("vectors", [item.embedding for item in raw.parse().data], [[0.25, -0.5, 1.0]] * 2)
+    raw = client.moderations.with_raw_response.create(input="a text")
+    free = [(raw.headers["x-request-id"], raw.headers["x-tollgate-charge"])]
+    expect("judgements", [result.flagged for result in raw.parse().results], [False])
+
     body = json.dumps({"model": "sim-chat", "messages": [{"role": "user", "content": "y" * 300_000}]}).encode()
     pieces = (body[start : start + 10_000] for start in range(0, len(body), 10_000))
     chunked = httpx.post(
@@ -126,9 +149,9 @@ def drive(stack):
         timeout=60,
     )
     expect("a chunked upload", chunked.status_code, 200)
-    requests.append((chunked.headers["x-request-id"], Decimal(chunked.headers["x-tollgate-charge"])))
+    requests.append((chunked.headers["x-request-id"], chunked.headers["x-tollgate-charge"]))
 
-    expect("models", [model.id for model in client.models.list()], ["sim-chat"])
+    expect("models", [model.id for model in client.models.list()], ["omni-moderation-latest", "sim-chat", "sim-embed"])
     refused = (("sk-wrong", openai.AuthenticationError, "invalid_api_key"), (poor_key, openai.APIStatusError, "insufficient_quota"))
     for wrong, error, code in refused:
         try:
@@ -141,12 +164,12 @@ def drive(stack):
 
     served = {entry["request"]: entry for entry in stack.served() if entry["complete"]}
     total = Decimal(0)
-    for request, told in requests:
+    for request, told in requests + free:
         receipt = stack.command("receipt", request)
         charge = Decimal(receipt["charge"])
         expect(f"the charge of {request}", charge, due(served[request]))
         if told is not None:
-            expect(f"x-tollgate-charge of {request}", told, charge)
+            expect(f"x-tollgate-charge of {request}", Decimal(told), charge)
         total += charge
     balance = Decimal(stack.command("customer", "show", customer)["balance"])
     expect("the balance", balance, Decimal("20.00") - total)

@@ -10,6 +10,7 @@ mod path;
 mod readme;
 mod refusals;
 mod answers;
+mod endpoints;
 mod money;
 mod pool;
 mod hygiene;

@@ -156,7 +156,7 @@ async fn a_stream_that_is_cut_costs_what_was_delivered() {
                 ("estimated".into(), "cut".into())
             );
             let output = tokenizer::count(Encoding::O200kBase, &delivered);
-            let input = tokenizer::count_messages(Encoding::O200kBase, body.to_string().as_bytes());
+            let input = tokenizer::count_input(Encoding::O200kBase, body.to_string().as_bytes());
             assert_eq!(receipt["usage"]["output"], output, "{delivered}");
             assert_eq!(receipt["usage"]["input"], input);
             assert!(charge(&receipt) > Amount::ZERO);

@@ -155,7 +155,10 @@ async fn models_are_listed_that_have_a_price_and_somebody_who_serves_them() {
         let data = list.json()["data"].clone();
         let names: Vec<&str> =
             data.as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-        assert_eq!(names, ["counted", "gpt-4o", "gpt-4o-mini", "thinker"]);
+        assert_eq!(
+            names,
+            ["counted", "embedder", "gpt-4o", "gpt-4o-mini", "omni-moderation-latest", "thinker"]
+        );
         let one = client.get("/v1/models/gpt-4o").await;
         assert_eq!((one.status, one.json()["id"].as_str()), (200, Some("gpt-4o")));
         assert_eq!(one.json()["object"], "model");
@@ -281,7 +284,7 @@ async fn bodies_of_every_size_reach_the_provider_whole() {
     let mut served = 0;
     for bytes in [1024, 100 * 1024, 64 * 1024, 64 * 1024 + 1, 5 * 1024 * 1024] {
         let body = sized(bytes);
-        let expected = tollgate::simulate::expected_usage(&body).unwrap();
+        let expected = tollgate::simulate::expected_usage(tollgate::endpoint::Endpoint::Chat, &body).unwrap();
         for client in Client::both(&gateway, &customer) {
             for way in [Body::from(body.clone()), in_pieces(&body, 7_001)] {
                 let answer = Answer::read(client.chat(way)).await;
@@ -299,7 +302,7 @@ async fn bodies_of_every_size_reach_the_provider_whole() {
 async fn the_largest_body_is_served_in_every_framing() {
     let (provider, gateway, customer) = rich();
     let body = sized(32 * 1024 * 1024);
-    let expected = tollgate::simulate::expected_usage(&body).unwrap();
+    let expected = tollgate::simulate::expected_usage(tollgate::endpoint::Endpoint::Chat, &body).unwrap();
     let [h1, h2] = Client::both(&gateway, &customer);
     for request in [
         h1.chat(body.clone()),

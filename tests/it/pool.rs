@@ -162,7 +162,9 @@ async fn a_large_body_is_sent_again_whole() {
             let mut body = ask(&[("status", "500"), ("only_credential", "-bad")]);
             body["messages"] = json!([{ "role": "user", "content": text_of(bytes) }]);
             let body = body.to_string();
-            let expected = tollgate::simulate::expected_usage(body.as_bytes()).unwrap();
+            let expected =
+                tollgate::simulate::expected_usage(tollgate::endpoint::Endpoint::Chat, body.as_bytes())
+                    .unwrap();
             let answer = crate::support::Answer::read(client.chat(body)).await;
             assert_eq!(answer.status, 200, "{bytes}: {answer:?}");
             let served = provider.served(&answer.id());

@@ -353,7 +353,7 @@ fn faults_are_objects_in_json() {
 fn the_shipped_files_load_and_need_their_environment_only() {
     let path = Path::new(SHIPPED).join("tollgate.yaml");
     let config = load(&path, &environment).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!((config.prices.models.len(), &*config.prices.version), (7, "2026-11-23"));
+    assert!(config.prices.models.contains_key("gpt-4o-mini-2024-07-18"), "an alias");
     let faults = load(&path, &|_| None).unwrap_err();
     let paths: Vec<&str> = faults.as_slice().iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["admin.token", "upstreams[0].api_key"]);

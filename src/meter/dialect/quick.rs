@@ -92,18 +92,19 @@ fn memrmem(text: &[u8], needle: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Answer;
+    use super::super::super::reading::{Oddities, Shape, Tally};
+    use super::super::Part;
     use super::*;
+    use crate::endpoint::Endpoint;
 
     /// The quick way says what the parser says, or nothing.
     fn check(event: &str, expect: Option<&str>) {
         assert_eq!(delivered_text(event.as_bytes()), expect, "{event}");
         if let Some(text) = expect {
-            let answer = Answer::parse(event.as_bytes()).expect("an ordinary chunk");
-            let mut parsed = String::new();
-            answer.each_text(|piece| parsed.push_str(piece));
-            assert_eq!(parsed, text);
-            assert!(!answer.is_error() && !answer.is_finished() && answer.usage().is_none());
+            let mut tally = Tally::default();
+            let part = tally.add(Endpoint::Chat, event.as_bytes()).expect("an ordinary chunk");
+            let parsed = tally.into_reading(Endpoint::Chat, Shape::Cut, Oddities::default());
+            assert_eq!((part, &*parsed.delivered.text, parsed.usage), (Part::Ordinary, text, None));
         }
     }
 

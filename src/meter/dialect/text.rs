@@ -15,11 +15,14 @@ pub(in crate::meter) struct Text<'a> {
     pub text: Cow<'a, str>,
     /// Objects with an `image_url`.
     pub images: u64,
+    /// Whole numbers: tokens, where a list of them stands for a text.
+    pub numbers: u64,
 }
 
 impl<'a> Text<'a> {
     fn append(&mut self, more: Text<'a>) {
         self.images += more.images;
+        self.numbers += more.numbers;
         if self.text.is_empty() {
             self.text = more.text;
         } else {
@@ -44,11 +47,11 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text { text: Cow::Borrowed(text), images: 0 })
+        Ok(Text { text: Cow::Borrowed(text), ..Text::default() })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text { text: Cow::Owned(text.to_owned()), images: 0 })
+        Ok(Text { text: Cow::Owned(text.to_owned()), ..Text::default() })
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Text<'de>, E> {
@@ -60,7 +63,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Text<'de>, E> {
-        Ok(Text::default())
+        Ok(Text { numbers: 1, ..Text::default() })
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Text<'de>, E> {
@@ -114,7 +117,7 @@ mod tests {
 
     fn check(json: &str, text: &str, images: u64) {
         let read: Text<'_> = serde_json::from_str(json).expect(json);
-        assert_eq!(read, Text { text: text.into(), images }, "{json}");
+        assert_eq!((&*read.text, read.images), (text, images), "{json}");
     }
 
     #[test]
@@ -130,6 +133,12 @@ mod tests {
             1,
         );
         check(r#"[{"thinking":[{"text":"x"}]},{"refusal":"y"},{"te\u0078t":"z"}]"#, "xyz", 0);
+    }
+
+    #[test]
+    fn tokens_that_stand_for_a_text_are_counted() {
+        let read: Text<'_> = serde_json::from_str("[[1,2],[3],\"x\",-1,0.5]").expect("valid");
+        assert_eq!((&*read.text, read.numbers), ("x", 3));
     }
 
     #[test]

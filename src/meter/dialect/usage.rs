@@ -1,4 +1,4 @@
-//! The usage of a chat completion: from the provider's overlapping counts to disjoint classes.
+//! The usage that OpenAI's first endpoints report: from the provider's overlapping counts to disjoint classes.
 //!
 //! `cached_tokens` and `cache_write_tokens` lie within `prompt_tokens`, `reasoning_tokens` within
 //! `completion_tokens`. A part that exceeds its whole is cut down to it, so that the classes always
@@ -129,7 +129,7 @@ struct CompletionDetails<'a> {
 /// # Errors
 /// When it is not an object, lacks one of the two totals, or a count that is read is not an integer
 /// from 0 to [`Usage::CLASS_MAX`]. Details may be absent or null.
-pub(in crate::meter) fn usage(json: &str) -> Result<Usage, Absurd> {
+pub(super) fn of_chat(json: &str) -> Result<Usage, Absurd> {
     let totals: Totals<'_> = object(Field::Usage, json)?;
     let prompt = required(Field::PromptTokens, totals.prompt_tokens)?;
     let completion = required(Field::CompletionTokens, totals.completion_tokens)?;
@@ -150,6 +150,16 @@ pub(in crate::meter) fn usage(json: &str) -> Result<Usage, Absurd> {
     let usage = Usage { input, cached_input, cache_write, output: completion - reasoning, reasoning };
     assert_eq!(usage.total(), prompt + completion, "classes add up to the reported totals");
     Ok(usage)
+}
+
+/// Reads a usage object of an endpoint that bills its input alone.
+///
+/// # Errors
+/// When it is not an object, or its total is not an integer from 0 to [`Usage::CLASS_MAX`].
+pub(super) fn of_input(json: &str) -> Result<Usage, Absurd> {
+    let totals: Totals<'_> = object(Field::Usage, json)?;
+    let input = required(Field::PromptTokens, totals.prompt_tokens)?;
+    Ok(Usage { input, ..Usage::default() })
 }
 
 fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absurd> {
@@ -187,7 +197,7 @@ mod tests {
     use super::*;
 
     fn check(json: &str, expected: Result<[u64; 5], (Field, Why)>) {
-        let classes = usage(json).map(|u| [u.input, u.cached_input, u.cache_write, u.output, u.reasoning]);
+        let classes = of_chat(json).map(|u| [u.input, u.cached_input, u.cache_write, u.output, u.reasoning]);
         assert_eq!(classes, expected.map_err(|(field, why)| Absurd { field, why }), "{json}");
     }
 
@@ -221,6 +231,13 @@ mod tests {
                 "prompt_tokens_details":{"cached_tokens":6,"cache_write_tokens":9}}"#,
             Ok([0, 6, 4, 1, 0]),
         );
+    }
+
+    #[test]
+    fn embeddings_report_their_input_alone() {
+        let input = |json| of_input(json).map(|usage| (usage.input, usage.total()));
+        assert_eq!(input(r#"{"prompt_tokens":8,"total_tokens":8}"#), Ok((8, 8)));
+        assert_eq!(input("{}"), Err(Absurd::new(Field::PromptTokens, Why::Missing)));
     }
 
     #[test]
@@ -287,7 +304,7 @@ mod tests {
             let bound =
                 [1, 10, 10_000, Usage::CLASS_MAX + 1][usize::try_from(random.below(4)).expect("small")];
             let [prompt, completion, cached, written, reasoning] = [(); 5].map(|()| random.below(bound));
-            let read = usage(&format!(
+            let read = of_chat(&format!(
                 r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},
                     "prompt_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written}}},
                     "completion_tokens_details":{{"reasoning_tokens":{reasoning}}}}}"#

@@ -97,7 +97,7 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
             Metered::Estimated => audit.estimated += 1,
             Metered::None => {
                 audit.released += 1;
-                audit.unpaid += complete.len();
+                audit.unpaid += complete.iter().filter(|served| served.usage().total() > 0).count();
                 assert_eq!(receipt.charge, Amount::ZERO);
             }
         }

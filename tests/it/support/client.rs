@@ -51,7 +51,12 @@ impl Client {
 
     /// The same with something behind its path.
     pub fn chat_with_query(&self, query: &str, body: impl Into<Body>) -> RequestBuilder {
-        let request = self.request("POST", &format!("{CHAT}{query}")).bearer_auth(&self.key);
+        self.post(&format!("{CHAT}{query}"), body)
+    }
+
+    /// A request to any endpoint that is not sent yet.
+    pub fn post(&self, path: &str, body: impl Into<Body>) -> RequestBuilder {
+        let request = self.request("POST", path).bearer_auth(&self.key);
         request.header("content-type", "application/json").body(body)
     }
 

@@ -1,16 +1,22 @@
-//! An answer as text: its words, its usage, and the plain form of it. Pure.
+//! An answer as text: its words, its usage, its plain form and its events, one file an endpoint. Pure.
 //!
 //! JSON is written by hand: the shape is fixed, and a load test asks for it many times a second.
 
+mod chat;
+mod completions;
+mod embeddings;
+mod moderations;
+
 use super::faults::Reported;
 use super::request::Request;
+use crate::endpoint::Endpoint;
 use crate::usage::Usage;
 use std::fmt::Write;
 use std::ops::Range;
 
 /// What an absurd report says of each count.
 const ABSURD_TOKENS: u64 = 1_000_000_000_000_000;
-pub(super) const FINGERPRINT: &str = "fp_simulated0";
+const FINGERPRINT: &str = "fp_simulated0";
 
 /// The usage of an answer, as the provider counts it: cached tokens are part of the prompt,
 /// reasoning tokens part of the completion.
@@ -35,17 +41,19 @@ impl Counts {
     }
 
     /// The `usage` object, if any is to be reported.
-    pub fn json(&self, reported: Reported) -> Option<String> {
-        let count = |tokens: u64| match reported {
-            Reported::Truly | Reported::Missing => tokens.to_string(),
-            Reported::Zero => "0".to_owned(),
-            Reported::Negative => format!("-{}", tokens.max(1)),
-            Reported::Absurd => ABSURD_TOKENS.to_string(),
-            Reported::AsString => format!("\"{tokens}\""),
-        };
-        if reported == Reported::Missing {
-            return None;
+    pub fn json(&self, endpoint: Endpoint, reported: Reported) -> Option<String> {
+        match (endpoint, reported) {
+            (_, Reported::Missing) | (Endpoint::Moderations, _) => None,
+            (Endpoint::Chat | Endpoint::Completions, _) => Some(self.of_chat(reported)),
+            (Endpoint::Embeddings, _) => {
+                let prompt = figure(self.prompt_tokens, reported);
+                Some(format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#))
+            }
         }
+    }
+
+    fn of_chat(&self, reported: Reported) -> String {
+        let count = |tokens| figure(tokens, reported);
         let (prompt, completion) = (count(self.prompt_tokens), count(self.completion_tokens));
         let total = count(self.prompt_tokens + self.completion_tokens);
         let (cached, reasoning) = (count(self.cached_tokens), count(self.reasoning_tokens));
@@ -55,7 +63,18 @@ impl Counts {
         push(&mut out, format_args!(r#"{{"cached_tokens":{cached},"audio_tokens":0}},"#));
         push(&mut out, format_args!(r#""completion_tokens_details":{{"reasoning_tokens":{reasoning},"#));
         out.push_str(r#""audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#);
-        Some(out)
+        out
+    }
+}
+
+/// A count as it is reported.
+fn figure(tokens: u64, reported: Reported) -> String {
+    match reported {
+        Reported::Truly | Reported::Missing => tokens.to_string(),
+        Reported::Zero => "0".to_owned(),
+        Reported::Negative => format!("-{}", tokens.max(1)),
+        Reported::Absurd => ABSURD_TOKENS.to_string(),
+        Reported::AsString => format!("\"{tokens}\""),
     }
 }
 
@@ -72,14 +91,18 @@ pub(super) struct Stamp {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub stamp: Stamp,
+    pub endpoint: Endpoint,
     /// The model's name as a JSON string.
     pub model: String,
+    /// Or vectors, or judgements.
     pub choices: u64,
     /// Tokens of text in each choice.
     pub words: u64,
     pub finish_reason: &'static str,
     /// The `usage` object, if any is reported.
     pub usage: Option<String>,
+    /// Whether vectors are written as base64.
+    pub base64: bool,
 }
 
 impl Answer {
@@ -87,35 +110,79 @@ impl Answer {
     pub fn to(request: &Request, reported: Reported, stamp: Stamp) -> Self {
         Answer {
             stamp,
+            endpoint: request.endpoint,
             model: serde_json::to_string(&request.model).expect("a string is JSON"),
             choices: request.choices,
             words: request.words(),
             finish_reason: request.finish_reason(),
-            usage: request.counts().json(reported),
+            usage: request.counts().json(request.endpoint, reported),
+            base64: request.base64,
         }
     }
 
     /// The whole answer as one JSON object.
     pub fn plain(&self) -> String {
-        let mut out = String::with_capacity(1024);
-        let Stamp { id, created } = self.stamp;
-        push(&mut out, format_args!(r#"{{"id":"chatcmpl-{id:016x}","object":"chat.completion","#));
-        push(&mut out, format_args!(r#""created":{created},"model":{},"choices":["#, self.model));
-        let mut text = String::new();
-        push_words(&mut text, 0..self.words);
-        let finish = self.finish_reason;
-        for index in 0..self.choices {
-            let comma = if index == 0 { "" } else { "," };
-            push(&mut out, format_args!(r#"{comma}{{"index":{index},"message":{{"role":"assistant","#));
-            push(&mut out, format_args!(r#""content":"{text}","refusal":null,"annotations":[]}},"#));
-            push(&mut out, format_args!(r#""logprobs":null,"finish_reason":"{finish}"}}"#));
+        match self.endpoint {
+            Endpoint::Chat => chat::plain(self),
+            Endpoint::Completions => completions::plain(self),
+            Endpoint::Embeddings => embeddings::plain(self),
+            Endpoint::Moderations => moderations::plain(self),
         }
-        out.push(']');
-        if let Some(usage) = &self.usage {
-            push(&mut out, format_args!(r#","usage":{usage}"#));
+    }
+
+    /// What all events of its stream share; `None` where there is no stream.
+    pub fn opening(&self, include_usage: bool) -> Option<Opening> {
+        let prefix = match self.endpoint {
+            Endpoint::Chat => chat::prefix(self),
+            Endpoint::Completions => completions::prefix(self),
+            Endpoint::Embeddings | Endpoint::Moderations => return None,
+        };
+        Some(Opening { prefix, include_usage })
+    }
+
+    /// The events before any text.
+    pub fn first(&self, opening: &Opening) -> Vec<Event> {
+        match self.endpoint {
+            Endpoint::Chat => chat::first(self, opening),
+            Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
         }
-        push(&mut out, format_args!(r#","service_tier":"default","system_fingerprint":"{FINGERPRINT}"}}"#));
-        out
+    }
+
+    /// An event with a piece of the text of one choice.
+    pub fn content(&self, opening: &Opening, index: u64, text: &str) -> Event {
+        match self.endpoint {
+            Endpoint::Completions => completions::content(opening, index, text),
+            Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => {
+                chat::content(opening, index, text)
+            }
+        }
+    }
+
+    /// The events after the text, those that go out together in one group.
+    pub fn last(&self, opening: &Opening) -> Vec<Vec<Event>> {
+        match self.endpoint {
+            Endpoint::Completions => completions::last(self, opening),
+            Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => chat::last(self, opening),
+        }
+    }
+}
+
+/// What all events of a stream share.
+pub(super) struct Opening {
+    /// What each begins with.
+    pub prefix: String,
+    /// Whether the usage was asked for.
+    pub include_usage: bool,
+}
+
+/// An event of a stream.
+pub(super) struct Event {
+    pub data: String,
+}
+
+impl Event {
+    fn data(data: String) -> Self {
+        Event { data }
     }
 }
 
@@ -127,7 +194,7 @@ pub(super) fn push_words(out: &mut String, range: Range<u64>) {
     }
 }
 
-pub(super) fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a string can always grow");
 }
 
@@ -141,7 +208,7 @@ mod tests {
         let body = json!({"model": "a\"b", "messages": [{"content": "hello"}], "n": 2,
             "metadata": {"simulate_tokens": "3", "simulate_cached_tokens": "4",
                 "simulate_reasoning_tokens": "5"}});
-        let request = request::read(body.to_string().as_bytes()).unwrap();
+        let request = request::read(Endpoint::Chat, body.to_string().as_bytes()).unwrap();
         let answer = Answer::to(&request, reported, Stamp { id: 1, created: 1_763_915_146 });
         serde_json::from_str(&answer.plain()).unwrap()
     }

@@ -1,0 +1,58 @@
+//! Words: the endpoints that are sold.
+//!
+//! A closed set: what is not in it is refused and never passed through unbilled. What a request to
+//! an endpoint asks for is read in `proxy::request`, what its answer says in `meter::dialect`: one
+//! file each.
+
+/// Where a request is sold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// Chat completions.
+    Chat,
+    /// Completions of a prompt, as before there were chats.
+    Completions,
+    /// Embeddings of texts.
+    Embeddings,
+    /// What a text may be objected to. Free of charge.
+    Moderations,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Endpoint; 4] =
+        [Endpoint::Chat, Endpoint::Completions, Endpoint::Embeddings, Endpoint::Moderations];
+
+    /// The name used in receipts and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat.completions",
+            Endpoint::Completions => "completions",
+            Endpoint::Embeddings => "embeddings",
+            Endpoint::Moderations => "moderations",
+        }
+    }
+
+    /// Its path below a base URL such as `https://api.openai.com/v1`.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "/chat/completions",
+            Endpoint::Completions => "/completions",
+            Endpoint::Embeddings => "/embeddings",
+            Endpoint::Moderations => "/moderations",
+        }
+    }
+
+    /// Whether providers take no money for it.
+    pub const fn is_free(self) -> bool {
+        match self {
+            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Moderations => true,
+        }
+    }
+
+    /// The one at this path of ours, if it is sold.
+    pub fn at(path: &str) -> Option<Self> {
+        let path = path.strip_prefix("/v1")?;
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+}

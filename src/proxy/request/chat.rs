@@ -1,0 +1,102 @@
+//! `POST /v1/chat/completions`: messages in, `n` answers out.
+
+use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
+use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, refuse_other_tiers, streaming};
+use crate::admit::Demand;
+use memchr::memmem;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Fields that decide about the charge.
+const METERED: [&str; 11] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "service_tier",
+    "modalities",
+    "audio",
+    "web_search_options",
+];
+
+/// Reads the fields of a request.
+pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
+    fields.check(&METERED)?;
+    let model: Cow<'_, str> = typed("model", fields.required("model")?, "a string")?;
+    let messages = fields.required("messages")?;
+    if !messages.get().starts_with('[') {
+        return Err(wrong_type("messages", "an array"));
+    }
+    refuse_other_tiers(fields)?;
+    refuse_unmetered(fields)?;
+    let cap = |name| whole(name, fields.get(name), OUTPUT_TOKENS_MAX);
+    let caps = [cap("max_completion_tokens")?, cap("max_tokens")?];
+    let demand = Demand {
+        model: model.into(),
+        input_bytes: fields.bytes(),
+        images: count_images(messages)?,
+        // Providers differ in which of two counts.
+        output_tokens_max: caps.into_iter().flatten().max(),
+        choices: whole("n", fields.get("n"), CHOICES_MAX)?.unwrap_or(1),
+    };
+    Ok(Asked { demand, stream: streaming(fields)? })
+}
+
+/// What would be billed by the provider in a way that is not measured here is refused.
+fn refuse_unmetered(fields: &Fields<'_>) -> Result<(), BadRequest> {
+    let speaks = |modalities: &RawValue| memmem::find(modalities.get().as_bytes(), b"audio").is_some();
+    if fields.get("modalities").is_some_and(speaks) || is_given(fields.get("audio")) {
+        return Err(not_sold("audio", "audio output is"));
+    }
+    if is_given(fields.get("web_search_options")) {
+        return Err(not_sold("web_search_options", "web search is"));
+    }
+    Ok(())
+}
+
+/// Images that messages give or refer to. Parts that are billed in a way that is not measured here
+/// are refused.
+fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
+    let text = messages.get().as_bytes();
+    if PART_MARKS.iter().all(|mark| memmem::find(text, mark).is_none()) {
+        return Ok(0);
+    }
+    let messages: Vec<Message<'_>> = typed("messages", messages, "an array of messages")?;
+    let mut images = 0;
+    for content in messages.into_iter().filter_map(|message| message.content) {
+        if !content.get().starts_with('[') {
+            continue;
+        }
+        let parts: Vec<Part<'_>> = typed("messages", content, "an array of messages with content parts")?;
+        for part in parts {
+            let is = |kind: &str| part.kind.as_deref() == Some(kind);
+            if part.file.is_some() || part.input_audio.is_some() || is("file") || is("input_audio") {
+                return Err(bad("messages", "files and audio are not sold by this gateway: leave them out"));
+            }
+            images += u64::from(part.image_url.is_some() || is("image_url"));
+        }
+    }
+    Ok(images)
+}
+
+/// Without any of these there is only text; an escape may hide one.
+const PART_MARKS: [&[u8]; 4] = [b"\"image_url\"", b"\"file\"", b"\"input_audio\"", b"\\u00"];
+
+#[derive(serde::Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    image_url: Option<IgnoredAny>,
+    file: Option<IgnoredAny>,
+    input_audio: Option<IgnoredAny>,
+}
