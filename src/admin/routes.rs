@@ -6,7 +6,7 @@ use super::views::{CustomerView, DepositView, KeyView, StatementPage};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, KeyCreated, Seq, Verified};
+use crate::ledger::{Customer, KeyCreated, Seq, Verified, Window};
 use crate::money::Amount;
 use crate::record::receipt::{Receipt, StatementLine};
 use crate::settle;
@@ -181,12 +181,12 @@ pub(super) async fn statement(
     let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
     admin.ledger.customer(id, |_| ()).ok_or_else(unknown_customer)?;
     let ledger = Arc::clone(&admin.ledger);
-    let entries = blocking(move || ledger.entries_of_customer(id, Seq(after), PAGE_LINES_MAX)).await?;
+    let window = Window { after: Seq(after), from, to };
+    let entries = blocking(move || ledger.entries_of_customer(id, window, PAGE_LINES_MAX)).await?;
     let entries =
         entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
     let next = if entries.len() < PAGE_LINES_MAX { None } else { entries.last().map(|entry| entry.seq.0) };
-    let wanted = |at: Timestamp| from.is_none_or(|from| at >= from) && to.is_none_or(|to| at < to);
-    let lines = entries.iter().filter(|entry| wanted(entry.at)).map(StatementLine::from_entry).collect();
+    let lines = entries.iter().map(StatementLine::from_entry).collect();
     Ok(Json(StatementPage { lines, next }))
 }
 

@@ -84,6 +84,8 @@ pub fn serve(path: &Path) -> Done {
         metrics = %app.addresses.metrics,
         store = %config.store_directory.display(),
         entries = recovered.entries.0,
+        replayed = recovered.replayed,
+        indexed = recovered.indexed,
         "serving"
     );
     app.run();

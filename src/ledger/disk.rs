@@ -1,7 +1,8 @@
-//! Files, as the journal needs them: few operations, so that a simulator can stand in and crash.
+//! Files, as the journal and its index need them: few operations, so that a simulator can stand in
+//! and crash.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Puts these bytes into a file, in the place of what was there: all or nothing, durably.
+    ///
+    /// # Errors
+    /// As the operating system says; the file is as it was then, or is the new one.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A file that grows at its end.
@@ -73,6 +80,11 @@ impl Directory {
         fs::create_dir_all(path)?;
         Ok(Directory(path.to_owned()))
     }
+
+    /// Makes names durable.
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.0)?.sync_all()
+    }
 }
 
 impl Disk for Directory {
@@ -87,12 +99,22 @@ impl Disk for Directory {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))?;
-        fs::File::open(&self.0)?.sync_all()?;
+        self.sync()?;
         Ok(Arc::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // Left behind by a crash, it is overwritten the next time.
+        let part = self.0.join(format!("{name}.part"));
+        let mut file = fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, self.0.join(name))?;
+        self.sync()
     }
 }
 

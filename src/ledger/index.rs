@@ -1,65 +1,117 @@
 //! The index: where the entries of a request and of a customer stand in the journal.
 //!
-//! Kept in memory and made anew at start: about 100 bytes for each request. Entries themselves
-//! are read from the journal.
+//! Of the segment that is being written it is kept in memory; of each full one it stands in a
+//! [sidecar](super::sidecar), of which about 1.3 bytes a request are kept in memory. A thread of its
+//! own writes sidecars, so that the journal does not wait. Entries themselves are read from the
+//! journal. A sidecar that turns out to be damaged is made again from its segment.
 
-use super::disk::File;
+use super::disk::{Disk, File};
 use super::entry::{Change, Entry, Seq};
-use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES};
-use super::segment::Location;
+use super::filter::Hash;
+use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES, Head};
+use super::places::{Full, Place, Places, Window};
+use super::segment::{self, Position, Segment};
+use super::sidecar::{self, Sidecar};
 use crate::id::{CustomerId, RequestId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+/// What is read of a frame at first: most frames whole.
+const READ_BYTES: u64 = 2048;
+
+/// The entry of each deposit, by its reference.
+pub type Deposits = HashMap<(CustomerId, Arc<str>), Seq>;
 
 /// Finds entries.
-#[derive(Default)]
 pub struct Index {
+    shared: Arc<Shared>,
+    sealer: Mutex<Option<Sealer>>,
+}
+
+/// The thread that writes sidecars, and how it is told of a full segment.
+struct Sealer {
+    full: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    disk: Arc<dyn Disk>,
     inner: RwLock<Inner>,
 }
 
+/// What an index begins with.
 #[derive(Default)]
-struct Inner {
-    files: Vec<Arc<dyn File>>,
-    /// First and last frame of each request.
-    requests: HashMap<RequestId, (Location, Location)>,
-    /// Frames of each customer, with the sequence number of the first entry, in order.
-    customers: HashMap<CustomerId, Vec<(Seq, Location)>>,
-    /// Deposits by reference: there are few.
-    deposits: HashMap<(CustomerId, Arc<str>), Seq>,
-    durable: Seq,
+pub struct Inner {
+    /// Full segments, in order.
+    pub full: Vec<Part>,
+    /// The segment that is being written; none before the first.
+    pub live: Option<Places>,
+    /// Deposits by reference.
+    pub deposits: Deposits,
+    /// The newest entry that is durable.
+    pub durable: Seq,
+}
+
+/// The index of one full segment.
+#[derive(Clone)]
+pub enum Part {
+    /// It was written.
+    Sidecar(Arc<Sidecar>),
+    /// It is to be written.
+    Memory(Arc<Full>),
 }
 
 impl Index {
-    /// A segment was begun: entries added from now on stand in it.
-    pub fn add_file(&self, file: Arc<dyn File>) {
-        self.inner.write().files.push(file);
+    /// Begins with what was found on `disk`.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(disk: Arc<dyn Disk>, inner: Inner) -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Shared { disk, inner: RwLock::new(inner) });
+        let (full, receiver) = mpsc::channel();
+        let sealing = Arc::clone(&shared);
+        let run = move || receiver.iter().for_each(|()| sealing.seal());
+        let thread = thread::Builder::new().name("index".into()).spawn(run)?;
+        Ok(Arc::new(Index { shared, sealer: Mutex::new(Some(Sealer { full, thread })) }))
+    }
+
+    /// A segment was begun after `head`; the one before it, if any, has `bytes`.
+    pub fn begin(&self, head: Head, bytes: u64) {
+        let live = Places::new(segment::segment_name(head.seq.next()).into(), head);
+        let mut inner = self.shared.inner.write();
+        if let Some(places) = inner.live.replace(live) {
+            inner.full.push(Part::Memory(Arc::new(Full { places, after: head, bytes })));
+        }
+        drop(inner);
+        if let Some(sealer) = &*self.sealer.lock() {
+            // It ends only by `close`.
+            let _ = sealer.full.send(());
+        }
     }
 
     /// Entries became durable; each with the offset of its frame in the newest segment.
     pub fn add<'a>(&self, entries: impl Iterator<Item = (&'a Entry, u64)>) {
-        let mut inner = self.inner.write();
-        let segment = inner.files.len().checked_sub(1).expect("a segment before its entries");
+        let mut inner = self.shared.inner.write();
+        let Inner { live, deposits, durable, .. } = &mut *inner;
+        let live = live.as_mut().expect("a segment before its entries");
         for (entry, offset) in entries {
-            inner.note(entry, Location::new(segment, offset));
+            live.note(entry, u32::try_from(offset).expect("segments are far smaller than 4 GiB"));
+            note_deposit(deposits, entry);
+            *durable = entry.seq;
         }
-    }
-
-    /// Entries found at start.
-    pub fn add_found(&self, entries: &[Entry], location: Location) {
-        let mut inner = self.inner.write();
-        entries.iter().for_each(|entry| inner.note(entry, location));
     }
 
     /// The newest entry that is durable.
     pub fn durable(&self) -> Seq {
-        self.inner.read().durable
+        self.shared.inner.read().durable
     }
 
     /// The entry of a deposit.
     pub fn deposit(&self, customer: CustomerId, reference: Arc<str>) -> Option<Seq> {
-        self.inner.read().deposits.get(&(customer, reference)).copied()
+        self.shared.inner.read().deposits.get(&(customer, reference)).copied()
     }
 
     /// All entries of a request, in order; none if it is not known.
@@ -67,66 +119,206 @@ impl Index {
     /// # Errors
     /// When the journal cannot be read.
     pub fn of_request(&self, request: RequestId) -> io::Result<Vec<Entry>> {
-        let Some((first, last)) = self.inner.read().requests.get(&request).copied() else {
-            return Ok(Vec::new());
+        let (parts, live) = {
+            let inner = self.shared.inner.read();
+            let parts = inner.candidates(Hash::of_request(request), &Window::default());
+            let live = inner
+                .live
+                .as_ref()
+                .map(|live| (Arc::clone(&live.segment), live.of_request(request).to_vec()));
+            (parts, live)
         };
-        let mut entries = self.frame(first)?;
-        if last != first {
-            entries.extend(self.frame(last)?);
+        let mut entries = Vec::new();
+        for part in &parts {
+            let offsets = self.shared.of_request(part, request)?;
+            self.shared.frames(part.segment(), offsets, &mut entries)?;
+        }
+        if let Some((segment, offsets)) = live {
+            self.shared.frames(&segment, offsets, &mut entries)?;
         }
         Ok(entries)
     }
 
-    /// Up to about `limit` entries of a customer after `after`, in order.
+    /// Entries of a customer in a window, in order: all of up to `limit` frames.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub fn of_customer(&self, customer: CustomerId, after: Seq, limit: usize) -> io::Result<Vec<Entry>> {
-        let places: Vec<Location> = {
-            let inner = self.inner.read();
-            let all = inner.customers.get(&customer).map_or(&[][..], Vec::as_slice);
-            let from = all.partition_point(|(seq, _)| *seq <= after);
-            all[from..].iter().take(limit).map(|(_, location)| *location).collect()
+    pub fn of_customer(&self, customer: CustomerId, window: &Window, limit: usize) -> io::Result<Vec<Entry>> {
+        let (parts, live) = {
+            let inner = self.shared.inner.read();
+            let parts = inner.candidates(Hash::of_customer(customer), window);
+            let live = inner.live.as_ref();
+            let live =
+                live.map(|live| (Arc::clone(&live.segment), live.of_customer(customer, window, limit)));
+            (parts, live)
         };
-        let mut entries = Vec::with_capacity(places.len());
-        for place in places {
-            entries.extend(self.frame(place)?);
+        let mut entries = Vec::new();
+        let mut left = limit;
+        let mut take = |segment: &str, places: Vec<Place>| {
+            let offsets: Vec<u32> = places.iter().take(left).map(|place| place.offset).collect();
+            left -= offsets.len();
+            self.shared.frames(segment, offsets, &mut entries).map(|()| left)
+        };
+        for part in &parts {
+            let places = self.shared.of_customer(part, customer, window, limit)?;
+            if take(part.segment(), places)? == 0 {
+                return Ok(entries);
+            }
+        }
+        if let Some((segment, places)) = live {
+            take(&segment, places)?;
         }
         Ok(entries)
     }
 
-    fn frame(&self, place: Location) -> io::Result<Vec<Entry>> {
-        let segment = usize::try_from(place.segment).expect("u32 fits");
-        let file = Arc::clone(&self.inner.read().files[segment]);
-        let offset = u64::from(place.offset);
-        let mut bytes = vec![0; HEAD_BYTES];
-        file.read_at(&mut bytes, offset)?;
-        let damaged =
-            |why: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, why.to_string());
-        let length = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
-        let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_BYTES_MAX);
-        let length = length.ok_or_else(|| damaged(&"a frame claims too many bytes"))?;
-        bytes.resize(HEAD_BYTES + length, 0);
-        file.read_at(&mut bytes, offset)?;
-        frame::decode_entries(&bytes).map_err(|why| damaged(&why))
+    /// Ends the writing of sidecars, once all of them are written.
+    pub fn close(&self) {
+        let sealer = self.sealer.lock().take();
+        if let Some(Sealer { full, thread }) = sealer {
+            drop(full);
+            if thread.join().is_err() {
+                tracing::error!("the thread of the index panicked");
+            }
+        }
+    }
+}
+
+/// Notes the entry of a deposit.
+pub fn note_deposit(deposits: &mut Deposits, entry: &Entry) {
+    if let Change::Deposited { reference, .. } = &entry.change {
+        deposits.insert((entry.customer, Arc::clone(reference)), entry.seq);
     }
 }
 
 impl Inner {
-    fn note(&mut self, entry: &Entry, location: Location) {
-        self.durable = entry.seq;
-        if let Some(request) = entry.change.request() {
-            self.requests
-                .entry(request)
-                .and_modify(|(_, last)| *last = location)
-                .or_insert((location, location));
-        }
-        if let Change::Deposited { reference, .. } = &entry.change {
-            self.deposits.insert((entry.customer, Arc::clone(reference)), entry.seq);
-        }
-        let frames = self.customers.entry(entry.customer).or_default();
-        if frames.last().is_none_or(|(_, last)| *last != location) {
-            frames.push((entry.seq, location));
+    /// Full segments that may have something of this key in the window.
+    fn candidates(&self, hash: Hash, window: &Window) -> Vec<Part> {
+        let may_hold = |part: &&Part| match part {
+            Part::Sidecar(sidecar) => {
+                let about = sidecar.about;
+                about.after.seq > window.after
+                    && window.meets(about.first_at, about.last_at)
+                    && sidecar.may_hold(hash)
+            }
+            Part::Memory(full) => full.after.seq > window.after,
+        };
+        self.full.iter().filter(may_hold).cloned().collect()
+    }
+}
+
+impl Part {
+    fn segment(&self) -> &str {
+        match self {
+            Part::Sidecar(sidecar) => &sidecar.segment,
+            Part::Memory(full) => &full.places.segment,
         }
     }
+}
+
+impl Shared {
+    /// Writes the sidecars of all full segments that have none.
+    fn seal(&self) {
+        let waiting: Vec<Arc<Full>> = {
+            let inner = self.inner.read();
+            let memory = inner.full.iter().rev().map_while(|part| match part {
+                Part::Memory(full) => Some(Arc::clone(full)),
+                Part::Sidecar(_) => None,
+            });
+            memory.collect()
+        };
+        for full in waiting.iter().rev() {
+            match sidecar::write(&*self.disk, full) {
+                Ok(sidecar) => self.put(sidecar),
+                Err(why) => {
+                    let segment = &*full.places.segment;
+                    tracing::warn!(segment, %why, "the index of a segment cannot be written: it stays in memory, and is tried again with the next one");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn put(&self, sidecar: Sidecar) {
+        let mut inner = self.inner.write();
+        if let Some(part) = inner.full.iter_mut().find(|part| *part.segment() == *sidecar.segment) {
+            *part = Part::Sidecar(Arc::new(sidecar));
+        }
+    }
+
+    fn of_request(&self, part: &Part, request: RequestId) -> io::Result<Vec<u32>> {
+        match part {
+            Part::Memory(full) => Ok(full.places.of_request(request).to_vec()),
+            Part::Sidecar(sidecar) => sidecar
+                .of_request(&*self.disk, request)
+                .or_else(|why| self.mend(sidecar, &why).map(|full| full.places.of_request(request).to_vec())),
+        }
+    }
+
+    fn of_customer(
+        &self,
+        part: &Part,
+        customer: CustomerId,
+        window: &Window,
+        limit: usize,
+    ) -> io::Result<Vec<Place>> {
+        match part {
+            Part::Memory(full) => Ok(full.places.of_customer(customer, window, limit)),
+            Part::Sidecar(sidecar) => {
+                sidecar.of_customer(&*self.disk, customer, window, limit).or_else(|why| {
+                    self.mend(sidecar, &why).map(|full| full.places.of_customer(customer, window, limit))
+                })
+            }
+        }
+    }
+
+    /// Makes a sidecar again that cannot be read.
+    fn mend(&self, sidecar: &Sidecar, why: &io::Error) -> io::Result<Full> {
+        let segment = &*sidecar.segment;
+        tracing::warn!(segment, %why, "the index of a segment cannot be read: it is made again");
+        let read = || {
+            let found = Segment::load(&*self.disk, segment, Position::Sealed)?;
+            let mut places = Places::new(Arc::clone(&sidecar.segment), sidecar.about.before);
+            let ending = found.read(sidecar.about.before, Seq::START, |frame, offset| {
+                frame.entries.iter().for_each(|entry| places.note(entry, offset));
+                Ok(())
+            })?;
+            Ok(Full { places, after: ending.head, bytes: ending.end })
+        };
+        let full = read().map_err(|why: segment::JournalError| io::Error::other(why.to_string()))?;
+        match sidecar::write(&*self.disk, &full) {
+            Ok(sidecar) => self.put(sidecar),
+            Err(why) => tracing::warn!(segment, %why, "the index of a segment cannot be written"),
+        }
+        Ok(full)
+    }
+
+    /// Reads entries of frames of one segment.
+    fn frames(&self, segment: &str, offsets: Vec<u32>, entries: &mut Vec<Entry>) -> io::Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let file = self.disk.open(segment)?;
+        let size = file.size()?;
+        for offset in offsets {
+            entries.extend(read_frame(&*file, size, u64::from(offset))?);
+        }
+        Ok(())
+    }
+}
+
+fn read_frame(file: &dyn File, size: u64, offset: u64) -> io::Result<Vec<Entry>> {
+    let damaged = |why: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, why.to_string());
+    let guess = usize::try_from(size.saturating_sub(offset).min(READ_BYTES)).expect("small");
+    let mut bytes = vec![0; guess];
+    file.read_at(&mut bytes, offset)?;
+    let length = bytes.first_chunk::<4>().map(|length| u32::from_le_bytes(*length));
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    let length = length.filter(|length| *length <= FRAME_BYTES_MAX);
+    let whole = HEAD_BYTES + length.ok_or_else(|| damaged(&"a frame claims too many bytes"))?;
+    if whole > bytes.len() {
+        let read = bytes.len();
+        bytes.resize(whole, 0);
+        file.read_at(&mut bytes[read..], offset + u64::try_from(read).expect("usize fits"))?;
+    }
+    frame::decode_entries(&bytes).map_err(|why| damaged(&why))
 }

@@ -8,7 +8,7 @@ use super::disk::{Disk, File};
 use super::entry::{Balance, Change, Entry, Seq};
 use super::frame::{self, FRAME_BYTES_MAX, Head};
 use super::index::Index;
-use super::segment::{self, Journal, Location, SEGMENT_BYTES};
+use super::segment::{self, Journal, SEGMENT_BYTES};
 use super::state::Feed;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
@@ -107,19 +107,19 @@ pub fn start(
     state: Feed,
     on_commit: OnCommit,
 ) -> io::Result<(Queue, JoinHandle<()>)> {
-    let (file, end) = match journal.files.last() {
+    let (file, end) = match journal.last {
         None => {
-            let (file, end) = segment::create(&*disk, journal.head)?;
-            index.add_file(Arc::clone(&file));
-            (file, end)
+            let created = segment::create(&*disk, journal.head)?;
+            index.begin(journal.head, 0);
+            created
         }
         Some(file) => {
             if journal.torn_bytes > 0 {
                 file.truncate(journal.end)?;
             }
             let begun = journal.end > 0;
-            let end = if begun { journal.end } else { segment::write_header(&**file, journal.head)? };
-            (Arc::clone(file), end)
+            let end = if begun { journal.end } else { segment::write_header(&*file, journal.head)? };
+            (file, end)
         }
     };
     let (sender, receiver) = mpsc::channel();
@@ -252,9 +252,9 @@ impl Writer {
         self.end += u64::try_from(self.buffer.len()).expect("usize fits");
         if self.end >= SEGMENT_BYTES {
             match segment::create(&*self.disk, self.head) {
-                Ok((file, end)) => {
-                    self.index.add_file(Arc::clone(&file));
-                    (self.file, self.end) = (file, end);
+                Ok(begun) => {
+                    self.index.begin(self.head, self.end);
+                    (self.file, self.end) = begun;
                 }
                 Err(why) => {
                     tracing::error!(%why, "a new journal segment cannot be begun: no more requests are admitted; make room and restart");
@@ -262,13 +262,5 @@ impl Writer {
                 }
             }
         }
-    }
-}
-
-impl Location {
-    /// From a segment's place and an offset in it.
-    pub fn new(segment: usize, offset: u64) -> Self {
-        let segment = u32::try_from(segment).expect("far fewer segments");
-        Location { segment, offset: u32::try_from(offset).expect("segments are far smaller than 4 GiB") }
     }
 }

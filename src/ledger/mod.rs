@@ -3,7 +3,8 @@
 //! A command goes to the [`Book`] of its customer, in memory, which decides and applies it in one
 //! step; the entries then go to the [journal](journal), whose writer makes them durable in groups.
 //! The caller gets a [`Commit`] to wait for. The journal is the truth: the [state](state) store and
-//! the [index](index) are made from it.
+//! the [index](index) are made from it, and a start [trusts](recover) them as far as their checksums
+//! and the hash chain go.
 //!
 //! *Architecture invariant:* the ledger knows amounts, never tokens, models or HTTP. Balances are
 //! checked and held in one step, by one owner: the shard of the customer. Nothing on the way of a
@@ -13,13 +14,19 @@ pub mod book;
 mod codec;
 pub mod disk;
 pub mod entry;
+mod filter;
 mod frame;
 mod hold;
 mod index;
 mod journal;
 mod open;
+mod places;
+mod records;
+mod recover;
 mod segment;
+mod sidecar;
 mod state;
+mod table;
 pub mod verify;
 
 pub use book::{Book, Command, Customer, Key, KeyStatus, Refusal};
@@ -28,6 +35,7 @@ pub use frame::Chain;
 pub use hold::{Applied, Commit, Hold};
 pub use journal::{Committed, Down, OnCommit};
 pub use open::{OpenError, Recovered, verify_stopped};
+pub use places::Window;
 pub use segment::JournalError;
 pub use verify::{Recompute, Verified};
 
@@ -213,17 +221,17 @@ impl Ledger {
         self.index.of_request(request)
     }
 
-    /// Up to about `limit` durable entries of a customer after `after`.
+    /// Durable entries of a customer in a window, in order: all those of up to `limit` commands.
     ///
     /// # Errors
     /// When the journal cannot be read. Reads from the disk: not for the request path.
     pub fn entries_of_customer(
         &self,
         customer: CustomerId,
-        after: Seq,
+        window: Window,
         limit: usize,
     ) -> io::Result<Vec<Entry>> {
-        self.index.of_customer(customer, after, limit)
+        self.index.of_customer(customer, &window, limit)
     }
 
     /// Whether nothing more can be made durable.
@@ -264,6 +272,7 @@ impl Ledger {
                 tracing::error!("a thread of the ledger panicked");
             }
         }
+        self.index.close();
     }
 
     fn transact(&self, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {

@@ -3,12 +3,12 @@
 use super::book::{Book, Command};
 use super::disk::{Directory, Disk};
 use super::entry::{Release, Seq};
-use super::frame::Head;
 use super::index::Index;
 use super::journal::{self, Down, OnCommit};
-use super::segment::{self, JournalError};
+use super::recover::{Recovery, recover};
+use super::segment::JournalError;
 use super::state::{self, Snapshot, State, StateError};
-use super::verify::{self, Fold, Recompute, Verified};
+use super::verify::{self, Recompute, Verified};
 use super::{Commit, Ledger, SHARDS, Threads};
 use crate::id::{CustomerId, RequestId};
 use parking_lot::Mutex;
@@ -51,6 +51,10 @@ impl std::error::Error for OpenError {}
 pub struct Recovered {
     /// Entries in the journal.
     pub entries: Seq,
+    /// Entries that the state did not have yet.
+    pub replayed: u64,
+    /// Segments whose index was made again.
+    pub indexed: usize,
     /// Holds of requests that were in flight when the store was last in use, now released.
     pub expired: usize,
     /// Bytes of an unfinished write that were cut off.
@@ -61,7 +65,8 @@ pub struct Recovered {
 
 impl Ledger {
     /// Opens the store in `directory`, made if need be, and brings it up to date: a torn tail is cut
-    /// off, the state is made anew if there is any doubt about it, holds left open are released.
+    /// off, the state follows the journal, or is made anew if there is any doubt about it, holds left
+    /// open are released.
     ///
     /// # Errors
     /// When the store is in use or damaged; it is unchanged then.
@@ -75,22 +80,20 @@ impl Ledger {
             Ok(snapshot) => (Some(snapshot), None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let index = Arc::new(Index::default());
-        let known = snapshot.as_ref().map_or(Seq::START, |snapshot| snapshot.head.seq);
-        let (journal, book, fits) = replay(&*disk, known, snapshot, &index).map_err(OpenError::Journal)?;
+        let Recovery { journal, book, index, pending, fits, replayed, indexed } =
+            recover(&*disk, snapshot).map_err(OpenError::Journal)?;
         if !fits {
             rebuilt.get_or_insert_with(|| "it does not fit the journal".into());
         }
-        let snapshot = Snapshot { book, head: journal.head };
-        if rebuilt.is_some() || journal.head.seq > known {
-            let failed = |why: StateError| OpenError::State(why.to_string());
-            state.replace(&snapshot).map_err(failed)?;
-        }
+        let anew = rebuilt.is_some().then(|| state.clear());
+        anew.unwrap_or(Ok(()))
+            .and_then(|()| state.catch_up(pending, book.totals, journal.head))
+            .map_err(|why| OpenError::State(why.to_string()))?;
         let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
-        let open: Vec<_> = snapshot.book.open_holds().collect();
-        let digests =
-            snapshot.book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
+        let open: Vec<_> = book.open_holds().collect();
+        let digests = book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
 
+        let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let (feed, intake) = state::line();
         let state =
             std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
@@ -99,7 +102,7 @@ impl Ledger {
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
             disk,
-            shards: split(snapshot.book),
+            shards: split(book),
             digests: Mutex::new(digests),
             deposits: tokio::sync::Mutex::new(()),
             index,
@@ -110,7 +113,8 @@ impl Ledger {
         });
         ledger.expire(&open).map_err(|Down| io(io::Error::other("the journal cannot be written")))?;
         let rebuilt = rebuilt.filter(|_| entries > Seq::START);
-        Ok((ledger, Recovered { entries, expired: open.len(), torn_bytes, rebuilt }))
+        let expired = open.len();
+        Ok((ledger, Recovered { entries, replayed, indexed, expired, torn_bytes, rebuilt }))
     }
 
     pub(super) fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
@@ -171,36 +175,6 @@ fn open_state(path: &Path) -> Result<(State, Loaded), OpenError> {
             Ok((state, Err(why)))
         }
     }
-}
-
-/// Reads the whole journal into the index and folds it into a book. Tells whether the state's snapshot
-/// is what the book was at that point.
-pub(super) fn replay(
-    disk: &dyn Disk,
-    known: Seq,
-    snapshot: Option<Snapshot>,
-    index: &Index,
-) -> Result<(segment::Journal, Book, bool), JournalError> {
-    let mut fold = Fold::default();
-    let mut fits = snapshot.as_ref().is_none_or(|snapshot| snapshot.head == Head::START);
-    let journal = segment::read(disk, known, |frame, location| {
-        for entry in &frame.entries {
-            fold.entry(entry)?;
-        }
-        if let Some(snapshot) = snapshot.as_ref().filter(|snapshot| snapshot.head == frame.head) {
-            fits = snapshot.book == fold.book;
-        }
-        index.add_found(&frame.entries, location);
-        Ok(())
-    })?;
-    if let Some(last) = journal.files.last() {
-        // What a killed process wrote may be in the cache alone: before anything is built on it, it
-        // must be as durable as what follows.
-        last.sync().map_err(|why| JournalError::Io("the journal".into(), why))?;
-    }
-    journal.files.iter().for_each(|file| index.add_file(Arc::clone(file)));
-    fold.book.audit().map_err(|why| JournalError::Broken { seq: journal.head.seq, why })?;
-    Ok((journal, fold.book, fits))
 }
 
 pub(super) fn split(book: Book) -> Box<[Mutex<Book>]> {

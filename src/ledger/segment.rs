@@ -25,15 +25,6 @@ const MAGIC: [u8; 8] = *b"TOLLGATE";
 /// magic | crc32c u32 | format u32 | first seq u64 | chain before it [32]
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
 
-/// Where a frame stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Location {
-    /// Which segment, in order, from 0.
-    pub segment: u32,
-    /// Bytes before the frame.
-    pub offset: u32,
-}
-
 /// Why a journal cannot be used.
 #[derive(Debug)]
 pub enum JournalError {
@@ -89,14 +80,49 @@ impl std::error::Error for JournalError {}
 
 /// A journal that was read to its end.
 pub struct Journal {
-    /// All segments, in order; the last one is being written.
-    pub files: Vec<Arc<dyn File>>,
+    /// The segment that is being written; none before the first.
+    pub last: Option<Arc<dyn File>>,
     /// The last entry.
     pub head: Head,
     /// Bytes of the last segment that are good.
     pub end: u64,
     /// Bytes after that: a torn tail.
     pub torn_bytes: u64,
+}
+
+impl Journal {
+    /// Before the first segment.
+    pub fn empty() -> Self {
+        Journal { last: None, head: Head::START, end: 0, torn_bytes: 0 }
+    }
+
+    /// Goes on after one more segment.
+    pub fn follow(&mut self, segment: Segment, ending: Ending) {
+        let Ending { head, end, torn_bytes } = ending;
+        *self = Journal { last: Some(segment.file), head, end, torn_bytes };
+    }
+
+    /// Checks that it ends no earlier than what is `known` from elsewhere to have been durable.
+    ///
+    /// # Errors
+    /// When acknowledged entries are missing.
+    pub fn check_reaches(&self, known: Seq, names: &[String]) -> Result<(), JournalError> {
+        if self.head.seq >= known {
+            return Ok(());
+        }
+        let file = names.last().map_or("the journal", String::as_str).to_owned();
+        let why = format!("entry {known} was durable once, the journal ends at {}", self.head.seq);
+        Err(JournalError::Damaged { file, offset: 0, seq: self.head.seq.next(), why })
+    }
+}
+
+/// Names of all segments, in order.
+///
+/// # Errors
+/// As the operating system says.
+pub fn list(disk: &dyn Disk) -> Result<Vec<String>, JournalError> {
+    let names = disk.list().map_err(|why| JournalError::Io("the store".into(), why))?;
+    Ok(names.into_iter().filter(|name| is_segment(name)).collect())
 }
 
 /// Reads every frame of the journal in order, from the first entry.
@@ -108,26 +134,16 @@ pub struct Journal {
 pub fn read(
     disk: &dyn Disk,
     known: Seq,
-    mut visit: impl FnMut(Frame, Location) -> Result<(), Broken>,
+    mut visit: impl FnMut(Frame) -> Result<(), Broken>,
 ) -> Result<Journal, JournalError> {
-    let mut journal = Journal { files: Vec::new(), head: Head::START, end: 0, torn_bytes: 0 };
-    let names = disk.list().map_err(|why| JournalError::Io("the store".into(), why))?;
-    let names: Vec<String> = names.into_iter().filter(|name| is_segment(name)).collect();
+    let mut journal = Journal::empty();
+    let names = list(disk)?;
     for (place, name) in names.iter().enumerate() {
-        let number = u32::try_from(place).expect("far fewer segments");
-        let position = if place + 1 == names.len() { Position::Last } else { Position::Sealed };
-        let io = |why| JournalError::Io(name.clone(), why);
-        let file = disk.open(name).map_err(io)?;
-        let bytes = whole(&*file).map_err(io)?;
-        let segment = Segment { name, bytes: &bytes, number, position };
-        segment.read(&mut journal, known, &mut visit)?;
-        journal.files.push(file);
+        let segment = Segment::load(disk, name, Position::of(place, &names))?;
+        let ending = segment.read(journal.head, known, |frame, _| visit(frame))?;
+        journal.follow(segment, ending);
     }
-    if journal.head.seq < known {
-        let file = names.last().map_or("the journal", String::as_str).to_owned();
-        let why = format!("entry {known} was durable once, the journal ends at {}", journal.head.seq);
-        return Err(JournalError::Damaged { file, offset: 0, seq: journal.head.seq.next(), why });
-    }
+    journal.check_reaches(known, &names)?;
     Ok(journal)
 }
 
@@ -159,52 +175,87 @@ pub fn write_header(file: &dyn File, head: Head) -> io::Result<u64> {
     Ok(u64::try_from(HEADER_BYTES).expect("small"))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
+/// Whether a segment may end in a torn tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It is full: all of it was durable before the next was begun.
     Sealed,
+    /// It is being written.
     Last,
 }
 
-struct Segment<'a> {
-    name: &'a str,
-    bytes: &'a [u8],
-    number: u32,
+impl Position {
+    /// Of the segment at `place` among all.
+    pub fn of(place: usize, names: &[String]) -> Self {
+        if place + 1 == names.len() { Position::Last } else { Position::Sealed }
+    }
+}
+
+/// One segment, in memory.
+pub struct Segment {
+    name: String,
+    file: Arc<dyn File>,
+    bytes: Vec<u8>,
     position: Position,
 }
 
-impl Segment<'_> {
-    fn read(
+/// How a segment ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// The journal's head after it.
+    pub head: Head,
+    /// Bytes that are good.
+    pub end: u64,
+    /// Bytes after that: a torn tail.
+    pub torn_bytes: u64,
+}
+
+impl Segment {
+    /// Reads its bytes.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn load(disk: &dyn Disk, name: &str, position: Position) -> Result<Self, JournalError> {
+        let io = |why| JournalError::Io(name.to_owned(), why);
+        let file = disk.open(name).map_err(io)?;
+        let bytes = whole(&*file).map_err(io)?;
+        Ok(Segment { name: name.to_owned(), file, bytes, position })
+    }
+
+    /// Reads every frame, each with the bytes before it. The first continues `head`; `known` is an
+    /// entry that is known from elsewhere to have been durable.
+    ///
+    /// # Errors
+    /// See [`JournalError`]; also when `visit` finds that an entry cannot follow.
+    pub fn read(
         &self,
-        journal: &mut Journal,
+        head: Head,
         known: Seq,
-        visit: &mut impl FnMut(Frame, Location) -> Result<(), Broken>,
-    ) -> Result<(), JournalError> {
+        mut visit: impl FnMut(Frame, u32) -> Result<(), Broken>,
+    ) -> Result<Ending, JournalError> {
         let nothing = self.bytes.len() <= HEADER_BYTES && self.bytes.iter().all(|byte| *byte == 0);
         if self.position == Position::Last && (nothing || self.bytes.len() < HEADER_BYTES) {
             // A crash while the segment was begun: its header is written again.
-            journal.end = 0;
-            journal.torn_bytes = bytes_u64(self.bytes.len());
-            return Ok(());
+            return Ok(Ending { head, end: 0, torn_bytes: bytes_u64(self.bytes.len()) });
         }
-        self.check_header(journal.head)?;
+        self.check_header(head)?;
+        let mut head = head;
         let mut offset = HEADER_BYTES;
         while offset < self.bytes.len() {
             let place = u32::try_from(offset).expect("segments are far smaller than 4 GiB");
-            let seq = journal.head.seq.next();
-            match frame::decode(&self.bytes[offset..], journal.head) {
+            let seq = head.seq.next();
+            match frame::decode(&self.bytes[offset..], head) {
                 Ok(frame) => {
                     offset += frame.bytes;
-                    journal.head = frame.head;
-                    let location = Location { segment: self.number, offset: place };
-                    visit(frame, location).map_err(|why| JournalError::Broken { seq, why })?;
+                    head = frame.head;
+                    visit(frame, place).map_err(|why| JournalError::Broken { seq, why })?;
                 }
                 Err(why) if self.is_torn(offset, seq.max(known.next()), seq, why) => break,
                 Err(why) => return Err(self.damaged(offset, seq, &why)),
             }
         }
-        journal.end = bytes_u64(offset);
-        journal.torn_bytes = bytes_u64(self.bytes.len() - offset);
-        Ok(())
+        let torn_bytes = bytes_u64(self.bytes.len() - offset);
+        Ok(Ending { head, end: bytes_u64(offset), torn_bytes })
     }
 
     /// Whether what stands at `offset` can be what a crash left of a write that was not durable:
@@ -232,7 +283,7 @@ impl Segment<'_> {
             return damaged(&"its header is not that of a journal");
         }
         if word(12) != FORMAT {
-            return Err(JournalError::Format { file: self.name.to_owned(), found: word(12) });
+            return Err(JournalError::Format { file: self.name.clone(), found: word(12) });
         }
         let first = Seq(u64::from_le_bytes(header[16..24].try_into().expect("eight bytes")));
         if first != head.seq.next() || header[24..] != head.chain.0 {
@@ -244,11 +295,12 @@ impl Segment<'_> {
     }
 
     fn damaged(&self, offset: usize, seq: Seq, why: &dyn fmt::Display) -> JournalError {
-        JournalError::Damaged { file: self.name.to_owned(), offset, seq, why: why.to_string() }
+        JournalError::Damaged { file: self.name.clone(), offset, seq, why: why.to_string() }
     }
 }
 
-fn segment_name(first: Seq) -> String {
+/// The name of the segment that begins with this entry.
+pub fn segment_name(first: Seq) -> String {
     format!("journal-{:020}.log", first.0)
 }
 

@@ -85,7 +85,7 @@ pub fn verify(
             .map_err(|why| JournalError::Broken { seq: Seq::START, why })?;
     }
     let known = durable.max(state.as_ref().map_or(Seq::START, |state| state.head.seq));
-    let journal = segment::read(disk, known, |frame, _| {
+    let journal = segment::read(disk, known, |frame| {
         for entry in &frame.entries {
             fold.entry(entry)?;
         }

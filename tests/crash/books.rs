@@ -5,7 +5,7 @@ use super::support::{Gateway, PATIENCE, Site, TOKEN};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use tollgate::id::{CustomerId, RequestId};
-use tollgate::ledger::{Change, Entry, Ledger, Release, Seq};
+use tollgate::ledger::{Change, Entry, Ledger, Release, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
 use tollgate::simulate::Served;
@@ -191,7 +191,9 @@ fn by_request(ledger: &Ledger, customer: CustomerId) -> BTreeMap<String, Vec<Ent
     let mut requests: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     let mut after = Seq::START;
     loop {
-        let page = ledger.entries_of_customer(customer, after, PAGE).expect("readable");
+        let page = ledger
+            .entries_of_customer(customer, Window { after, ..Window::default() }, PAGE)
+            .expect("readable");
         let Some(last) = page.last() else { return requests };
         after = last.seq;
         for entry in page {

@@ -171,8 +171,13 @@ fn a_full_segment_is_followed_by_another_and_both_are_read() {
     }
     let mut last = last.expect("some charges");
     runtime.block_on(last.durable()).expect("the disk is well");
-    let segments = || std::fs::read_dir(folder.path().join("journal")).expect("a journal").count();
-    assert_eq!(segments(), 2);
+    let files = |kind: &str| {
+        let files = std::fs::read_dir(folder.path().join("journal")).expect("a journal");
+        files
+            .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension() == Some(kind.as_ref())))
+            .count()
+    };
+    assert_eq!(files("log"), 2);
     let check = |ledger: &Ledger| {
         for request in [1, 2, CHARGES / 2, CHARGES - 1, CHARGES] {
             let entries = ledger.entries_of_request(RequestId::from_int(request)).expect("readable");
@@ -184,9 +189,11 @@ fn a_full_segment_is_followed_by_another_and_both_are_read() {
     };
     check(&ledger);
     ledger.close();
+    assert_eq!((files("log"), files("index")), (2, 1), "the full one has a sidecar");
     drop(ledger);
     let (ledger, recovered) = open(folder.path());
     assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (0, 0, None));
+    assert_eq!((recovered.replayed, recovered.indexed), (0, 0), "the state has it all");
     check(&ledger);
     assert_eq!(u128::from(ledger.verify(&recompute).expect("verifies").captures), CHARGES);
 }

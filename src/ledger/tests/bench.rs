@@ -4,9 +4,10 @@ use super::super::book::{Book, Command};
 use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Release, Seq};
 use super::super::frame::{self, Head};
-use super::super::index::Index;
+use super::super::index::{Deposits, Index, note_deposit};
 use super::super::journal::{self, Down, Group, OnCommit};
-use super::super::open::{OpenError, replay, split};
+use super::super::open::{OpenError, split};
+use super::super::recover::{Recovery, recover};
 use super::super::segment::{self, JournalError};
 use super::super::state::{self, Intake, Snapshot};
 use super::super::verify::Fold;
@@ -36,10 +37,18 @@ pub struct Told(Arc<Mutex<Vec<Save>>>);
 #[derive(Clone)]
 pub struct Save {
     pub book: Book,
+    pub deposits: Deposits,
     pub head: Head,
     /// The entries that were new: durable, since the writer told of them. None when the state was
     /// made anew at start.
     pub entries: Vec<Entry>,
+}
+
+impl Save {
+    /// The state as a start finds it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { book: self.book.clone(), deposits: self.deposits.clone(), head: self.head }
+    }
 }
 
 impl Told {
@@ -48,16 +57,17 @@ impl Told {
         std::mem::take(&mut *self.0.lock())
     }
 
-    fn put(&self, book: &Book, head: Head, entries: Vec<Entry>) {
-        self.0.lock().push(Save { book: book.clone(), head, entries });
+    fn put(&self, book: &Book, deposits: &Deposits, head: Head, entries: Vec<Entry>) {
+        self.0.lock().push(Save { book: book.clone(), deposits: deposits.clone(), head, entries });
     }
 
-    fn run(&self, mut book: Book, intake: &Intake) {
+    fn run(&self, mut book: Book, mut deposits: Deposits, intake: &Intake) {
         for Group { entries, head } in &intake.groups {
             for entry in &entries {
                 book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
+                note_deposit(&mut deposits, entry);
             }
-            self.put(&book, head, entries);
+            self.put(&book, &deposits, head, entries);
         }
     }
 }
@@ -66,6 +76,10 @@ impl Told {
 pub struct Bench {
     pub ledger: Arc<Ledger>,
     pub entries: Seq,
+    /// Entries that were folded.
+    pub replayed: u64,
+    /// Sidecars that were made again.
+    pub indexed: usize,
     pub torn_bytes: u64,
     pub expired: usize,
     /// Whether the snapshot that was given fits the journal.
@@ -81,19 +95,21 @@ impl Bench {
         on_commit: OnCommit,
     ) -> Result<Bench, OpenError> {
         let io = |why| OpenError::Io(PathBuf::new(), why);
-        let index = Arc::new(Index::default());
         let known = snapshot.as_ref().map_or(Seq::START, |snapshot| snapshot.head.seq);
-        let (journal, book, fits) = replay(&*disk, known, snapshot, &index).map_err(OpenError::Journal)?;
+        let recovery = recover(&*disk, snapshot).map_err(OpenError::Journal)?;
+        let Recovery { journal, book, index, fits, replayed, indexed, .. } = recovery;
         let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
+        let deposits = index.deposits.clone();
         if !fits || journal.head.seq > known {
-            told.put(&book, journal.head, Vec::new());
+            told.put(&book, &deposits, journal.head, Vec::new());
         }
+        let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let open: Vec<_> = book.open_holds().collect();
         let (feed, intake) = state::line();
         let (queue, writer) =
             journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
-        let state = thread::spawn(move || told.run(state_book, &intake));
+        let state = thread::spawn(move || told.run(state_book, deposits, &intake));
         let ledger = Arc::new(Ledger {
             directory: PathBuf::new(),
             disk,
@@ -107,7 +123,7 @@ impl Bench {
             _lock: tempfile::tempfile().expect("a file"),
         });
         ledger.expire(&open).map_err(|Down| io(io::Error::other("down")))?;
-        Ok(Bench { ledger, entries, torn_bytes, expired: open.len(), fits })
+        Ok(Bench { ledger, entries, replayed, indexed, torn_bytes, expired: open.len(), fits })
     }
 
     /// On a disk in memory, with nothing known from elsewhere.
@@ -187,7 +203,7 @@ fn key(number: u8) -> KeyCreated {
 pub fn read(disk: &dyn Disk, known: Seq) -> Result<(Vec<Entry>, u64), JournalError> {
     let mut entries = Vec::new();
     let mut fold = Fold::default();
-    let journal = segment::read(disk, known, |frame, _| {
+    let journal = segment::read(disk, known, |frame| {
         frame.entries.iter().try_for_each(|entry| fold.entry(entry))?;
         entries.extend(frame.entries);
         Ok(())
@@ -229,7 +245,7 @@ impl Scribe {
 
     /// Writes a frame for each command, all in one group: none vouches for another.
     pub fn group(&mut self, commands: Vec<Command>) {
-        let name = self.memory.names().pop().expect("a segment");
+        let name = self.memory.segments().pop().expect("a segment");
         let begin = self.file.size().expect("memory is well");
         let durable = self.head.seq;
         let mut bytes = Vec::new();

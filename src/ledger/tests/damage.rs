@@ -38,7 +38,7 @@ fn damaged(outcome: Result<impl Sized, JournalError>) -> (String, usize, Seq) {
 #[test]
 fn a_journal_cut_at_any_byte_opens_with_the_whole_frames_before_it() {
     let (scribe, _) = sample();
-    let name = scribe.memory.names().remove(0);
+    let name = scribe.memory.segments().remove(0);
     let bytes = scribe.memory.bytes(&name);
     let mut torn = 0;
     for cut in 0..=bytes.len() {
@@ -70,7 +70,7 @@ fn last(seq: u64) -> Option<Seq> {
 #[test]
 fn a_journal_that_ends_before_what_the_state_store_knows_is_refused() {
     let (scribe, _) = sample();
-    let name = scribe.memory.names().remove(0);
+    let name = scribe.memory.segments().remove(0);
     let bytes = scribe.memory.bytes(&name);
     for cut in 0..bytes.len() {
         let memory = scribe.memory.copy();
@@ -84,7 +84,7 @@ fn a_journal_that_ends_before_what_the_state_store_knows_is_refused() {
 #[test]
 fn a_flipped_bit_below_a_durable_mark_is_refused_with_its_place() {
     let (scribe, marking) = sample();
-    let name = scribe.memory.names().remove(0);
+    let name = scribe.memory.segments().remove(0);
     let bytes = scribe.memory.bytes(&name);
     let mut flips = 0;
     for at in 0..marking[0].offset {
@@ -106,7 +106,7 @@ fn a_flipped_bit_below_a_durable_mark_is_refused_with_its_place() {
 #[test]
 fn a_refusal_names_the_file_the_byte_and_the_entry_and_changes_nothing() {
     let (scribe, _) = sample();
-    let name = scribe.memory.names().remove(0);
+    let name = scribe.memory.segments().remove(0);
     let mut bytes = scribe.memory.bytes(&name);
     let frame = &scribe.frames[4];
     bytes[frame.offset + 70] ^= 4;
@@ -123,7 +123,7 @@ fn a_refusal_names_the_file_the_byte_and_the_entry_and_changes_nothing() {
 #[test]
 fn a_flipped_bit_in_the_last_group_is_refused_if_the_state_store_knows_it() {
     let (scribe, group) = sample();
-    let name = scribe.memory.names().remove(0);
+    let name = scribe.memory.segments().remove(0);
     let bytes = scribe.memory.bytes(&name);
     for frame in &group {
         for at in frame.offset..frame.end {
@@ -151,7 +151,7 @@ fn segments() -> (Scribe, Vec<String>) {
         }
         scribe.groups(part.to_vec());
     }
-    let names = scribe.memory.names();
+    let names = scribe.memory.segments();
     assert_eq!(names.len(), 3);
     (scribe, names)
 }

@@ -179,6 +179,10 @@ impl Disk for Unwell {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(UnwellFile(self.0.open(name)?, Arc::clone(&self.1))))
     }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.replace(name, bytes)
+    }
 }
 
 impl File for UnwellFile {

@@ -25,6 +25,7 @@ pub enum Operation {
     Write,
     Sync,
     Truncate,
+    Replace,
 }
 
 /// The disk. Clones are the same disk.
@@ -35,7 +36,7 @@ pub struct Memory(Arc<Mutex<Inner>>);
 struct Inner {
     files: BTreeMap<String, Stored>,
     /// Operations so far, by kind.
-    counts: [usize; 4],
+    counts: [usize; 5],
     /// The operation, of all kinds together, at which everything ends.
     death: Option<usize>,
     /// One that fails once, and how.
@@ -72,7 +73,7 @@ impl Memory {
     pub fn fail_new(&self, operation: Operation, errno: i32) {
         match operation {
             Operation::Create => self.fail(operation, 1, errno),
-            Operation::Write | Operation::Sync | Operation::Truncate => {
+            Operation::Write | Operation::Sync | Operation::Truncate | Operation::Replace => {
                 self.0.lock().failure_of_new = Some((operation, errno));
             }
         }
@@ -114,6 +115,16 @@ impl Memory {
     /// Names of all files, in order.
     pub fn names(&self) -> Vec<String> {
         self.0.lock().files.keys().cloned().collect()
+    }
+
+    /// Names of the segments, in order.
+    pub fn segments(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.ends_with(".log")).collect()
+    }
+
+    /// Names of the sidecars, in order.
+    pub fn sidecars(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.ends_with(".index")).collect()
     }
 
     /// What is in a file.
@@ -220,6 +231,7 @@ const fn place(operation: Operation) -> usize {
         Operation::Write => 1,
         Operation::Sync => 2,
         Operation::Truncate => 3,
+        Operation::Replace => 4,
     }
 }
 
@@ -252,6 +264,25 @@ impl Disk for Memory {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         self.0.lock().file(name)?;
         Ok(Arc::new(Handle { disk: self.clone(), name: name.to_owned() }))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        // Under another name at first: only the last of these steps is seen.
+        for operation in [Operation::Write, Operation::Sync] {
+            if let Outcome::Fails(errno, _) = inner.begin(operation) {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+        }
+        let outcome = inner.begin(Operation::Replace);
+        if matches!(outcome, Outcome::Done | Outcome::Fails(_, 128..)) {
+            let stored = Stored { cached: bytes.to_vec(), durable: bytes.to_vec(), unsynced: Vec::new() };
+            inner.files.insert(name.to_owned(), stored);
+        }
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Fails(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 }
 

@@ -6,4 +6,5 @@ mod failing;
 mod memory;
 mod power;
 mod rotation;
+mod sidecars;
 mod store;

@@ -8,9 +8,11 @@
 //! ```
 
 use super::super::entry::{Entry, Seq};
+use super::super::index::Index;
 use super::super::journal::Down;
+use super::super::recover::recover;
 use super::super::state::Snapshot;
-use super::super::{Commit, Failure, Hold, Refusal};
+use super::super::{Commit, Failure, Hold, Refusal, Window};
 use super::bench::{ADA, Bench, DEPOSIT, Save, Told, atto, block_on, read, recompute, record};
 use super::memory::{Memory, Operation};
 use crate::id::RequestId;
@@ -52,6 +54,9 @@ struct Counts {
     expired: usize,
     acknowledged: usize,
     lost: usize,
+    /// Entries that a start did not fold, and sidecars that it made again.
+    spared: usize,
+    indexed: usize,
 }
 
 impl World {
@@ -91,7 +96,7 @@ impl World {
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
-        self.saved.as_ref().map(|save| Snapshot { book: save.book.clone(), head: save.head })
+        self.saved.as_ref().map(Save::snapshot)
     }
 
     fn open(&mut self, told: &Told) -> Option<Bench> {
@@ -212,6 +217,26 @@ impl World {
             .collect();
         let distinct: HashSet<_> = ends.iter().map(|entry| entry.change.request()).collect();
         assert_eq!(distinct.len(), ends.len(), "seed {seed}: I4: a hold ended twice");
+        self.check_bounded();
+    }
+
+    /// From the state, and from the whole journal, a start comes to the same book and finds the same.
+    fn check_bounded(&mut self) {
+        let (seed, request) = (self.seed, RequestId::from_int(self.rng.u128(0..=self.next_request)));
+        let memory = self.memory.copy();
+        let bounded = recover(&memory, self.snapshot()).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let whole = recover(&memory, None).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!((&bounded.book, bounded.journal.head), (&whole.book, whole.journal.head), "seed {seed}");
+        assert_eq!(bounded.index.deposits, whole.index.deposits, "seed {seed}");
+        self.counts.spared += self.history.len() - usize::try_from(bounded.replayed).unwrap();
+        self.counts.indexed += bounded.indexed;
+        let index = Index::start(Arc::new(memory), bounded.index).expect("a thread");
+        let expect: Vec<Entry> =
+            self.history.iter().filter(|entry| entry.change.request() == Some(request)).cloned().collect();
+        assert_eq!(index.of_request(request).expect("readable"), expect, "seed {seed}: {request}");
+        let statement = index.of_customer(ADA, &Window::default(), usize::MAX).expect("readable");
+        assert!(statement == self.history, "seed {seed}: the statement");
+        index.close();
     }
 
     /// A last start without a fault: all ends well.
@@ -240,7 +265,8 @@ fn what_was_acknowledged_survives_lost_power_and_kills_at_any_operation() {
         let mut world = World::new(seed);
         (0..LIVES).for_each(|_| world.live());
         world.end();
-        let Counts { lives, deaths, power_cuts, torn, expired, acknowledged, lost } = world.counts;
+        let Counts { lives, deaths, power_cuts, torn, expired, acknowledged, lost, spared, indexed } =
+            world.counts;
         all.lives += lives;
         all.deaths += deaths;
         all.power_cuts += power_cuts;
@@ -248,12 +274,15 @@ fn what_was_acknowledged_survives_lost_power_and_kills_at_any_operation() {
         all.expired += expired;
         all.acknowledged += acknowledged;
         all.lost += lost;
+        all.spared += spared;
+        all.indexed += indexed;
     }
     println!("{seeds} seeds: {all:?}");
     let seeds = usize::try_from(seeds).unwrap();
     assert_eq!(all.lives, seeds * LIVES);
     assert!(all.deaths > seeds * 3 && all.power_cuts > seeds * 2 && all.torn > seeds / 2, "{all:?}");
     assert!(all.acknowledged > seeds * 50 && all.expired > seeds, "{all:?}");
+    assert!(all.spared > seeds * 100 && all.indexed > seeds / 20, "{all:?}");
 }
 
 /// A killed process leaves entries that were written but not synced. The next one reads them and
@@ -279,11 +308,11 @@ fn what_a_restart_found_is_durable_before_anything_is_built_on_it() {
             assert_eq!(bench.charge(1, 5), Err(Failure::Down));
         }
         bench.ledger.close();
-        let Save { book, head, .. } = told.take().into_iter().next().expect("the state is made anew");
+        let save = told.take().into_iter().next().expect("the state is made anew");
+        let head = save.head;
 
         let memory = memory.power_cut(&mut Rng::with_seed(seed));
-        let snapshot = Snapshot { book, head };
-        let bench = Bench::open(Arc::new(memory), Some(snapshot), &Told::default(), Box::new(|_| {}));
+        let bench = Bench::open(Arc::new(memory), Some(save.snapshot()), &Told::default(), Box::new(|_| {}));
         let bench = bench.unwrap_or_else(|why| panic!("seed {seed}: {why:?}"));
         assert!(bench.entries >= head.seq && bench.fits, "seed {seed}");
         let balance = bench.ledger.customer(ADA, |customer| customer.balance.posted()).expect("known");

@@ -1,5 +1,6 @@
 //! Segments end and begin: entries are found across them, and a crash in between loses nothing.
 
+use super::super::Window;
 use super::super::entry::{Change, Seq};
 use super::super::segment::SEGMENT_BYTES;
 use super::bench::{ADA, Bench, Scribe, capture, hold, opening, read, recompute};
@@ -21,7 +22,10 @@ fn statement(bench: &Bench) -> Vec<Seq> {
     let mut all = Vec::new();
     loop {
         let after = all.last().copied().unwrap_or(Seq::START);
-        let page = bench.ledger.entries_of_customer(ADA, after, 7).expect("readable");
+        let page = bench
+            .ledger
+            .entries_of_customer(ADA, Window { after, ..Window::default() }, 7)
+            .expect("readable");
         if page.is_empty() {
             return all;
         }
@@ -38,14 +42,14 @@ fn entries_are_found_across_segments_before_and_after_a_restart() {
         bench.charge(request, 3).expect("rich enough");
     }
     // A hold in one segment and its end in a later one.
-    let segments = memory.names().len();
+    let segments = memory.segments().len();
     let (apart, _) = bench.hold(u128::MAX, 50).expect("rich enough");
     for request in (CHARGES + 1)..=(2 * CHARGES) {
         bench.charge(request, 3).expect("rich enough");
     }
     let commit = apart.capture(super::bench::atto(60), super::bench::record(60)).commit;
     commit.wait().expect("the disk is well");
-    assert!(segments >= 3 && memory.names().len() > segments, "{segments} segments");
+    assert!(segments >= 3 && memory.segments().len() > segments, "{segments} segments");
     let check = |bench: &Bench| {
         (1..=2 * CHARGES).for_each(|request| assert_eq!(kinds(bench, request), ["hold", "capture"]));
         assert_eq!(kinds(bench, u128::MAX), ["hold", "capture", "overage"]);
@@ -55,7 +59,7 @@ fn entries_are_found_across_segments_before_and_after_a_restart() {
     check(&bench);
     bench.ledger.close();
     check(&Bench::on(&memory).expect("a good store"));
-    for name in memory.names() {
+    for name in memory.segments() {
         let size = u64::try_from(memory.bytes(&name).len()).unwrap();
         assert!(size < SEGMENT_BYTES + 4_096, "{name} has {size} bytes");
     }
@@ -65,9 +69,9 @@ fn entries_are_found_across_segments_before_and_after_a_restart() {
 fn a_segment_that_was_only_begun_is_begun_again() {
     let mut scribe = Scribe::new();
     scribe.groups(opening());
-    let sealed = scribe.memory.names();
+    let sealed = scribe.memory.segments();
     scribe.rotate();
-    let fresh = scribe.memory.names().pop().unwrap();
+    let fresh = scribe.memory.segments().pop().unwrap();
     assert!(!sealed.contains(&fresh));
     let header = scribe.memory.bytes(&fresh);
     assert_eq!(header.len(), HEADER_BYTES);
@@ -84,7 +88,7 @@ fn a_segment_whose_header_is_zeros_is_begun_again() {
     let mut scribe = Scribe::new();
     scribe.groups(opening());
     scribe.rotate();
-    let fresh = scribe.memory.names().pop().unwrap();
+    let fresh = scribe.memory.segments().pop().unwrap();
     for zeros in [1, HEADER_BYTES - 1, HEADER_BYTES] {
         let memory = scribe.memory.copy();
         memory.put(&fresh, vec![0; zeros]);
@@ -123,6 +127,6 @@ fn a_frame_that_ends_exactly_with_the_segment_is_followed_by_another() {
         scribe.rotate();
     }
     let (entries, torn_bytes) = read(&scribe.memory, scribe.head.seq).expect("whole");
-    assert_eq!((entries.len(), torn_bytes, scribe.memory.names().len()), (13, 0, 6));
+    assert_eq!((entries.len(), torn_bytes, scribe.memory.segments().len()), (13, 0, 6));
     assert!(Bench::on(&scribe.memory).is_ok());
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use tollgate::config;
 use tollgate::id::RequestId;
-use tollgate::ledger::{Change, Entry, Ledger, Seq};
+use tollgate::ledger::{Change, Entry, Ledger, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
 use tollgate::settle::price::PriceBook;
@@ -134,7 +134,8 @@ fn receipts(gateway: &Gateway) -> Vec<Receipt> {
     for customer in customers {
         let mut after = Seq::START;
         loop {
-            let page = ledger.entries_of_customer(customer, after, 10_000).unwrap();
+            let page =
+                ledger.entries_of_customer(customer, Window { after, ..Window::default() }, 10_000).unwrap();
             let Some(last) = page.last() else { break };
             after = last.seq;
             for entry in page {
