@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,15 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Self> {
         let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
         let moment = OffsetDateTime::parse(&whole, &Rfc3339).ok()?;
+        Timestamp::of(moment)
+    }
+
+    /// Reads a date as HTTP headers have it: `Mon, 23 Nov 2026 16:00:09 GMT`.
+    pub fn parse_http(text: &str) -> Option<Self> {
+        OffsetDateTime::parse(text, &Rfc2822).ok().and_then(Timestamp::of)
+    }
+
+    fn of(moment: OffsetDateTime) -> Option<Self> {
         i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp)
     }
 }
@@ -76,5 +85,7 @@ mod tests {
         assert_eq!(Timestamp::parse("2026-11-23").unwrap().to_string(), "2026-11-23T00:00:00Z");
         assert_eq!(Timestamp::parse("2026-11-23T01:00:00+01:00"), Timestamp::parse("2026-11-23"));
         assert_eq!(Timestamp::parse("yesterday"), None);
+        let http = Timestamp::parse_http("Mon, 23 Nov 2026 00:00:00 GMT");
+        assert_eq!((http, Timestamp::parse_http("now")), (Timestamp::parse("2026-11-23"), None));
     }
 }

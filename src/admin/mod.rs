@@ -21,6 +21,7 @@ use http::header;
 use refusal::AdminRefusal;
 use ring::digest;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the admin API works with.
 pub struct Admin {
@@ -70,7 +71,10 @@ async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
     let text = metrics.render(|metrics| {
         for account in live.load().pool.accounts() {
             let up = account.health() == Health::Open && account.addresses().reachable();
-            metrics.upstream(&account.name, up, account.in_flight(), account.concurrency_max);
+            metrics.upstream(&account.name, up);
+            for (limit, free_ppm) in account.ratios_ppm(Instant::now()) {
+                metrics.headroom(&account.name, limit, free_ppm);
+            }
         }
     });
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -9,10 +9,31 @@ const IMAGE_TOKENS_MAX: u64 = 48_169;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
-/// An upper bound of the charge; `None` where the model writes nothing and was asked to. A token of text is at least a byte; an image may be fetched from
-/// elsewhere, so each counts as the dearest known; where the model's longest input is known, that
-/// is the bound.
-pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
+/// A token of English text or JSON is about this many bytes.
+const TOKEN_BYTES_LIKELY: u64 = 4;
+/// What an image usually is: four tiles of gpt-4o.
+const IMAGE_TOKENS_LIKELY: u64 = 765;
+
+/// Tokens that a request may need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokensMax {
+    /// Of input.
+    pub input: u64,
+    /// Of output.
+    pub output: u64,
+}
+
+impl TokensMax {
+    /// What they cost at most.
+    pub fn charge_max(&self, price: &ModelPrice) -> Amount {
+        price.unit.input_max().times(self.input) + price.unit.output_max().times(self.output)
+    }
+}
+
+/// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
+/// text is at least a byte; an image may be fetched from elsewhere, so each counts as the dearest
+/// known; where the model's longest input is known, that is the bound.
+pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX));
     let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
@@ -23,7 +44,19 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
             demand.output_tokens_max.map_or(longest, |cap| cap.min(longest)).saturating_mul(choices)
         }
     };
-    Some(price.unit.input_max().times(input) + price.unit.output_max().times(output))
+    Some(TokensMax { input, output })
+}
+
+/// What the input will likely be in tokens: for estimates that nobody pays by.
+pub fn input_tokens_likely(demand: &Demand, price: &ModelPrice) -> u64 {
+    let text = demand.input_bytes / TOKEN_BYTES_LIKELY + 1;
+    let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_LIKELY));
+    price.max_input_tokens.map_or(input, |longest| input.min(longest))
+}
+
+/// An upper bound of the charge; `None` as for [`tokens_max`].
+pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
+    tokens_max(demand, price).map(|tokens| tokens.charge_max(price))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use change::{AFTER_RESTART, Change, Takes, changes};
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
 
+use crate::money::Amount;
 use crate::settle::price::PriceBook;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -148,6 +149,12 @@ impl Models {
 pub struct Limits {
     /// Requests at once, at least one.
     pub concurrency: u32,
+    /// Requests in any sixty seconds.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens of input and output in any sixty seconds.
+    pub tokens_per_minute: Option<u64>,
+    /// US dollars, by the price book, in a day of UTC.
+    pub spend_per_day: Option<Amount>,
 }
 
 /// What happens when a client goes before the answer is complete.

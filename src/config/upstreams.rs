@@ -4,6 +4,7 @@ use super::book::is_model_name;
 use super::reader::{Node, Required, Section};
 use super::validate::{SecretKeys, secret};
 use super::{BaseUrl, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
+use crate::money::Amount;
 use crate::settle::price::PriceBook;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ const NAME_CHARACTERS_MAX: usize = 40;
 const WEIGHT_MAX: u64 = 1000;
 /// More requests at once than one credential is ever allowed.
 const CONCURRENCY_MAX: u64 = 100_000;
+/// More requests or tokens in a minute than one credential is ever allowed.
+const PER_MINUTE_MAX: u64 = 1_000_000_000;
 
 /// Reads all of them. Without a price book, which then has faults of its own, prices are not checked.
 pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBook>) -> Option<Vec<Upstream>> {
@@ -127,8 +130,16 @@ fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBook>) {
 
 fn limits(mut section: Section<'_>) -> Limits {
     let concurrency = section.number("concurrency", 1..=CONCURRENCY_MAX, 200);
+    let mut rate = |key| section.get(key).and_then(|node| node.number(1..=PER_MINUTE_MAX));
+    let (requests_per_minute, tokens_per_minute) = (rate("requests_per_minute"), rate("tokens_per_minute"));
+    let spend_per_day = section.get("spend_usd_per_day").and_then(|node| node.parsed(spend));
     section.finish();
-    Limits { concurrency }
+    Limits { concurrency, requests_per_minute, tokens_per_minute, spend_per_day }
+}
+
+fn spend(text: &str) -> Result<Amount, &'static str> {
+    let amount = Amount::parse(text).ok().filter(|amount| *amount > Amount::ZERO);
+    amount.ok_or("must be US dollars above zero, such as \"100.00\"")
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

@@ -10,8 +10,8 @@ use crate::id::RequestId;
 use crate::ledger::Commit;
 use crate::live::Live;
 use crate::record::metrics::Metrics;
-use crate::upstream::Lease;
 use crate::upstream::health::Fault;
+use crate::upstream::{Lease, Need};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -75,6 +75,8 @@ pub struct InExchange {
     pub line: Arc<Line>,
     /// The hold's way to the disk, until it was waited for.
     pub commit: Option<Commit>,
+    /// What it needs of an account.
+    pub need: Need,
     /// The attempt under way.
     pub lease: Option<Lease>,
     /// Accounts that failed.

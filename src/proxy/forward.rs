@@ -1,12 +1,14 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
 use super::sign;
+use crate::clock::Timestamp;
 use crate::config::Scheme;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
 use crate::upstream::health::Fault;
+use crate::upstream::told::Report;
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
@@ -16,8 +18,6 @@ use std::time::Duration;
 
 /// Kept-alive connections to a provider are closed after this: providers close theirs in minutes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
-/// The longest wait that a provider may ask for; more is taken as this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// A client's headers that mean something to the provider.
 const REQUEST_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::ACCEPT];
 /// A provider's headers that mean something to the client.
@@ -86,12 +86,18 @@ pub enum Verdict {
     Fault(Fault),
 }
 
-/// Judges the header of an answer.
-pub fn judge(response: &ResponseHeader, stream: bool) -> Verdict {
+/// What an answer tells of its account's limits.
+pub fn report(response: &ResponseHeader) -> Report {
+    let header = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    Report::read(header, Timestamp::now())
+}
+
+/// Judges the header of an answer; a refusal of one request too many asks for `wait`.
+pub fn judge(response: &ResponseHeader, stream: bool, wait: Option<Duration>) -> Verdict {
     match response.status {
         StatusCode::OK if stream && is_event_stream(response) => Verdict::Stream,
         StatusCode::OK => Verdict::Plain,
-        StatusCode::TOO_MANY_REQUESTS => Verdict::Fault(Fault::RateLimited(retry_after(response))),
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Fault(Fault::RateLimited(wait)),
         StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Verdict::Fault(Fault::Credential),
         StatusCode::FORBIDDEN => Verdict::Fault(Fault::Forbidden),
         StatusCode::NOT_FOUND => Verdict::Fault(Fault::Model),
@@ -137,13 +143,6 @@ fn is_event_stream(response: &ResponseHeader) -> bool {
     kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
-fn retry_after(response: &ResponseHeader) -> Option<Duration> {
-    let number = |name: &str| response.headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let wait = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number("retry-after"))?;
-    let wait = Duration::try_from_secs_f64(wait).ok()?;
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,7 +152,7 @@ mod tests {
         for (name, value) in headers {
             response.insert_header(*name, *value).unwrap();
         }
-        assert_eq!(judge(&response, stream), expect, "{status} {headers:?}");
+        assert_eq!(judge(&response, stream, report(&response).wait), expect, "{status} {headers:?}");
     }
 
     #[test]
@@ -183,12 +182,6 @@ mod tests {
         let wait = |s| Verdict::Fault(Fault::RateLimited(s));
         check(429, &[], false, wait(None));
         check(429, &[("retry-after", "7")], false, wait(Some(Duration::from_secs(7))));
-        check(429, &[("retry-after", "0.5")], false, wait(Some(Duration::from_millis(500))));
-        let both = &[("retry-after", "7"), ("retry-after-ms", "20")];
-        check(429, both, false, wait(Some(Duration::from_millis(20))));
-        check(429, &[("retry-after", "1e300")], false, wait(None));
-        check(429, &[("retry-after", "-1")], false, wait(None));
-        check(429, &[("retry-after", "Mon, 23 Nov 2026 00:00:00 GMT")], false, wait(None));
     }
 
     #[test]

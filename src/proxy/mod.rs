@@ -27,7 +27,7 @@ use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::metrics::Metrics;
 use crate::settle::price::Reasoning;
-use crate::upstream::NoAccount;
+use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -105,20 +105,13 @@ impl ProxyHttp for Gateway {
         let Some(admitted) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
-        let model = &admitted.exchange.request.demand.model;
         if admitted.attempts > 0 && now.duration_since(started) > admitted.retry.total {
             return Err(Error::explain(ErrorType::ConnectTimedout, "no time is left for another attempt"));
         }
-        let lease = match ctx.live.pool.choose(model, &admitted.tried, now, fastrand::u64(..)) {
+        let lease = match attempt::choose(&ctx.live.pool, admitted, now) {
             Ok(lease) => lease,
-            Err(none) => {
-                if admitted.attempts == 0 {
-                    ctx.refusal = Some(match none {
-                        NoAccount::UnknownModel => Refusal::UnknownModel(model.clone()),
-                        NoAccount::Busy => Refusal::PoolBusy,
-                        NoAccount::Down => Refusal::UpstreamUnavailable,
-                    });
-                }
+            Err(refusal) => {
+                ctx.refusal = refusal;
                 return Err(Error::explain(
                     ErrorType::ConnectNoRoute,
                     "no upstream account takes the request",
@@ -127,8 +120,7 @@ impl ProxyHttp for Gateway {
         };
         admitted.attempts += 1;
         let account = Arc::clone(lease.account());
-        let name = account.models.provider_name(model).unwrap_or(model);
-        admitted.exchange.begin_attempt(admitted.exchange.request.body_for(name));
+        admitted.exchange.begin_attempt(admitted.exchange.request.body_for(lease.model()));
         let request = &admitted.exchange.request;
         let hidden = admitted.exchange.price.hidden_reasoning == Reasoning::Hidden;
         let uncounted = hidden || request.stream.is_none() || request.demand.images > 0;
@@ -180,7 +172,11 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
         let status = response.status.as_u16();
-        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some());
+        let report = forward::report(response);
+        if let Some(lease) = &admitted.lease {
+            lease.told(&report, Instant::now());
+        }
+        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some(), report.wait);
         let decoder = forward::decoder(response);
         let (verdict, decoder) = match decoder {
             Ok(decoder) => (verdict, decoder),
@@ -303,7 +299,7 @@ impl ProxyHttp for Gateway {
         let silent = !admitted.answered && untouched;
         if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
             self.note_attempt(admitted, "stale", None);
-            admitted.lease = None;
+            admitted.lease.take().as_mut().map(Lease::unsent);
             error.set_retry(true);
             return error;
         }
@@ -365,14 +361,11 @@ impl ProxyHttp for Gateway {
     /// Hands the client's connection back and records the request.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let mut settled = None;
-        if let Some(admitted) = ctx.admitted.as_ref() {
+        if let Some(admitted) = ctx.admitted.as_mut() {
             downstream::restore(session, &admitted.line);
             admitted.exchange.abort(End::Failed);
             settled = admitted.exchange.settled().await.and_then(Result::ok);
-            if let Some(lease) = admitted.lease.as_ref().filter(|_| admitted.answered) {
-                self.metrics.attempt(&lease.account().name, "ok");
-                lease.succeeded();
-            }
+            self.ended(admitted, settled.as_ref());
         }
         local::record(&self.metrics, ctx, settled.as_ref(), error);
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::ResponseHeader;
 use serde_json::json;
+use std::time::Duration;
 
 /// Why a request is answered by us with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,17 +55,23 @@ pub enum Refusal {
     /// We have too much to do, or cannot write the ledger.
     Overloaded,
     /// Every upstream account has too much to do.
-    PoolBusy,
+    PoolBusy {
+        /// Until one may have room.
+        wait: Duration,
+    },
     /// No upstream account could answer.
-    UpstreamUnavailable,
+    UpstreamUnavailable {
+        /// Until one is tried again.
+        wait: Duration,
+    },
     /// No upstream account answered in time.
     UpstreamTimeout,
 }
 
 /// The longest message.
 const MESSAGE_CHARS_MAX: usize = 400;
-/// How soon a client may try again.
-const RETRY_AFTER_S: &str = "1";
+/// How soon a client may try again, in seconds, unless something else is known.
+const RETRY_AFTER_S: u64 = 1;
 
 impl Refusal {
     /// The status, the error's type and its code.
@@ -86,10 +93,10 @@ impl Refusal {
             Refusal::InsufficientCredit { .. } => {
                 (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
             }
-            Refusal::Overloaded | Refusal::PoolBusy => {
+            Refusal::Overloaded | Refusal::PoolBusy { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("overloaded"))
             }
-            Refusal::UpstreamUnavailable => {
+            Refusal::UpstreamUnavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("upstream_unavailable"))
             }
             Refusal::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, SERVER, Some("upstream_timeout")),
@@ -114,8 +121,8 @@ impl Refusal {
             Refusal::OtherEndpoint(_) => "other_endpoint",
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
             Refusal::Overloaded => "overloaded",
-            Refusal::PoolBusy => "pool_busy",
-            Refusal::UpstreamUnavailable => "upstream_unavailable",
+            Refusal::PoolBusy { .. } => "pool_busy",
+            Refusal::UpstreamUnavailable { .. } => "upstream_unavailable",
             Refusal::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -146,8 +153,10 @@ impl Refusal {
                  are available. Add credit, or lower max_completion_tokens."
             ),
             Refusal::Overloaded => "The gateway is overloaded. Try again in a moment.".into(),
-            Refusal::PoolBusy => "All capacity for this model is in use. Try again in a moment.".into(),
-            Refusal::UpstreamUnavailable => "No provider could answer. Try again in a moment.".into(),
+            Refusal::PoolBusy { .. } => {
+                "All capacity for this model is in use. Try again in a moment.".into()
+            }
+            Refusal::UpstreamUnavailable { .. } => "No provider could answer. Try again in a moment.".into(),
             Refusal::UpstreamTimeout => "No provider answered in time. Try again.".into(),
         }
     }
@@ -164,9 +173,19 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::InsufficientCredit { .. }
             | Refusal::Overloaded
-            | Refusal::PoolBusy
-            | Refusal::UpstreamUnavailable
+            | Refusal::PoolBusy { .. }
+            | Refusal::UpstreamUnavailable { .. }
             | Refusal::UpstreamTimeout => None,
+        }
+    }
+
+    /// Whole seconds until it is worth trying again: rounded up, or clients come a moment too early.
+    fn retry_after_s(&self) -> u64 {
+        match self {
+            Refusal::PoolBusy { wait } | Refusal::UpstreamUnavailable { wait } => {
+                (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(RETRY_AFTER_S)
+            }
+            _ => RETRY_AFTER_S,
         }
     }
 
@@ -190,7 +209,7 @@ impl Refusal {
         });
         let (mut header, body) = json_answer(status, &body)?;
         if status.is_server_error() {
-            header.insert_header(header::RETRY_AFTER, RETRY_AFTER_S)?;
+            header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
         }
         // Clients of OpenAI's make obeys this over their own rules.
         header.insert_header("x-should-retry", if status.is_server_error() { "true" } else { "false" })?;

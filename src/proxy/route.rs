@@ -5,7 +5,7 @@ use super::downstream::{self, Line};
 use super::exchange::Exchange;
 use super::request::Request;
 use super::respond::Refusal;
-use super::{Gateway, body, local};
+use super::{Gateway, attempt, body, local};
 use crate::endpoint::Endpoint;
 use http::Method;
 use pingora_proxy::Session;
@@ -76,6 +76,7 @@ impl Gateway {
             .admission
             .admit(&caller, ctx.request, &request.demand, &live.config.prices)
             .map_err(|why| Refusal::not_admitted(why, model))?;
+        let need = attempt::need(&request.demand, &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
         let line = Arc::new(Line::default());
         downstream::keep(session, &exchange, &line);
@@ -83,6 +84,7 @@ impl Gateway {
             exchange,
             line,
             commit: Some(commit),
+            need,
             lease: None,
             tried: Vec::new(),
             attempts: 0,

@@ -184,11 +184,15 @@ impl Metrics {
         self.ledger_down.set(i64::from(down));
     }
 
-    /// How an upstream account stands: whether it is used, and how much of its concurrency is free.
-    pub fn upstream(&self, name: &str, up: bool, in_flight: u32, concurrency_max: u32) {
+    /// Whether an upstream account is used.
+    pub fn upstream(&self, name: &str, up: bool) {
         self.upstream_up.with_label_values(&[name]).set(i64::from(up));
-        let free = 1.0 - f64::from(in_flight) / f64::from(concurrency_max.max(1));
-        self.upstream_headroom.with_label_values(&[name, "concurrency"]).set(free);
+    }
+
+    /// How much of a limit of an upstream account is free.
+    pub fn headroom(&self, name: &str, limit: &str, free_ppm: u32) {
+        let free = f64::from(free_ppm) / 1_000_000.0;
+        self.upstream_headroom.with_label_values(&[name, limit]).set(free);
     }
 
     /// Everything as Prometheus reads it, once `upstreams` has told how each account stands: what

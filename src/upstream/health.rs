@@ -74,13 +74,11 @@ pub struct Breaker {
     health: Health,
     failures: u32,
     shut_times: u32,
-    /// The fault that shut it last.
-    cause: Option<Fault>,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Breaker { health: Health::Open, failures: 0, shut_times: 0, cause: None }
+        Breaker { health: Health::Open, failures: 0, shut_times: 0 }
     }
 }
 
@@ -90,16 +88,15 @@ impl Breaker {
         self.health
     }
 
-    /// Whether it was shut because it has too much to do, rather than for being broken.
-    pub fn is_overloaded(&self) -> bool {
-        matches!(self.cause, Some(Fault::RateLimited(_)))
-    }
-
-    /// Whether a request may use the account now.
-    pub fn admits(&self, now: Instant) -> bool {
+    /// Whether a request may use the account now; if not, when it may.
+    ///
+    /// # Errors
+    /// The earliest moment.
+    pub fn admits(&self, now: Instant) -> Result<(), Instant> {
         match self.health {
-            Health::Open => true,
-            Health::Shut { until } | Health::Probation { until } => now >= until,
+            Health::Open => Ok(()),
+            Health::Shut { until } | Health::Probation { until } if now >= until => Ok(()),
+            Health::Shut { until } | Health::Probation { until } => Err(until),
         }
     }
 
@@ -136,12 +133,13 @@ impl Breaker {
 
     /// A request failed by the account's fault.
     pub fn failure(&mut self, fault: Fault, now: Instant) {
-        self.failures = self.failures.saturating_add(1);
         let on_probation = matches!(self.health, Health::Probation { .. });
+        if !matches!(fault, Fault::Model | Fault::RateLimited(_)) {
+            self.failures = self.failures.saturating_add(1);
+        }
         let shut = match fault {
-            // The model may be missing while all others work.
-            Fault::Model => return self.answered(),
-            Fault::RateLimited(wait) => Some(wait.unwrap_or(SHUT_FIRST).min(SHUT_MAX)),
+            // The model may be missing while all others work; having too much to do is not being ill.
+            Fault::Model | Fault::RateLimited(_) => return self.answered(),
             Fault::Credential => Some(SHUT_MAX),
             Fault::Connect | Fault::Broken | Fault::Timeout | Fault::Server | Fault::Forbidden => {
                 (on_probation || self.failures >= FAILURES_MAX).then(|| self.growing())
@@ -149,7 +147,6 @@ impl Breaker {
         };
         if let Some(shut) = shut {
             self.shut_times = self.shut_times.saturating_add(1);
-            self.cause = Some(fault);
             self.health = Health::Shut { until: now + shut };
         }
     }
@@ -169,7 +166,7 @@ mod tests {
         let mut breaker = Breaker::default();
         faults.iter().for_each(|fault| breaker.failure(*fault, start));
         let second = |s| start + Duration::from_secs(s);
-        let shut = (0..200).find(|s| breaker.admits(second(*s)));
+        let shut = (0..200).find(|s| breaker.admits(second(*s)).is_ok());
         assert_eq!(shut, Some(expect_shut_s), "{faults:?}");
     }
 
@@ -182,9 +179,7 @@ mod tests {
         check(&[Fault::Credential], 60);
         check(&[Fault::Forbidden; 4], 0);
         check(&[Fault::Forbidden; 5], 1);
-        check(&[Fault::RateLimited(None)], 1);
-        check(&[Fault::RateLimited(Some(Duration::from_secs(7)))], 7);
-        check(&[Fault::RateLimited(Some(Duration::from_secs(7000)))], 60);
+        check(&[Fault::RateLimited(None); 50], 0);
         check(&[Fault::Timeout; 50], 60);
     }
 
@@ -194,21 +189,21 @@ mod tests {
         let later = start + Duration::from_secs(2);
         let mut breaker = Breaker::default();
         (0..5).for_each(|_| breaker.failure(Fault::Server, start));
-        assert!(!breaker.admits(start) && breaker.admits(later));
+        assert!(breaker.admits(start).is_err() && breaker.admits(later).is_ok());
         breaker.begin(later);
-        assert!(!breaker.admits(later), "only one at a time");
+        assert!(breaker.admits(later).is_err(), "only one at a time");
         let mut recovered = breaker.clone();
         recovered.success();
         assert_eq!(recovered.health(), Health::Open);
         let mut left = breaker.clone();
         left.abandoned(later);
-        assert!(left.admits(later), "who hangs up decides nothing");
+        assert!(left.admits(later).is_ok(), "who hangs up decides nothing");
         let mut streaming = breaker.clone();
         streaming.answered();
         assert_eq!(streaming.health(), Health::Open);
         breaker.failure(Fault::Server, later);
-        assert!(!breaker.admits(later + Duration::from_secs(1)), "longer than before");
+        assert!(breaker.admits(later + Duration::from_secs(1)).is_err(), "longer than before");
         breaker.success();
-        assert!(!breaker.admits(later + Duration::from_secs(1)), "an older request says nothing");
+        assert!(breaker.admits(later + Duration::from_secs(1)).is_err(), "an older request says nothing");
     }
 }

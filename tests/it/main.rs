@@ -13,6 +13,7 @@ mod answers;
 mod endpoints;
 mod money;
 mod pool;
+mod headroom;
 mod hygiene;
 mod commands;
 mod metrics;

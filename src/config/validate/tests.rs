@@ -2,6 +2,7 @@
 
 use super::load;
 use crate::config::{BaseUrl, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Scheme};
+use crate::money::Amount;
 use serde_yaml::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,7 +123,7 @@ upstreams:
     api_key_file: secret
     models: { a: b }
     weight: 1000
-    limits: { concurrency: 1 }
+    limits: { concurrency: 1, requests_per_minute: 2, tokens_per_minute: 3, spend_usd_per_day: \"0.5\" }
     on_hang_up: drain
     timeouts: { connect_ms: 1, silence_ms: 2, total_ms: 3 }
 retry: { attempts_max: 1, total_ms: 1 }
@@ -147,6 +148,8 @@ log: { format: text }
     assert_eq!(second.base_url, base_url);
     assert_eq!(second.models, Models::Only([("a".into(), "b".into())].into()));
     assert_eq!((second.weight, second.limits.concurrency, second.on_hang_up), (1000, 1, OnHangUp::Drain));
+    assert_eq!((second.limits.requests_per_minute, second.limits.tokens_per_minute), (Some(2), Some(3)));
+    assert_eq!(second.limits.spend_per_day, Some(Amount::parse("0.5").unwrap()));
     let timeouts = second.timeouts;
     assert_eq!([timeouts.connect, timeouts.silence, timeouts.total], [1, 2, 3].map(ms));
     assert_eq!((config.retry.attempts_max, config.retry.total, config.log), (1, ms(1), LogFormat::Text));
@@ -286,6 +289,14 @@ fn faults_of_upstreams() {
         "name: u,",
         "name: u, models: a,",
         &["t.yaml:5:24: upstreams[0].models: must be a list or a mapping of names, not text"],
+    );
+    check(
+        "name: u,",
+        "name: u, limits: { requests_per_minute: 0, spend_usd_per_day: \"-1\" },",
+        &[
+            "t.yaml:5:47: upstreams[0].limits.requests_per_minute: must be a whole number from 1",
+            "t.yaml:5:69: upstreams[0].limits.spend_usd_per_day: must be US dollars above zero",
+        ],
     );
     let twice = "  - { name: u, base_url: \"http://h\", api_key: k }\n  - { name: u";
     check("  - { name: u", twice, &["t.yaml:6:13: upstreams[1].name: is the name of an upstream above"]);

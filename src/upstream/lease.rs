@@ -1,0 +1,90 @@
+//! One attempt on one account, from its choice to the end of its answer.
+
+use super::account::Taken;
+use super::health::Fault;
+use super::limits::{Most, Use};
+use super::told::Report;
+use super::{Account, Ask};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One attempt on one account.
+#[must_use]
+pub struct Lease {
+    account: Arc<Account>,
+    index: usize,
+    /// As the provider calls it.
+    model: Box<str>,
+    /// When it began.
+    pub begun: Instant,
+    taken: Taken,
+    used: Use,
+}
+
+impl Lease {
+    pub(super) fn take(account: &Arc<Account>, index: usize, ask: &Ask<'_>, now: Instant) -> Option<Lease> {
+        let model = account.models.provider_name(ask.model)?;
+        let taken = account.take(model, ask.need, now)?;
+        let account = Arc::clone(account);
+        Some(Lease { model: model.into(), account, index, begun: now, taken, used: Use::Unknown })
+    }
+
+    /// Whose.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// What the provider calls the model.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The account's place in the pool, for the set of those tried.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The account answers, and tells this of its limits.
+    pub fn told(&self, report: &Report, now: Instant) {
+        self.account.told(&self.model, report, &self.taken, now);
+    }
+
+    /// The account begins to answer.
+    pub fn answered(&self) {
+        self.account.answered();
+    }
+
+    /// The account answered to the end.
+    pub fn succeeded(&self, output_tokens: u64) {
+        self.account.succeeded(&self.model, output_tokens);
+    }
+
+    /// What the attempt used in truth is known.
+    pub fn used(&mut self, used: Most) {
+        self.used = Use::Used(used);
+    }
+
+    /// The attempt never reached the provider, by nobody's fault.
+    pub fn unsent(&mut self) {
+        self.used = Use::Unsent;
+    }
+
+    /// The attempt failed by the account's fault.
+    pub fn failed(&mut self, fault: Fault, now: Instant, random: u32) {
+        self.used = match fault {
+            Fault::Connect => Use::Unsent,
+            // The provider may have been at work.
+            Fault::Broken | Fault::Timeout => Use::Unknown,
+            Fault::RateLimited(_) | Fault::Credential | Fault::Forbidden | Fault::Model | Fault::Server => {
+                Use::Used(Most::NOTHING)
+            }
+        };
+        self.account.failed(&self.model, fault, now, random);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.account.release(&self.taken, self.used, Instant::now());
+    }
+}

@@ -1,0 +1,312 @@
+//! What the operator lets one account have at most, kept exactly. Pure: time is an argument.
+//!
+//! A request takes the most that it can need when it goes out, and gives back what it did not when
+//! it ends. So no limit is ever passed, whatever is under way.
+
+use super::window::{Taken, Window};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::money::Amount;
+use std::time::{Duration, Instant};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a request can need at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Tokens of input and output.
+    pub tokens: u64,
+    /// US dollars, by the price book.
+    pub spend: Amount,
+}
+
+impl Most {
+    /// Nothing at all.
+    pub const NOTHING: Most = Most { tokens: 0, spend: Amount::ZERO };
+}
+
+/// What limits an account, in the words of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// Requests at once.
+    Concurrency,
+    /// Requests in a minute.
+    Requests,
+    /// Tokens in a minute.
+    Tokens,
+    /// Spend of a day.
+    Spend,
+}
+
+impl Limited {
+    /// The word used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Limited::Concurrency => "concurrency",
+            Limited::Requests => "requests_per_minute",
+            Limited::Tokens => "tokens_per_minute",
+            Limited::Spend => "spend_per_day",
+        }
+    }
+}
+
+/// The limits of one account, and what is taken of them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    concurrency_max: u32,
+    in_flight: u32,
+    requests: Window,
+    tokens: Window,
+    spend: Spend,
+}
+
+/// What one request took. Given back once, by [`Limits::release`].
+#[derive(Debug)]
+#[must_use]
+pub struct Share {
+    requests: Taken,
+    tokens: Taken,
+    spend: (Instant, Amount),
+}
+
+/// What happened to what a request took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It never reached the provider.
+    Unsent,
+    /// It reached the provider and used this.
+    Used(Most),
+    /// Nobody knows: what was taken stays taken.
+    Unknown,
+}
+
+impl Limits {
+    /// Nothing is taken, and nothing may be, before [`Limits::set`].
+    pub fn new(now: Instant, utc: Timestamp) -> Self {
+        let (requests, tokens) = (Window::new(None), Window::new(None));
+        Limits { concurrency_max: 0, in_flight: 0, requests, tokens, spend: Spend::new(now, utc) }
+    }
+
+    /// What the operator wants from now on. What was taken stays taken.
+    pub fn set(&mut self, set: &config::Limits) {
+        self.concurrency_max = set.concurrency;
+        self.requests.set_max(set.requests_per_minute);
+        self.tokens.set_max(set.tokens_per_minute);
+        self.spend.max = set.spend_per_day;
+    }
+
+    /// Requests that it has now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether a request fits now; if not, when it may at the earliest, if that is known.
+    ///
+    /// # Errors
+    /// The earliest moment; none when it is the end of some request.
+    pub fn fits(&mut self, most: Most, now: Instant) -> Result<(), Option<Instant>> {
+        if self.in_flight >= self.concurrency_max {
+            return Err(None);
+        }
+        let fit = [
+            self.requests.fits(1, now),
+            self.tokens.fits(most.tokens, now),
+            self.spend.fits(most.spend, now),
+        ];
+        let until = fit.into_iter().filter_map(Result::err).max();
+        until.map_or(Ok(()), |until| Err(Some(until)))
+    }
+
+    /// A request goes out.
+    pub fn take(&mut self, most: Most, now: Instant) -> Share {
+        self.in_flight += 1;
+        Share {
+            requests: self.requests.take(1, now),
+            tokens: self.tokens.take(most.tokens, now),
+            spend: self.spend.take(most.spend, now),
+        }
+    }
+
+    /// It has ended.
+    pub fn release(&mut self, share: &Share, used: Use, now: Instant) {
+        self.in_flight -= 1;
+        let used = match used {
+            Use::Unknown => return,
+            Use::Used(used) => used,
+            Use::Unsent => {
+                self.requests.amend(share.requests, 0);
+                Most::NOTHING
+            }
+        };
+        self.tokens.amend(share.tokens, used.tokens);
+        self.spend.amend(share.spend, used.spend, now);
+    }
+
+    /// The share of each limit that is free, in millionths.
+    pub fn ratios_ppm(&mut self, now: Instant) -> [(Limited, Option<u32>); 4] {
+        let ppm = |free: i128, max: i128| {
+            u32::try_from(free.max(0).saturating_mul(1_000_000) / max.max(1)).unwrap_or(1_000_000)
+        };
+        let free = self.concurrency_max.saturating_sub(self.in_flight);
+        let window = |window: &mut Window| Some(ppm(window.free(now)?.into(), window.max()?.into()));
+        let (requests, tokens) = (window(&mut self.requests), window(&mut self.tokens));
+        self.spend.turn(now);
+        let micro_usd = |amount: Amount| amount.atto_usd() / 1_000_000_000_000;
+        let spend = self.spend.max.map(|max| ppm(micro_usd(max - self.spend.used), micro_usd(max)));
+        [
+            (Limited::Concurrency, Some(ppm(free.into(), self.concurrency_max.into()))),
+            (Limited::Requests, requests),
+            (Limited::Tokens, tokens),
+            (Limited::Spend, spend),
+        ]
+    }
+}
+
+/// The spend of the day under way, in UTC.
+#[derive(Clone, Debug)]
+struct Spend {
+    max: Option<Amount>,
+    used: Amount,
+    /// When the day ends, on the clock that never steps.
+    midnight: Instant,
+}
+
+impl Spend {
+    fn new(now: Instant, utc: Timestamp) -> Self {
+        let into_day = u64::try_from(utc.seconds().rem_euclid(86_400)).unwrap_or_default();
+        Spend { max: None, used: Amount::ZERO, midnight: now + DAY - Duration::from_secs(into_day) }
+    }
+
+    fn turn(&mut self, now: Instant) {
+        while now >= self.midnight {
+            self.midnight += DAY;
+            self.used = Amount::ZERO;
+        }
+    }
+
+    /// What can cost more than a day's limit is never sent: money has no "once nothing else is there".
+    fn fits(&mut self, most: Amount, now: Instant) -> Result<(), Instant> {
+        self.turn(now);
+        if self.max.is_none_or(|max| self.used + most <= max) { Ok(()) } else { Err(self.midnight) }
+    }
+
+    fn take(&mut self, most: Amount, now: Instant) -> (Instant, Amount) {
+        self.turn(now);
+        self.used += most;
+        (self.midnight, most)
+    }
+
+    fn amend(&mut self, (midnight, taken): (Instant, Amount), used: Amount, now: Instant) {
+        self.turn(now);
+        if midnight == self.midnight {
+            self.used += used - taken;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usd(text: &str) -> Amount {
+        Amount::parse(text).unwrap()
+    }
+
+    fn most(tokens: u64, spend: &str) -> Most {
+        Most { tokens, spend: usd(spend) }
+    }
+
+    /// An hour before midnight.
+    fn limits(set: config::Limits) -> (Instant, Limits) {
+        let now = Instant::now();
+        let mut limits = Limits::new(now, Timestamp::parse("2026-11-23T23:00:00Z").unwrap());
+        limits.set(&set);
+        (now, limits)
+    }
+
+    fn unlimited() -> config::Limits {
+        config::Limits {
+            concurrency: 100,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            spend_per_day: None,
+        }
+    }
+
+    /// How many such requests go out at once, and how long the next one has to wait.
+    fn check(set: config::Limits, most: Most, expect: usize, expect_wait_s: Option<u64>) {
+        let (now, mut limits) = limits(set);
+        let mut shares = Vec::new();
+        while limits.fits(most, now).is_ok() {
+            shares.push(limits.take(most, now));
+        }
+        let wait = limits.fits(most, now).unwrap_err().map(|at| at.duration_since(now).as_secs());
+        assert_eq!((shares.len(), wait), (expect, expect_wait_s), "{set:?}");
+        shares.iter().for_each(|share| limits.release(share, Use::Unsent, now));
+        assert!(limits.ratios_ppm(now).iter().all(|(_, ppm)| ppm.is_none_or(|ppm| ppm == 1_000_000)));
+    }
+
+    #[test]
+    fn each_limit_is_kept() {
+        let one = most(100, "0.5");
+        check(unlimited(), one, 100, None);
+        check(config::Limits { requests_per_minute: Some(7), ..unlimited() }, one, 7, Some(60));
+        check(config::Limits { tokens_per_minute: Some(1_050), ..unlimited() }, one, 10, Some(60));
+        check(config::Limits { tokens_per_minute: Some(50), ..unlimited() }, one, 1, Some(60));
+        check(config::Limits { spend_per_day: Some(usd("1.75")), ..unlimited() }, one, 3, Some(3_600));
+        check(config::Limits { spend_per_day: Some(usd("0.4")), ..unlimited() }, one, 0, Some(3_600));
+    }
+
+    #[test]
+    fn what_was_not_needed_is_given_back() {
+        let set = config::Limits {
+            tokens_per_minute: Some(1_000),
+            spend_per_day: Some(usd("1")),
+            requests_per_minute: Some(2),
+            ..unlimited()
+        };
+        let (now, mut limits) = limits(set);
+        let share = limits.take(most(900, "0.9"), now);
+        assert!(limits.fits(most(200, "0.2"), now).is_err());
+        limits.release(&share, Use::Used(most(300, "0.3")), now);
+        assert_eq!(limits.fits(most(700, "0.7"), now), Ok(()));
+        assert_eq!(
+            limits.ratios_ppm(now).map(|(_, ppm)| ppm.unwrap()),
+            [1_000_000, 500_000, 700_000, 700_000]
+        );
+        let share = limits.take(most(700, "0.7"), now);
+        limits.release(&share, Use::Unknown, now);
+        assert_eq!(limits.ratios_ppm(now).map(|(_, ppm)| ppm.unwrap()), [1_000_000, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_change_of_limits_forgets_nothing() {
+        let (now, mut limits) = limits(unlimited());
+        let shares: Vec<_> = (0..5).map(|_| limits.take(most(100, "0.2"), now)).collect();
+        let set = config::Limits {
+            concurrency: 6,
+            requests_per_minute: Some(6),
+            tokens_per_minute: Some(600),
+            spend_per_day: Some(usd("1.2")),
+        };
+        limits.set(&set);
+        assert_eq!(limits.fits(most(100, "0.2"), now), Ok(()));
+        assert!(limits.fits(most(101, "0.2"), now).is_err() && limits.fits(most(1, "0.3"), now).is_err());
+        let last = limits.take(most(100, "0.2"), now);
+        assert_eq!(limits.fits(Most::NOTHING, now), Err(None));
+        shares.iter().chain([&last]).for_each(|share| limits.release(share, Use::Unsent, now));
+        assert_eq!((limits.in_flight(), limits.fits(most(600, "1.2"), now)), (0, Ok(())));
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_in_utc() {
+        let (now, mut limits) = limits(config::Limits { spend_per_day: Some(usd("1")), ..unlimited() });
+        let share = limits.take(most(0, "1"), now);
+        let before = now + Duration::from_secs(3_599);
+        assert!(limits.fits(most(0, "0.1"), before).is_err());
+        let after = now + Duration::from_secs(3_600);
+        assert_eq!(limits.fits(most(0, "1"), after), Ok(()));
+        limits.release(&share, Use::Unsent, after);
+        assert_eq!(limits.fits(most(0, "1.1"), after).unwrap_err(), Some(after + DAY), "yesterday's");
+    }
+}
