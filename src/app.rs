@@ -9,7 +9,7 @@ mod reload;
 use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
 use crate::auth::Directory;
-use crate::auth::key::Digester;
+use crate::auth::key::{Digester, SECRET_FILE};
 use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::Live;
@@ -167,7 +167,7 @@ fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
     let mut random = [0; 32];
     let filled = SystemRandom::new().fill(&mut random);
     filled.map_err(|_| StartError::Secret(io::Error::other("the system gives no random numbers")))?;
-    let path = ledger.directory().join("key-digest.secret");
+    let path = ledger.directory().join(SECRET_FILE);
     let mut keys = 0;
     ledger.each_customer(|_, found| keys += found.keys.len());
     if keys > 0 && !path.exists() {

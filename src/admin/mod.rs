@@ -3,6 +3,7 @@
 //! On its own loopback listener, for whoever holds the admin token. Errors have the shape that the
 //! gateway's have. Beside it stands the metrics listener, which needs no token.
 
+mod ledger;
 mod refusal;
 mod routes;
 pub mod views;
@@ -43,7 +44,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
         .route("/admin/v1/deposits", post(routes::deposit))
         .route("/admin/v1/receipts/{id}", get(routes::receipt))
-        .route("/admin/v1/ledger/verify", post(routes::verify))
+        .route("/admin/v1/ledger/verify", post(ledger::verify))
+        .route("/admin/v1/ledger/backup", post(ledger::backup))
         .fallback(|| async { AdminRefusal::not_found("there is no such path in the admin API") })
         .method_not_allowed_fallback(|| async { AdminRefusal::wrong_method() })
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authenticate))

@@ -6,10 +6,9 @@ use super::views::{CustomerView, DepositView, KeyView, StatementPage};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, KeyCreated, Seq, Verified, Window};
+use crate::ledger::{Customer, KeyCreated, Seq, Window};
 use crate::money::Amount;
 use crate::record::receipt::{Receipt, StatementLine};
-use crate::settle;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -21,10 +20,10 @@ use std::sync::Arc;
 /// Lines of one page of a statement.
 pub const PAGE_LINES_MAX: usize = 1_000;
 
-type Shared = State<Arc<Admin>>;
-type Answer<T> = Result<Json<T>, AdminRefusal>;
+pub(super) type Shared = State<Arc<Admin>>;
+pub(super) type Answer<T> = Result<Json<T>, AdminRefusal>;
 type Created<T> = Result<(StatusCode, Json<T>), AdminRefusal>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,12 +189,6 @@ pub(super) async fn statement(
     Ok(Json(StatementPage { lines, next }))
 }
 
-pub(super) async fn verify(State(admin): Shared) -> Answer<Verified> {
-    let ledger = Arc::clone(&admin.ledger);
-    let verified = blocking(move || ledger.verify(&settle::recompute)).await?;
-    verified.map(Json).map_err(|why| AdminRefusal::damaged(why.to_string()))
-}
-
 fn unknown_customer() -> AdminRefusal {
     AdminRefusal::not_found("there is no such customer")
 }
@@ -207,7 +200,10 @@ async fn whole(
     tokio::spawn(work).await.map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))?
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AdminRefusal> {
+/// Does something that reads or writes the disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AdminRefusal> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))

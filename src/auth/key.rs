@@ -79,6 +79,9 @@ fn push_digit(text: &mut String, value: u32) {
     text.push(char::from(ALPHABET[digit]));
 }
 
+/// The file of a store that has the secret of its key digests.
+pub const SECRET_FILE: &str = "key-digest.secret";
+
 /// Makes digests of keys, with a secret of the store: who reads the store alone cannot try keys.
 pub struct Digester(hmac::Key);
 

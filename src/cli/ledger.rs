@@ -1,22 +1,23 @@
-//! `ledger verify`.
+//! `ledger verify`, `backup` and `rebuild`.
 
 use super::client::Client;
 use super::table::{print, print_json};
 use super::{Done, Failed};
-use crate::ledger::{self, Verified};
+use crate::ledger::{self, Backup, Chain, OpenError, Rebuilt, Verified};
 use crate::settle;
 use serde_json::json;
 use std::path::Path;
 
 /// Verifies the ledger of a running gateway.
-pub fn verify(client: &Client) -> Done {
-    show(&client.post("/ledger/verify", &json!({}))?, client.json)
+pub fn verify(client: &Client, expect: Option<Chain>) -> Done {
+    show(&client.post("/ledger/verify", &json!({ "expect": expect }))?, client.json)
 }
 
 /// Verifies a store that no gateway uses.
-pub fn verify_stopped(store: &Path, json: bool) -> Done {
-    let verified = ledger::verify_stopped(store, &settle::recompute).map_err(|why| match why {
-        ledger::OpenError::InUse(path) => Failed::Failed(format!(
+pub fn verify_stopped(store: &Path, expect: Option<Chain>, json: bool) -> Done {
+    let verified = ledger::verify_stopped(store, &settle::recompute, expect);
+    let verified = verified.map_err(|why| match why {
+        OpenError::InUse(path) => Failed::Failed(format!(
             "the store {} is in use: leave out --store to ask the gateway that uses it",
             path.display()
         )),
@@ -36,5 +37,39 @@ pub fn show(verified: &Verified, json: bool) -> Done {
         "ledger ok: {entries} entries, {captures} captures, {open_holds} open holds\n\
          deposits {deposits} + written off {written_off} = balances {balances} + revenue {revenue}\n\
          head {head}\n"
+    ))?;
+    match verified.expected {
+        Some(seq) => print(&format!("as expected: nothing up to entry {seq} was changed\n")),
+        None => Ok(()),
+    }
+}
+
+/// `ledger backup`
+pub fn backup(client: &Client, directory: &Path) -> Done {
+    let directory = std::path::absolute(directory)
+        .map_err(|why| Failed::Usage(format!("the directory {}: {why}", directory.display())))?;
+    let backup: Backup = client.post("/ledger/backup", &json!({ "directory": directory }))?;
+    if client.json {
+        return print_json(&backup);
+    }
+    let Backup { entries, head, segments, bytes } = backup;
+    print(&format!(
+        "copied {entries} entries to {}: {segments} segments, {bytes} bytes\nhead {head}\n",
+        directory.display()
     ))
+}
+
+/// `ledger rebuild`
+pub fn rebuild(store: &Path, json: bool) -> Done {
+    let rebuilt = ledger::rebuild(store).map_err(|why| match why {
+        OpenError::InUse(path) => {
+            Failed::Failed(format!("the store {} is in use: stop its gateway first", path.display()))
+        }
+        other => Failed::Failed(other.to_string()),
+    })?;
+    if json {
+        return print_json(&rebuilt);
+    }
+    let Rebuilt { entries, indexed } = rebuilt;
+    print(&format!("made again from {entries} entries: the state, and the index of {indexed} segments\n"))
 }

@@ -9,6 +9,7 @@ mod table;
 
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
+use crate::ledger::Chain;
 use crate::money::Amount;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -167,6 +168,20 @@ enum LedgerCommand {
         /// A store that no gateway uses; without it, that of the running gateway
         #[arg(long)]
         store: Option<PathBuf>,
+        /// A head that was printed before: fail if anything up to it was changed since
+        #[arg(long, value_name = "HEAD", value_parser = head)]
+        expect: Option<Chain>,
+    },
+    /// Copy the ledger of the running gateway, as of now, verified as it is copied
+    Backup {
+        /// A new directory on the gateway's machine
+        directory: PathBuf,
+    },
+    /// Make the state and the indexes of a stopped store again from its journal
+    Rebuild {
+        /// A store that no gateway uses
+        #[arg(long)]
+        store: PathBuf,
     },
 }
 
@@ -239,10 +254,19 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Statement { customer, from, to, format } => {
             customer::statement(&client()?, customer, from, to, format)
         }
-        Command::Ledger(LedgerCommand::Verify { store: Some(store) }) => {
-            ledger::verify_stopped(&store, global.json)
+        Command::Ledger(what) => dispatch_ledger(what, global),
+    }
+}
+
+fn dispatch_ledger(command: LedgerCommand, global: &Global) -> Done {
+    let client = || Client::new(global);
+    match command {
+        LedgerCommand::Verify { store: Some(store), expect } => {
+            ledger::verify_stopped(&store, expect, global.json)
         }
-        Command::Ledger(LedgerCommand::Verify { store: None }) => ledger::verify(&client()?),
+        LedgerCommand::Verify { store: None, expect } => ledger::verify(&client()?, expect),
+        LedgerCommand::Backup { directory } => ledger::backup(&client()?, &directory),
+        LedgerCommand::Rebuild { store } => ledger::rebuild(&store, global.json),
     }
 }
 
@@ -275,6 +299,10 @@ impl Id for RequestId {
 
 fn id<T: Id>(text: &str) -> Result<T, String> {
     T::read(text).ok_or_else(|| format!("must be {}", T::FORM))
+}
+
+fn head(text: &str) -> Result<Chain, String> {
+    Chain::parse(text).ok_or_else(|| "must be the 64 hexadecimal digits that `ledger verify` prints".into())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -32,6 +32,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the operating system says; the file is as it was then, or is the new one.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
 }
 
 /// A file that grows at its end.
@@ -115,6 +121,13 @@ impl Disk for Directory {
         file.sync_all()?;
         fs::rename(&part, self.0.join(name))?;
         self.sync()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.0.join(name)) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| self.sync()),
+        }
     }
 }
 

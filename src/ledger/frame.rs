@@ -30,6 +30,18 @@ impl Chain {
     /// Before the first frame.
     pub const START: Chain = Chain([0; 32]);
 
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (place, to) in bytes.iter_mut().enumerate() {
+            *to = u8::from_str_radix(&text[place * 2..place * 2 + 2], 16).ok()?;
+        }
+        Some(Chain(bytes))
+    }
+
     fn next(self, seq: Seq, payload: &[u8]) -> Chain {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&self.0);
@@ -61,13 +73,7 @@ impl Serialize for Chain {
 impl<'de> Deserialize<'de> for Chain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let byte =
-            |place: usize| text.get(place * 2..place * 2 + 2).and_then(|b| u8::from_str_radix(b, 16).ok());
-        let mut bytes = [0; 32];
-        for (place, to) in bytes.iter_mut().enumerate() {
-            *to = byte(place).ok_or_else(|| de::Error::custom("must be 64 hexadecimal digits"))?;
-        }
-        Ok(Chain(bytes))
+        Chain::parse(&text).ok_or_else(|| de::Error::custom("must be 64 hexadecimal digits"))
     }
 }
 

@@ -11,6 +11,7 @@
 //! hold or a capture waits for the disk; only [`Commit::durable`] does.
 
 pub mod book;
+mod care;
 mod codec;
 pub mod disk;
 pub mod entry;
@@ -30,13 +31,15 @@ mod table;
 pub mod verify;
 
 pub use book::{Book, Command, Customer, Key, KeyStatus, Refusal};
+pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
 pub use entry::{Balance, Change, Entry, KeyCreated, Release, Seq};
 pub use frame::Chain;
 pub use hold::{Applied, Commit, Hold};
 pub use journal::{Committed, Down, OnCommit};
-pub use open::{OpenError, Recovered, verify_stopped};
+pub use open::{OpenError, Recovered};
 pub use places::Window;
 pub use segment::JournalError;
+use verify::Known;
 pub use verify::{Recompute, Verified};
 
 use crate::clock::Timestamp;
@@ -254,13 +257,25 @@ impl Ledger {
         &self.directory
     }
 
-    /// Reads and folds all that is durable. Takes seconds for a large journal: not for the request
-    /// path.
+    /// Reads and folds all that is durable, and looks for a `head` that it is known to have had.
+    /// Takes seconds for a large journal: not for the request path.
     ///
     /// # Errors
     /// The first thing that does not hold, and where.
-    pub fn verify(&self, recompute: Recompute) -> Result<Verified, JournalError> {
-        verify::verify(&*self.disk, self.index.durable(), None, recompute)
+    pub fn verify(&self, recompute: Recompute, head: Option<Chain>) -> Result<Verified, JournalError> {
+        let known = Known { durable: self.index.durable(), state: None, head };
+        verify::verify(&*self.disk, known, recompute)
+    }
+
+    /// Copies all that is durable now into `directory`, new or empty, and verifies what it copies.
+    /// Others go on meanwhile. Takes as long as reading the journal: not for the request path.
+    ///
+    /// # Errors
+    /// When the directory has something in it already, or the operating system refuses, or the
+    /// journal is damaged.
+    pub fn backup(&self, directory: &Path) -> Result<Backup, BackupError> {
+        let target = care::target(directory)?;
+        care::backup(&*self.disk, self.index.durable(), &target)
     }
 
     /// Ends all writing, once everything submitted is durable and the state is up to date.

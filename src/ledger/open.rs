@@ -8,7 +8,6 @@ use super::journal::{self, Down, OnCommit};
 use super::recover::{Recovery, recover};
 use super::segment::JournalError;
 use super::state::{self, Snapshot, State, StateError};
-use super::verify::{self, Recompute, Verified};
 use super::{Commit, Ledger, SHARDS, Threads};
 use crate::id::{CustomerId, RequestId};
 use parking_lot::Mutex;
@@ -128,31 +127,13 @@ impl Ledger {
     }
 }
 
-/// Verifies a store that nobody uses.
-///
-/// # Errors
-/// When it is in use, or the first thing that does not hold.
-pub fn verify_stopped(directory: &Path, recompute: Recompute) -> Result<Verified, OpenError> {
-    if !directory.join("journal").is_dir() {
-        let why = io::Error::new(io::ErrorKind::NotFound, "there is no journal in it");
-        return Err(OpenError::Io(directory.to_owned(), why));
-    }
-    let _lock = lock(directory)?;
-    let disk = Directory::open(&directory.join("journal"))
-        .map_err(|why| OpenError::Io(directory.to_owned(), why))?;
-    let path = directory.join("state");
-    let snapshot =
-        if path.is_dir() { State::open(&path).and_then(|mut state| state.load()).ok() } else { None };
-    verify::verify(&disk, Seq::START, snapshot, recompute).map_err(OpenError::Journal)
-}
-
-fn lock(directory: &Path) -> Result<fs::File, OpenError> {
+/// Keeps other processes out.
+pub(super) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     let io = |why| OpenError::Io(directory.to_owned(), why);
     if directory.is_file() {
         return Err(io(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory")));
     }
-    // What customers have is nobody else's business.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+    make_private(directory).map_err(io)?;
     let file = fs::File::create(directory.join("lock")).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -161,8 +142,14 @@ fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     }
 }
 
+/// Makes a directory, if need be: what customers have is nobody else's business.
+pub(super) fn make_private(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
 type Loaded = Result<Snapshot, StateError>;
 
+/// Opens the state, made anew if it cannot be opened, and reads it.
 fn open_state(path: &Path) -> Result<(State, Loaded), OpenError> {
     match State::open(path) {
         Ok(mut state) => {

@@ -7,7 +7,7 @@
 use super::book::Broken;
 use super::disk::{Disk, File};
 use super::entry::Seq;
-use super::frame::{self, Frame, FrameError, Head};
+use super::frame::{self, Chain, Frame, FrameError, Head};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -48,6 +48,13 @@ pub enum JournalError {
         /// Its format.
         found: u32,
     },
+    /// It never had the head that was expected.
+    OtherHead {
+        /// The one that was expected.
+        expected: Chain,
+        /// The one that it has.
+        head: Chain,
+    },
     /// The entries contradict each other.
     Broken {
         /// The first entry of the frame that does.
@@ -68,6 +75,11 @@ impl fmt::Display for JournalError {
             JournalError::Format { file, found } => write!(
                 f,
                 "{file} has journal format {found}, this version reads up to {FORMAT}: use a newer tollgate"
+            ),
+            JournalError::OtherHead { expected, head } => write!(
+                f,
+                "the head was never {expected}: what stood before it was changed, or it is of another ledger; \
+                 the entries and their chain are whole up to {head}"
             ),
             JournalError::Broken { seq, why } => {
                 write!(f, "entry {seq} cannot follow those before it: {why}")
@@ -231,6 +243,29 @@ impl Segment {
         &self,
         head: Head,
         known: Seq,
+        visit: impl FnMut(Frame, u32) -> Result<(), Broken>,
+    ) -> Result<Ending, JournalError> {
+        self.scan(head, known, Seq(u64::MAX), visit)
+    }
+
+    /// Reads every frame up to the entry `last`, which is durable.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn read_until(&self, head: Head, last: Seq) -> Result<Ending, JournalError> {
+        self.scan(head, last, last, |_, _| Ok(()))
+    }
+
+    /// Its first bytes.
+    pub fn start(&self, end: u64) -> &[u8] {
+        &self.bytes[..usize::try_from(end).expect("it was read")]
+    }
+
+    fn scan(
+        &self,
+        head: Head,
+        known: Seq,
+        until: Seq,
         mut visit: impl FnMut(Frame, u32) -> Result<(), Broken>,
     ) -> Result<Ending, JournalError> {
         let nothing = self.bytes.len() <= HEADER_BYTES && self.bytes.iter().all(|byte| *byte == 0);
@@ -241,7 +276,7 @@ impl Segment {
         self.check_header(head)?;
         let mut head = head;
         let mut offset = HEADER_BYTES;
-        while offset < self.bytes.len() {
+        while offset < self.bytes.len() && head.seq < until {
             let place = u32::try_from(offset).expect("segments are far smaller than 4 GiB");
             let seq = head.seq.next();
             match frame::decode(&self.bytes[offset..], head) {

@@ -37,6 +37,9 @@ pub struct Verified {
     pub balances: Amount,
     /// Bytes of an unfinished write at the end, to be cut off at the next start.
     pub torn_bytes: u64,
+    /// The entry at which the expected head stood: nothing up to it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Seq>,
 }
 
 /// Folds journals; what every reader of one does.
@@ -66,17 +69,25 @@ impl Fold {
     }
 }
 
-/// Verifies the journal on `disk`, of which `durable` is known to be there, and that folding it
-/// gives `state`.
+/// What is known of a journal from elsewhere.
+#[derive(Default)]
+pub struct Known {
+    /// An entry that was durable.
+    pub durable: Seq,
+    /// What folding it has to give.
+    pub state: Option<Snapshot>,
+    /// A head that it had at some time.
+    pub head: Option<Chain>,
+}
+
+/// Verifies the journal on `disk`, and that it is the one that is known.
 ///
 /// # Errors
 /// The first thing that does not hold, and where.
-pub fn verify(
-    disk: &dyn Disk,
-    durable: Seq,
-    state: Option<Snapshot>,
-    recompute: Recompute,
-) -> Result<Verified, JournalError> {
+pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Verified, JournalError> {
+    let Known { durable, state, head: expected } = known;
+    // The chain up to an entry vouches for it and for all before it.
+    let mut met = expected.filter(|expected| *expected == Chain::START).map(|_| Seq::START);
     let mut fold = Fold::default();
     let mut state = state;
     // A state of before the first entry is compared now: no frame ends there.
@@ -90,6 +101,9 @@ pub fn verify(
             fold.entry(entry)?;
         }
         check_charge(&frame.entries, recompute)?;
+        if expected == Some(frame.head.chain) {
+            met = Some(frame.head.seq);
+        }
         if let Some(state) = state.take_if(|state| state.head.seq <= frame.head.seq) {
             check_state(&state, &fold.book, frame.head)?;
         }
@@ -97,6 +111,9 @@ pub fn verify(
     })?;
     let Head { seq, chain } = journal.head;
     fold.book.audit().map_err(|why| JournalError::Broken { seq, why })?;
+    if let (Some(expected), None) = (expected, met) {
+        return Err(JournalError::OtherHead { expected, head: chain });
+    }
     let totals = fold.book.totals;
     Ok(Verified {
         ok: true,
@@ -110,6 +127,7 @@ pub fn verify(
         written_off: totals.written_off,
         balances: totals.cash + totals.written_off - totals.revenue,
         torn_bytes: journal.torn_bytes,
+        expected: met,
     })
 }
 

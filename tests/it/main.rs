@@ -15,6 +15,7 @@ mod money;
 mod pool;
 mod headroom;
 mod hygiene;
+mod ledger;
 mod commands;
 mod metrics;
 mod reload;

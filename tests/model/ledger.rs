@@ -113,7 +113,7 @@ fn balances_after_a_restart_are_what_many_threads_were_told() {
     let (open_hold, mut commit) = ledger.hold(terms(RICH, u128::MAX, 77)).expect("rich enough");
     runtime.block_on(async { commit.durable().await }).expect("the disk is well");
     assert_eq!(ledger.holds_open(), 1, "I4");
-    let verified = ledger.verify(&recompute).expect("verifies while it is open");
+    let verified = ledger.verify(&recompute, None).expect("verifies while it is open");
     assert_eq!((verified.captures, verified.open_holds), (acknowledged, 1));
     ledger.close();
     drop((open_hold, ledger));
@@ -121,7 +121,7 @@ fn balances_after_a_restart_are_what_many_threads_were_told() {
     let expect = |deposit: i128, charged: fn(&Told) -> i128| deposit - told.iter().map(charged).sum::<i128>();
     let (rich, poor) =
         (expect(1_000_000_000, |told| told.charged_rich), expect(40_000, |told| told.charged_poor));
-    let verified = ledger::verify_stopped(folder.path(), &recompute).expect("verifies");
+    let verified = ledger::verify_stopped(folder.path(), &recompute, None).expect("verifies");
     assert_eq!((verified.captures, verified.open_holds), (acknowledged, 1));
     let (ledger, recovered) = open(folder.path());
     assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (1, 0, None));
@@ -131,7 +131,7 @@ fn balances_after_a_restart_are_what_many_threads_were_told() {
     }
     ledger.close();
     drop(ledger);
-    let verified = ledger::verify_stopped(folder.path(), &recompute).expect("verifies");
+    let verified = ledger::verify_stopped(folder.path(), &recompute, None).expect("verifies");
     assert_eq!((verified.open_holds, verified.balances), (0, atto(rich + poor)), "I4, I7");
 }
 
@@ -195,5 +195,5 @@ fn a_full_segment_is_followed_by_another_and_both_are_read() {
     assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (0, 0, None));
     assert_eq!((recovered.replayed, recovered.indexed), (0, 0), "the state has it all");
     check(&ledger);
-    assert_eq!(u128::from(ledger.verify(&recompute).expect("verifies").captures), CHARGES);
+    assert_eq!(u128::from(ledger.verify(&recompute, None).expect("verifies").captures), CHARGES);
 }

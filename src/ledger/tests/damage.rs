@@ -77,7 +77,7 @@ fn a_journal_that_ends_before_what_the_state_store_knows_is_refused() {
         memory.put(&name, bytes[..cut].to_vec());
         damaged(read(&memory, scribe.head.seq));
     }
-    scribe.memory.remove(&name);
+    scribe.memory.lose(&name);
     damaged(read(&scribe.memory, scribe.head.seq));
 }
 
@@ -160,12 +160,12 @@ fn segments() -> (Scribe, Vec<String>) {
 fn a_missing_segment_is_refused() {
     for missing in 0..2 {
         let (scribe, names) = segments();
-        scribe.memory.remove(&names[missing]);
+        scribe.memory.lose(&names[missing]);
         let first = scribe.frames.iter().find(|frame| frame.file == names[missing]).unwrap().first;
         assert_eq!(damaged(read(&scribe.memory, Seq::START)), (names[missing + 1].clone(), 0, first));
     }
     let (scribe, names) = segments();
-    scribe.memory.remove(&names[2]);
+    scribe.memory.lose(&names[2]);
     let (_, _, seq) = damaged(read(&scribe.memory, scribe.head.seq));
     let first = scribe.frames.iter().find(|frame| frame.file == names[2]).unwrap().first;
     assert_eq!(seq, first, "the last one is missed by the state store alone");

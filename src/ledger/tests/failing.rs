@@ -63,7 +63,7 @@ fn check_reopened(memory: &Memory, acknowledged: &[u128]) {
         let kinds: Vec<_> = entries.iter().map(|entry| entry.change.name()).collect();
         assert_eq!(kinds, ["hold", "capture"], "request {request}");
     }
-    let verified = bench.ledger.verify(&recompute).expect("verifies");
+    let verified = bench.ledger.verify(&recompute, None).expect("verifies");
     assert_eq!(verified.open_holds, 0);
     bench.charge(1_000, 1).expect("it goes on");
 }
@@ -71,7 +71,7 @@ fn check_reopened(memory: &Memory, acknowledged: &[u128]) {
 #[test]
 fn a_failed_fsync_is_told_to_all_who_wait() {
     let (bench, memory) = failing(Operation::Sync, 1, EIO);
-    let acknowledged = bench.ledger.verify(&recompute).expect("verifies").entries;
+    let acknowledged = bench.ledger.verify(&recompute, None).expect("verifies").entries;
     let paused = memory.pause();
     let held: Vec<_> = (2..40).map(|request| bench.hold(request, 10).expect("rich enough")).collect();
     let mut waiting = Vec::new();
@@ -183,6 +183,10 @@ impl Disk for Unwell {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.0.replace(name, bytes)
     }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
 }
 
 impl File for UnwellFile {
@@ -236,7 +240,7 @@ fn what_was_acknowledged_before_a_failed_fsync_is_there_on_the_real_disk() {
     let balance = ledger.customer(ADA, |found| found.balance.posted()).expect("known");
     // What failed may be there or not: written it was.
     assert!([500, 510].map(|charged| atto(DEPOSIT - charged)).contains(&balance), "{balance}");
-    let verified = ledger.verify(RECOMPUTE).expect("verifies");
+    let verified = ledger.verify(RECOMPUTE, None).expect("verifies");
     assert!((50..=51).contains(&verified.captures) && verified.open_holds == 0, "{verified:?}");
     let (hold, _) = ledger.hold(terms(53, 10)).expect("it goes on");
     hold.capture(atto(10), record(10)).commit.wait().expect("the disk is well");

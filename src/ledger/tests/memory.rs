@@ -139,7 +139,7 @@ impl Memory {
     }
 
     /// Removes a file and gives what was in it.
-    pub fn remove(&self, name: &str) -> Vec<u8> {
+    pub fn lose(&self, name: &str) -> Vec<u8> {
         self.0.lock().files.remove(name).expect("it is there").cached
     }
 }
@@ -264,6 +264,11 @@ impl Disk for Memory {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         self.0.lock().file(name)?;
         Ok(Arc::new(Handle { disk: self.clone(), name: name.to_owned() }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.lock().files.remove(name);
+        Ok(())
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -1,8 +1,10 @@
 //! Tests of what the ledger leaves on a disk, and of what it makes of it.
 
 mod bench;
+mod care;
 mod damage;
 mod failing;
+mod golden;
 mod memory;
 mod power;
 mod rotation;

@@ -244,7 +244,7 @@ impl World {
         self.check();
         let told = Told::default();
         let bench = self.open(&told).expect("nothing fails now");
-        let verified = bench.ledger.verify(&recompute);
+        let verified = bench.ledger.verify(&recompute, None);
         let verified = verified.unwrap_or_else(|why| panic!("seed {}: {why}", self.seed));
         assert_eq!(verified.open_holds, 0, "seed {}: I4", self.seed);
         bench.ledger.close();

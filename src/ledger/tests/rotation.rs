@@ -53,7 +53,8 @@ fn entries_are_found_across_segments_before_and_after_a_restart() {
     let check = |bench: &Bench| {
         (1..=2 * CHARGES).for_each(|request| assert_eq!(kinds(bench, request), ["hold", "capture"]));
         assert_eq!(kinds(bench, u128::MAX), ["hold", "capture", "overage"]);
-        let expect: Vec<Seq> = (1..=bench.ledger.verify(&recompute).unwrap().entries.0).map(Seq).collect();
+        let expect: Vec<Seq> =
+            (1..=bench.ledger.verify(&recompute, None).unwrap().entries.0).map(Seq).collect();
         assert_eq!(statement(bench), expect);
     };
     check(&bench);

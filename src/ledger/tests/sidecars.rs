@@ -93,7 +93,7 @@ fn damage_in_a_full_segment_is_told_when_it_is_read() {
     bytes[middle..middle + 200].fill(7);
     memory.put(&name, bytes.clone());
     let bench = open(&memory, Some(&last)).expect("it opens");
-    let why = bench.ledger.verify(&recompute).expect_err("damaged").to_string();
+    let why = bench.ledger.verify(&recompute, None).expect_err("damaged").to_string();
     assert!(why.contains(&name), "{why}");
     let whole = |request| bench.ledger.entries_of_request(RequestId::from_int(request));
     let refused = (1..=CHARGES).filter(|request| whole(*request).is_err()).count();
@@ -112,7 +112,7 @@ fn damage_in_a_full_segment_is_told_when_it_is_read() {
 fn a_lost_last_segment_is_missed_without_a_state() {
     let (memory, _) = store();
     let last = memory.segments().pop().expect("some");
-    memory.remove(&last);
+    memory.lose(&last);
     match open(&memory, None) {
         Err(OpenError::Journal(JournalError::Damaged { file, .. })) => assert_eq!(file, last),
         Err(other) => panic!("{other}"),
@@ -144,7 +144,7 @@ fn a_sidecar_that_is_missing_damaged_or_of_another_format_is_made_again() {
         bench.ledger.close();
         assert_eq!(memory.bytes(&name), good, "{number}: made again, byte for byte");
     }
-    memory.sidecars().iter().for_each(|name| drop(memory.remove(name)));
+    memory.sidecars().iter().for_each(|name| drop(memory.lose(name)));
     let bench = open(&memory, None).expect("it opens");
     assert_eq!(bench.indexed, memory.segments().len() - 1, "as after an upgrade");
     check_found(&bench, "without sidecars");
@@ -200,7 +200,7 @@ fn a_crash_at_any_operation_of_a_rotation_loses_nothing_and_the_index_finds_all(
             let captured = entries.iter().any(|entry| matches!(entry.change, Change::Captured { .. }));
             assert!(captured, "death at {nth}: {request}");
         }
-        bench.ledger.verify(&recompute).expect("verifies");
+        bench.ledger.verify(&recompute, None).expect("verifies");
         bench.ledger.close();
         assert_eq!(memory.sidecars().len(), memory.segments().len() - 1, "death at {nth}");
         read(&memory, bench.entries).expect("whole");

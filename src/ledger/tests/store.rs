@@ -1,7 +1,8 @@
 //! The state store on a real disk: missing, damaged, old or of another store, it is made anew from
 //! the journal, and the balances are right.
 
-use super::super::open::{OpenError, Recovered, verify_stopped};
+use super::super::care::verify_stopped;
+use super::super::open::{OpenError, Recovered};
 use super::super::segment::JournalError;
 use super::super::{Ledger, Verified};
 use super::bench::{ADA, DEPOSIT, atto, create_ada, recompute, record, terms};
@@ -52,7 +53,7 @@ fn check(folder: &Path, charges: u128, told: &str) -> Recovered {
 }
 
 fn check_verifies(folder: &Path, charges: u128, told: &str) -> Verified {
-    let verified = verify_stopped(folder, &recompute).unwrap_or_else(|why| panic!("{told}: {why}"));
+    let verified = verify_stopped(folder, &recompute, None).unwrap_or_else(|why| panic!("{told}: {why}"));
     assert_eq!((u128::from(verified.captures), verified.open_holds), (charges, 0), "{told}");
     verified
 }
@@ -140,7 +141,7 @@ fn the_state_of_another_store_is_not_taken() {
         copy(&state(other.path()), &state(folder.path()));
         let told = format!("the state of a store with {others} charges");
         if others < charges {
-            let why = verify_stopped(folder.path(), &recompute).expect_err("another state").to_string();
+            let why = verify_stopped(folder.path(), &recompute, None).expect_err("another state").to_string();
             assert!(why.contains("I8"), "{why}");
             let recovered = check(folder.path(), charges, &told);
             assert!(recovered.rebuilt.is_some_and(|why| why.contains("fit")), "{told}");
@@ -168,7 +169,7 @@ fn a_journal_that_lost_what_the_state_knows_is_refused() {
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("it opens with less than was acknowledged"),
         }
-        assert!(verify_stopped(folder.path(), &recompute).is_err());
+        assert!(verify_stopped(folder.path(), &recompute, None).is_err());
     }
     fs::write(&last, &bytes).expect("written");
     check(folder.path(), 10, "the file of the backup");

@@ -1,0 +1,84 @@
+//! The journal of version 0.1.0 opens for ever: files as that version wrote them, and what they say.
+//!
+//! A change of the format comes with files of its own beside these, which are never written again.
+
+use super::super::entry::{Change, Seq};
+use super::super::verify::{Known, verify};
+use super::super::{Chain, Window};
+use super::bench::{ADA, Bench, read, recompute};
+use super::memory::Memory;
+use std::fs;
+use std::path::Path;
+
+/// Each entry: its number, its kind, and what Ada had after it, free and held.
+const ENTRIES: &[(u64, &str, i128, i128)] = &[
+    (1, "customer_created", 0, 0),
+    (2, "key_created", 0, 0),
+    (3, "deposit", 1000000, 0),
+    (4, "hold", 999500, 500),
+    (5, "capture", 999700, 0),
+    (6, "hold", 999000, 700),
+    (7, "capture", 999000, 0),
+    (8, "hold", 998900, 100),
+    (9, "capture", 998900, 0),
+    (10, "overage", 998850, 0),
+    (11, "hold", 998840, 10),
+    (12, "release", 998850, 0),
+    (13, "hold", 998840, 10),
+    (14, "capture", 998840, 0),
+    (15, "overage", 0, 0),
+    (16, "write_off", 0, 0),
+    (17, "hold", 0, 0),
+    (18, "release", 0, 0),
+    (19, "key_revoked", 0, 0),
+];
+const HEAD: &str = "09532c296e29f66f487673f556c6fe20de2f772a17aa5d0c820cbd433e6cbd40";
+
+fn golden(folder: &str) -> Memory {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
+    let memory = Memory::default();
+    for file in fs::read_dir(folder).expect("it is in the repository") {
+        let path = file.expect("readable").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+        memory.put(&name, fs::read(path).expect("readable"));
+    }
+    memory
+}
+
+#[test]
+fn the_journal_of_0_1_0_says_what_it_said() {
+    let memory = golden("journal-1");
+    assert_eq!(memory.segments().len(), 2);
+    let (entries, torn_bytes) = read(&memory, Seq::START).expect("whole");
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let balance = entry.balance;
+            (entry.seq.0, entry.change.name(), balance.available.atto_usd(), balance.held.atto_usd())
+        })
+        .collect();
+    println!("{found:?}");
+    assert_eq!((&found[..], torn_bytes), (ENTRIES, 0));
+    assert!(entries.iter().all(|entry| entry.customer == ADA && entry.at.micros() == 1));
+    let head = Chain::parse(HEAD).expect("a head");
+    let known = Known { head: Some(head), ..Known::default() };
+    assert_eq!(verify(&memory, known, &recompute).expect("whole").head, head);
+    let records = entries.iter().filter_map(|entry| match &entry.change {
+        Change::Captured { record, .. } => Some(String::from_utf8_lossy(record)),
+        _ => None,
+    });
+    assert_eq!(records.collect::<Vec<_>>(), ["300", "700", "150", "2000000"]);
+}
+
+#[test]
+fn a_store_with_the_journal_of_0_1_0_goes_on() {
+    let memory = golden("journal-1");
+    let bench = Bench::on(&memory).expect("it opens");
+    assert_eq!(bench.indexed, 1);
+    let all = bench.ledger.entries_of_customer(ADA, Window::default(), 100).expect("readable");
+    assert_eq!(all.len(), ENTRIES.len());
+    bench.create_ada_again("more").expect("she is there");
+    let head = Chain::parse(HEAD).expect("a head");
+    let verified = bench.ledger.verify(&recompute, Some(head)).expect("whole");
+    assert_eq!(verified.expected, Some(Seq(19)));
+}
