@@ -9,6 +9,8 @@
 pub enum Endpoint {
     /// Chat completions.
     Chat,
+    /// Responses, made of items.
+    Responses,
     /// Completions of a prompt, as before there were chats.
     Completions,
     /// Embeddings of texts.
@@ -19,13 +21,19 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Endpoint; 4] =
-        [Endpoint::Chat, Endpoint::Completions, Endpoint::Embeddings, Endpoint::Moderations];
+    pub const ALL: [Endpoint; 5] = [
+        Endpoint::Chat,
+        Endpoint::Responses,
+        Endpoint::Completions,
+        Endpoint::Embeddings,
+        Endpoint::Moderations,
+    ];
 
     /// The name used in receipts and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Endpoint::Chat => "chat.completions",
+            Endpoint::Responses => "responses",
             Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
             Endpoint::Moderations => "moderations",
@@ -36,6 +44,7 @@ impl Endpoint {
     pub const fn path(self) -> &'static str {
         match self {
             Endpoint::Chat => "/chat/completions",
+            Endpoint::Responses => "/responses",
             Endpoint::Completions => "/completions",
             Endpoint::Embeddings => "/embeddings",
             Endpoint::Moderations => "/moderations",
@@ -45,7 +54,7 @@ impl Endpoint {
     /// Whether providers take no money for it.
     pub const fn is_free(self) -> bool {
         match self {
-            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions | Endpoint::Embeddings => false,
             Endpoint::Moderations => true,
         }
     }

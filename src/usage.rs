@@ -15,6 +15,12 @@ pub enum Class {
     CachedInput,
     /// Input written to the provider's prompt cache.
     CacheWrite,
+    /// The same, to be kept for an hour.
+    #[serde(rename = "cache_write_1h")]
+    CacheWrite1h,
+    /// The same, to be kept for twelve hours.
+    #[serde(rename = "cache_write_12h")]
+    CacheWrite12h,
     /// Visible output.
     Output,
     /// Output spent on reasoning that is not shown.
@@ -23,8 +29,15 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order in which receipts list them.
-    pub const ALL: [Class; 5] =
-        [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output, Class::Reasoning];
+    pub const ALL: [Class; 7] = [
+        Class::Input,
+        Class::CachedInput,
+        Class::CacheWrite,
+        Class::CacheWrite1h,
+        Class::CacheWrite12h,
+        Class::Output,
+        Class::Reasoning,
+    ];
 
     /// The name used in receipts, price books and metrics.
     pub const fn name(self) -> &'static str {
@@ -32,6 +45,8 @@ impl Class {
             Class::Input => "input",
             Class::CachedInput => "cached_input",
             Class::CacheWrite => "cache_write",
+            Class::CacheWrite1h => "cache_write_1h",
+            Class::CacheWrite12h => "cache_write_12h",
             Class::Output => "output",
             Class::Reasoning => "reasoning",
         }
@@ -48,6 +63,12 @@ pub struct Usage {
     pub cached_input: u64,
     /// See [`Class::CacheWrite`].
     pub cache_write: u64,
+    /// See [`Class::CacheWrite1h`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_write_1h: u64,
+    /// See [`Class::CacheWrite12h`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_write_12h: u64,
     /// See [`Class::Output`].
     pub output: u64,
     /// See [`Class::Reasoning`].
@@ -64,6 +85,8 @@ impl Usage {
             Class::Input => self.input,
             Class::CachedInput => self.cached_input,
             Class::CacheWrite => self.cache_write,
+            Class::CacheWrite1h => self.cache_write_1h,
+            Class::CacheWrite12h => self.cache_write_12h,
             Class::Output => self.output,
             Class::Reasoning => self.reasoning,
         }
@@ -73,6 +96,10 @@ impl Usage {
     pub fn total(&self) -> u64 {
         Class::ALL.iter().map(|class| self.of(*class)).sum()
     }
+}
+
+fn is_zero(tokens: &u64) -> bool {
+    *tokens == 0
 }
 
 /// How the usage of a request was found.

@@ -25,8 +25,9 @@ pub struct TokensMax {
 
 impl TokensMax {
     /// What they cost at most.
-    pub fn charge_max(&self, price: &ModelPrice) -> Amount {
-        price.unit.input_max().times(self.input) + price.unit.output_max().times(self.output)
+    pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
+        let input = price.unit.input_max(demand.cached_for).times(self.input);
+        input + price.unit.output_max().times(self.output)
     }
 }
 
@@ -56,18 +57,23 @@ pub fn input_tokens_likely(demand: &Demand, price: &ModelPrice) -> u64 {
 
 /// An upper bound of the charge; `None` as for [`tokens_max`].
 pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
-    tokens_max(demand, price).map(|tokens| tokens.charge_max(price))
+    tokens_max(demand, price).map(|tokens| tokens.charge_max(demand, price))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::money::UnitPrice;
-    use crate::settle::price::{Encoding, Reasoning, UnitPrices};
+    use crate::settle::price::{CachedFor, Encoding, Reasoning, UnitPrices};
 
     fn price(max_output_tokens: Option<u64>, max_input_tokens: Option<u64>) -> ModelPrice {
         let price = |text| UnitPrice::parse_per_million(text).unwrap();
-        let unit = UnitPrices { input: price("1"), output: price("10"), ..UnitPrices::default() };
+        let unit = UnitPrices {
+            input: price("1"),
+            cache_write_12h: price("2"),
+            output: price("10"),
+            ..UnitPrices::default()
+        };
         ModelPrice {
             unit,
             max_output_tokens,
@@ -91,7 +97,8 @@ mod tests {
     }
 
     fn demand(input_bytes: u64, output_tokens_max: Option<u64>) -> Demand {
-        Demand { model: "m".into(), input_bytes, images: 0, output_tokens_max, choices: 1 }
+        let cached_for = CachedFor::default();
+        Demand { model: "m".into(), input_bytes, images: 0, cached_for, output_tokens_max, choices: 1 }
     }
 
     #[test]
@@ -100,6 +107,7 @@ mod tests {
         check(demand(984, Some(10)), None, "0.0011");
         check(demand(984, Some(5000)), None, "0.011");
         check(Demand { choices: 3, ..demand(984, Some(10)) }, None, "0.0013");
+        check(Demand { cached_for: CachedFor::Hours, ..demand(984, Some(10)) }, None, "0.0021");
         check(Demand { images: 1, ..demand(984, Some(10)) }, None, "0.049269");
         check(demand(5_000_000, Some(10)), Some(128_000), "0.1281");
         check(Demand { choices: u64::from(u8::MAX), ..demand(984, Some(u64::MAX)) }, None, "2.551");

@@ -9,7 +9,7 @@ use crate::auth::Caller;
 use crate::id::RequestId;
 use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Terms};
 use crate::money::Amount;
-use crate::settle::price::{ModelPrice, PriceBook};
+use crate::settle::price::{CachedFor, ModelPrice, PriceBook};
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
@@ -21,6 +21,8 @@ pub struct Demand {
     pub input_bytes: u64,
     /// Images that are given or referred to.
     pub images: u64,
+    /// For how long its input is to be cached.
+    pub cached_for: CachedFor,
     /// The longest answer that the client wants, in tokens.
     pub output_tokens_max: Option<u64>,
     /// How many answers the client wants; 0 where nothing is written.

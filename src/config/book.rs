@@ -104,6 +104,8 @@ fn model(mut section: Section<'_>) -> Option<ModelPrice> {
     let mut price_or = |key, default| section.get(key).map_or(default, |node| price(&node));
     let cached_input = price_or("cached_input", input);
     let cache_write = price_or("cache_write", input);
+    let cache_write_1h = price_or("cache_write_1h", cache_write);
+    let cache_write_12h = price_or("cache_write_12h", cache_write);
     let reasoning = price_or("reasoning", output);
     let max_output_tokens = writes.then(|| {
         let longest = section.required(Required { key: "max_output_tokens", example: "16384" });
@@ -118,6 +120,8 @@ fn model(mut section: Section<'_>) -> Option<ModelPrice> {
         input: input?,
         cached_input: cached_input?,
         cache_write: cache_write?,
+        cache_write_1h: cache_write_1h?,
+        cache_write_12h: cache_write_12h?,
         output: output?,
         reasoning: reasoning?,
     };
@@ -190,9 +194,8 @@ models:
         assert_eq!(&*book.version, "2026-11-23");
         let model = &book.models["a"];
         let [one, two] = ["1", "2"].map(|text| UnitPrice::parse_per_million(text).unwrap());
-        let unit =
-            UnitPrices { input: one, cached_input: one, cache_write: one, output: two, reasoning: two };
-        assert_eq!(model.unit, unit);
+        let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class));
+        assert_eq!(prices, [one, one, one, one, one, two, two]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
     }
@@ -206,6 +209,8 @@ models:
     input: \"1\"
     cached_input: \"0.1\"
     cache_write: \"1.25\"
+    cache_write_1h: \"2\"
+    cache_write_12h: \"2.5\"
     output: \"2\"
     reasoning: \"3\"
     max_output_tokens: 10000000
@@ -217,7 +222,7 @@ aliases: { x: a/b:c_d.e-1 }
         let book = read(text).unwrap();
         let model = &book.models["a/b:c_d.e-1"];
         let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class).to_string());
-        assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "3.00"]);
+        assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "2.50", "2.00", "3.00"]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);

@@ -30,7 +30,7 @@ pub struct Reading {
 pub enum Shape {
     /// It carries an error, whatever else it carries.
     Failed,
-    /// A stream with `[DONE]`, or a plain answer that is a JSON object.
+    /// A stream with `[DONE]` or its last event, or a plain answer that is a JSON object.
     Complete,
     /// A stream without `[DONE]` in which a choice gave its finish reason. Some servers end so.
     Finished,
@@ -138,7 +138,7 @@ impl Tally {
         match part {
             Part::Error => self.failed = true,
             Part::Finished => self.finished = true,
-            Part::Usage | Part::Ordinary => {}
+            Part::Last | Part::Usage | Part::Ordinary => {}
         }
         Ok(part)
     }

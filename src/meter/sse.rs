@@ -15,8 +15,9 @@ pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits a byte stream into events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Splitter {
+    event_bytes_max: usize,
     lines: Lines,
     /// The event under way, as far as earlier pieces had it.
     held: Vec<u8>,
@@ -65,6 +66,18 @@ enum Reach {
 }
 
 impl Splitter {
+    /// At the start of a stream of which longer events are not read.
+    pub(super) fn new(event_bytes_max: usize) -> Self {
+        Splitter {
+            event_bytes_max,
+            lines: Lines::default(),
+            held: Vec::new(),
+            place: Place::First,
+            reach: Reach::Readable,
+            oversized: 0,
+        }
+    }
+
     /// Takes bytes up to the end of an event, or all when none ends here. Gives how many it took
     /// and what they are. `rest` must not be empty.
     pub(super) fn next<'a>(&mut self, rest: &'a [u8]) -> (usize, Piece<'a>) {
@@ -74,7 +87,7 @@ impl Splitter {
         let end = self.lines.event_end(rest);
         let taken = end.unwrap_or(rest.len());
         let place = mem::replace(&mut self.place, Place::Within);
-        if self.reach == Reach::Oversized || self.held.len() + taken > EVENT_BYTES_MAX {
+        if self.reach == Reach::Oversized || self.held.len() + taken > self.event_bytes_max {
             return (taken, self.pass_unread(end));
         }
         if end.is_none() {
@@ -208,7 +221,7 @@ mod tests {
     type Split = (Vec<u8>, Option<Vec<u8>>);
 
     fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Split> {
-        let mut splitter = Splitter::default();
+        let mut splitter = Splitter::new(EVENT_BYTES_MAX);
         let mut events: Vec<Split> = Vec::new();
         for mut piece in pieces {
             while !piece.is_empty() {

@@ -3,7 +3,7 @@
 use super::dialect::{Part, Unreadable, quick};
 use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
 use super::redact::redact;
-use super::sse::{Event, Piece, Splitter};
+use super::sse::{EVENT_BYTES_MAX, Event, Piece, Splitter};
 use crate::endpoint::Endpoint;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -45,10 +45,17 @@ enum Fate {
 impl StreamMeter {
     /// A meter at the start of a stream.
     pub fn new(endpoint: Endpoint, usage_chunk: UsageChunk) -> Self {
+        Self::with_echo(endpoint, usage_chunk, 0)
+    }
+
+    /// The same, where an event may repeat what was asked, which had this many bytes.
+    pub fn with_echo(endpoint: Endpoint, usage_chunk: UsageChunk, asked_bytes: usize) -> Self {
+        // Written as escapes, a byte takes six.
+        let event_bytes_max = EVENT_BYTES_MAX.saturating_add(asked_bytes.saturating_mul(6));
         StreamMeter {
             endpoint,
             usage_chunk,
-            splitter: Splitter::default(),
+            splitter: Splitter::new(event_bytes_max),
             tally: Tally::default(),
             unparsed: 0,
             done: false,
@@ -115,7 +122,7 @@ impl StreamMeter {
         &self.tally.delivered
     }
 
-    /// Whether `[DONE]` was seen.
+    /// Whether its end was seen.
     pub const fn is_done(&self) -> bool {
         self.done
     }
@@ -159,6 +166,10 @@ impl StreamMeter {
         }
         match self.tally.add(self.endpoint, data)? {
             Part::Error => Ok(Fate::Redacted),
+            Part::Last => {
+                self.done = true;
+                Ok(Fate::Passes)
+            }
             Part::Usage if self.usage_chunk == UsageChunk::Hide => Ok(Fate::TakenOut),
             Part::Usage | Part::Finished | Part::Ordinary => Ok(Fate::Passes),
         }

@@ -46,6 +46,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             cache_write,
             output,
             reasoning,
+            ..Usage::default()
         }),
     });
     let bytes = reading::count(expected.text.len());
@@ -240,6 +241,59 @@ fn a_completion_is_delivered_text() {
     );
 }
 
+const RESPONSE_EVENT: Expected<'_> = Expected { endpoint: Endpoint::Responses, ..PLAIN_EVENT };
+
+#[test]
+fn a_response_says_its_usage_in_its_last_event() {
+    check(
+        data!("responses-stream-tools.sse"),
+        &Expected {
+            usage: Some(Ok([36, 64, 0, 20, 128])),
+            text: "**Looking**Zürich:\nget_weather{\"city\":\"Zürich\"}",
+            events: 6,
+            ..RESPONSE_EVENT
+        },
+    );
+    check(
+        data!("responses-stream-incomplete.sse"),
+        &Expected { usage: Some(Ok([11, 0, 0, 16, 0])), text: "All happy", events: 1, ..RESPONSE_EVENT },
+    );
+}
+
+#[test]
+fn a_response_may_fail_at_work() {
+    check(
+        data!("responses-stream-failed.sse"),
+        &Expected {
+            shape: Shape::Failed,
+            usage: Some(Ok([11, 0, 0, 3, 0])),
+            text: "All",
+            events: 1,
+            ..RESPONSE_EVENT
+        },
+    );
+    check(
+        data!("responses-stream-error.sse"),
+        &Expected { shape: Shape::Failed, text: "All", events: 1, ..RESPONSE_EVENT },
+    );
+}
+
+#[test]
+fn an_event_that_repeats_the_request_is_read() {
+    let asked = "x".repeat(EVENT_BYTES_MAX);
+    let event = format!(
+        "data: {{\"type\":\"response.completed\",\"response\":{{\"instructions\":\"{asked}\",\
+         \"usage\":{{\"input_tokens\":1,\"output_tokens\":2}}}}}}\n\n"
+    );
+    let read = |mut meter: StreamMeter| {
+        meter.feed(&Bytes::from(event.clone()));
+        (meter.is_done(), meter.end().usage.is_some())
+    };
+    assert_eq!(read(StreamMeter::new(Endpoint::Responses, UsageChunk::Show)), (false, false));
+    let aware = StreamMeter::with_echo(Endpoint::Responses, UsageChunk::Show, asked.len());
+    assert_eq!(read(aware), (true, true));
+}
+
 #[test]
 fn plain_answers() {
     let read = |body: &str, expected: Expected| {
@@ -256,7 +310,9 @@ fn plain_answers() {
     // Text is gathered only where it may have to be counted.
     let check = |endpoint, body: &str, usage: Option<[u64; 5]>, text: &str| {
         if usage.is_some() {
-            read(body, Expected { endpoint, usage: usage.map(Ok), ..PLAIN_EVENT });
+            // The `error` that a response always has, null or not, sends it the long way.
+            let (text, events) = if endpoint == Endpoint::Responses { (text, 1) } else { ("", 0) };
+            read(body, Expected { endpoint, usage: usage.map(Ok), text, events, ..PLAIN_EVENT });
         }
         let silent = body.replace("\"usage\"", "\"other\"");
         let events = u64::from(endpoint != Endpoint::Moderations);
@@ -274,6 +330,8 @@ fn plain_answers() {
     check(chat, data!("chat-plain-no-usage.json"), None, "HiHey");
     let usage = Some([5, 0, 0, 8, 0]);
     check(Endpoint::Completions, data!("completions-plain.json"), usage, " in a land far away");
+    let usage = Some([11, 0, 0, 16, 30]);
+    check(Endpoint::Responses, data!("responses-plain.json"), usage, "ThinkingHi \u{1f44b}get_time{}");
     let usage = Some([8, 0, 0, 0, 0]);
     check(Endpoint::Embeddings, data!("embeddings-float.json"), usage, "");
     check(Endpoint::Embeddings, data!("embeddings-base64.json"), usage, "");

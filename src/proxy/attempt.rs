@@ -24,7 +24,7 @@ pub(super) fn need(demand: &Demand, price: &ModelPrice) -> Need {
     let input = estimate::input_tokens_likely(demand, price);
     Need {
         expected: Expected { input, output_max: max.output },
-        most: Most { tokens: max.input.saturating_add(max.output), spend: max.charge_max(price) },
+        most: Most { tokens: max.input.saturating_add(max.output), spend: max.charge_max(demand, price) },
     }
 }
 

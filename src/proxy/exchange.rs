@@ -169,11 +169,14 @@ impl Exchange {
     /// A streamed answer begins.
     pub fn begin_stream(&self, status: u16, decoder: Option<Decoder>) {
         let usage_chunk = self.request.stream.unwrap_or(crate::meter::UsageChunk::Show);
-        self.begin(
-            status,
-            decoder,
-            Answer::Stream(Box::new(StreamMeter::new(self.request.endpoint, usage_chunk))),
-        );
+        let endpoint = self.request.endpoint;
+        // The events of a response repeat what was asked.
+        let echo = match endpoint {
+            Endpoint::Responses => self.request.body().len(),
+            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => 0,
+        };
+        let meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
+        self.begin(status, decoder, Answer::Stream(Box::new(meter)));
     }
 
     /// The provider's own refusal begins.

@@ -143,6 +143,8 @@ fn take_class(usage: &mut Usage, class: Class) -> u64 {
         Class::Input => &mut usage.input,
         Class::CachedInput => &mut usage.cached_input,
         Class::CacheWrite => &mut usage.cache_write,
+        Class::CacheWrite1h => &mut usage.cache_write_1h,
+        Class::CacheWrite12h => &mut usage.cache_write_12h,
         Class::Output => &mut usage.output,
         Class::Reasoning => &mut usage.reasoning,
     })
@@ -158,6 +160,8 @@ mod tests {
             input: price("0.15"),
             cached_input: price("0.075"),
             cache_write: price("0.15"),
+            cache_write_1h: price("0.30"),
+            cache_write_12h: price("0.375"),
             output: price("0.60"),
             reasoning: price("0.60"),
         }
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn each_class_is_charged_once_at_its_price() {
-        let usage = Usage { input: 36, cached_input: 64, output: 20, reasoning: 30, cache_write: 0 };
+        let usage = Usage { input: 36, cached_input: 64, output: 20, reasoning: 30, ..Usage::default() };
         let settled = settle(&usage, &prices());
         assert_eq!(settled.lines.len(), 4);
         // 36 x 0.15 + 64 x 0.075 + 50 x 0.60 = 40.2 for a million

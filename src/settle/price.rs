@@ -42,6 +42,10 @@ pub struct UnitPrices {
     pub cached_input: UnitPrice,
     /// Of [`Class::CacheWrite`].
     pub cache_write: UnitPrice,
+    /// Of [`Class::CacheWrite1h`].
+    pub cache_write_1h: UnitPrice,
+    /// Of [`Class::CacheWrite12h`].
+    pub cache_write_12h: UnitPrice,
     /// Of [`Class::Output`].
     pub output: UnitPrice,
     /// Of [`Class::Reasoning`].
@@ -55,20 +59,36 @@ impl UnitPrices {
             Class::Input => self.input,
             Class::CachedInput => self.cached_input,
             Class::CacheWrite => self.cache_write,
+            Class::CacheWrite1h => self.cache_write_1h,
+            Class::CacheWrite12h => self.cache_write_12h,
             Class::Output => self.output,
             Class::Reasoning => self.reasoning,
         }
     }
 
-    /// The dearest that a token of input can be.
-    pub fn input_max(&self) -> UnitPrice {
-        self.input.max(self.cached_input).max(self.cache_write)
+    /// The dearest that a token of input can be, where it may be asked to be cached for this long.
+    pub fn input_max(&self, cached_for: CachedFor) -> UnitPrice {
+        let most = self.input.max(self.cached_input).max(self.cache_write);
+        match cached_for {
+            CachedFor::Minutes => most,
+            CachedFor::Hours => most.max(self.cache_write_1h).max(self.cache_write_12h),
+        }
     }
 
     /// The dearest that a token of output can be.
     pub fn output_max(&self) -> UnitPrice {
         self.output.max(self.reasoning)
     }
+}
+
+/// For how long a request asks for its input to be cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CachedFor {
+    /// As long as the provider does unasked.
+    #[default]
+    Minutes,
+    /// An hour, or twelve.
+    Hours,
 }
 
 /// A tokenizer's vocabulary.

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! POST /v1/chat/completions   plain and streamed
+//! POST /v1/responses          plain and streamed
 //! POST /v1/completions        plain and streamed
 //! POST /v1/embeddings
 //! POST /v1/moderations

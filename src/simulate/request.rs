@@ -44,7 +44,9 @@ impl Request {
     /// Tokens of text in each choice.
     pub fn words(&self) -> u64 {
         match self.endpoint {
-            Endpoint::Chat | Endpoint::Completions => self.asked().min(self.cap.unwrap_or(u64::MAX)),
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions => {
+                self.asked().min(self.cap.unwrap_or(u64::MAX))
+            }
             Endpoint::Embeddings | Endpoint::Moderations => 0,
         }
     }
@@ -60,7 +62,7 @@ impl Request {
         match self.endpoint {
             Endpoint::Moderations => Counts::default(),
             Endpoint::Embeddings => Counts { prompt_tokens, ..Counts::default() },
-            Endpoint::Chat | Endpoint::Completions => {
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions => {
                 let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
                 Counts {
                     prompt_tokens,
@@ -100,7 +102,7 @@ pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> 
         base64: written.encoding_format.as_deref() == Some("base64"),
         directives: Directives::read(&written.metadata.unwrap_or_default())?,
         prompt_tokens,
-        cap: written.max_completion_tokens.or(written.max_tokens),
+        cap: written.max_output_tokens.or(written.max_completion_tokens).or(written.max_tokens),
     };
     if written.n.is_some_and(|n| n > CHOICES_MAX)
         || request.choices.saturating_mul(request.words()) > ANSWER_TOKENS_MAX
@@ -117,6 +119,8 @@ struct Written {
     messages: Option<Vec<Message>>,
     prompt: Option<Input>,
     input: Option<Input>,
+    instructions: Option<Input>,
+    max_output_tokens: Option<u64>,
     encoding_format: Option<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
@@ -140,6 +144,10 @@ impl Written {
                     return Err(Refusal::empty_messages());
                 }
                 Ok((1, TOKENS_PER_REQUEST + messages.iter().map(Message::tokens).sum::<u64>()))
+            }
+            Endpoint::Responses => {
+                let input = self.input.ok_or_else(|| Refusal::missing("input"))?;
+                Ok((1, TOKENS_PER_REQUEST + input.tokens + self.instructions.unwrap_or_default().tokens))
             }
             Endpoint::Completions => texts("prompt", self.prompt),
             Endpoint::Embeddings | Endpoint::Moderations => texts("input", self.input),

@@ -186,17 +186,20 @@ impl Events {
 
     /// Writes content chunk number `sent`; the choices take turns.
     fn content(&self, out: &mut String, sent: u64) -> Content {
-        let (part, index) = (sent / self.answer.choices, sent % self.answer.choices);
+        let part = sent / self.answer.choices;
         let words = self.answer.words * part / self.chunks..self.answer.words * (part + 1) / self.chunks;
         let tokens = words.end - words.start;
         let mut text = String::with_capacity(64);
         push_words(&mut text, words);
-        self.write(out, &self.answer.content(&self.opening, index, &text));
+        self.write(out, &self.answer.content(&self.opening, sent, &text));
         Content { tokens }
     }
 
     fn write(&self, out: &mut String, event: &Event) {
         let end = if self.wire.crlf { "\r\n" } else { "\n" };
+        if let Some(name) = event.name {
+            out.extend(["event: ", name, end]);
+        }
         out.extend(["data: ", &event.data, end, end]);
         if self.wire.comments && self.stage != Stage::Over {
             out.extend([": keep-alive", end, end]);

@@ -132,6 +132,20 @@ def drive(stack):
         reports = sum(chunk.usage is not None for chunk in chunks)
         expect("usage of completions", reports, 0 if options == {"stream": True} else 1)
 
+    for options in ({}, {"instructions": "Be brief."}):
+        raw = client.responses.with_raw_response.create(model="sim-chat", input="Say this is a test.", **options)
+        requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+        answer = raw.parse()
+        expect("the text of a response", len(answer.output_text.split()), 16)
+        expect("the tokens of a response", answer.usage.output_tokens, 16)
+        raw = client.responses.with_raw_response.create(model="sim-chat", input="Say it.", stream=True, max_output_tokens=7, **options)
+        requests.append((raw.headers["x-request-id"], None))
+        events = list(raw.parse())
+        expect("the last event", (events[-1].type, events[-1].response.usage.output_tokens), ("response.incomplete", 7))
+        expect("its pieces", sum(event.type == "response.output_text.delta" for event in events), 7)
+    with client.responses.stream(model="sim-chat", input=[{"role": "user", "content": "Say it."}]) as stream:
+        expect("the text of a stream", len(stream.get_final_response().output_text.split()), 16)
+
     for options in ({}, {"encoding_format": "float"}):
         raw = client.embeddings.with_raw_response.create(model="sim-embed", input=["one text", "another"], **options)
         requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
@@ -163,6 +177,8 @@ def drive(stack):
             expect("request_id", bool(refusal.request_id), True)
 
     served = {entry["request"]: entry for entry in stack.served() if entry["complete"]}
+    known = {request for request, _ in requests + free}
+    requests += [(request, None) for request in served if request not in known]
     total = Decimal(0)
     for request, told in requests + free:
         receipt = stack.command("receipt", request)

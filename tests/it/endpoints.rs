@@ -8,6 +8,7 @@ use crate::support::{Account, Answer, Client, Gateway, Script, Scripted, audit};
 use serde_json::{Value, json};
 
 const COMPLETIONS: &str = "/v1/completions";
+const RESPONSES: &str = "/v1/responses";
 const EMBEDDINGS: &str = "/v1/embeddings";
 const MODERATIONS: &str = "/v1/moderations";
 
@@ -49,6 +50,114 @@ async fn completions_are_charged_for_all_that_they_continue() {
     }
     let Scene { gateway, provider, .. } = scene;
     audit(gateway, &[&provider]).is_exact(6);
+}
+
+#[tokio::test]
+async fn responses_are_charged_by_their_last_event() {
+    let scene = scene();
+    for client in scene.clients() {
+        for stream in [false, true] {
+            let metadata = json!({ "simulate_reasoning_tokens": "100", "simulate_cached_tokens": "4" });
+            let body = json!({ "model": "gpt-4o-mini", "input": [{ "role": "user", "content": "hello you" }],
+                "instructions": "be kind", "stream": stream, "metadata": metadata, "max_output_tokens": 9 });
+            let (answer, usage, charge) = charged(&scene, &client, RESPONSES, &body).await;
+            assert_eq!((&usage["input"], &usage["cached_input"]), (&json!(4), &json!(4)));
+            assert_eq!((&usage["output"], &usage["reasoning"]), (&json!(9), &json!(100)));
+            // 4 x 0.15 + 4 x 0.075 + 109 x 0.60 for a million
+            assert_eq!(charge, "0.0000663");
+            let last = answer.text();
+            let last = if stream { last.rsplit("event: ").next().unwrap() } else { &last };
+            assert!(last.contains(r#""status":"incomplete""#) && last.contains("tok8"), "{last}");
+            assert_eq!(last.starts_with("response.incomplete\ndata: {"), stream);
+        }
+    }
+    let Scene { gateway, provider, .. } = scene;
+    audit(gateway, &[&provider]).is_exact(4);
+}
+
+#[tokio::test]
+async fn a_response_that_is_not_sold_is_told_so_and_free() {
+    let scene = scene();
+    for client in scene.clients() {
+        for (field, value) in [
+            ("background", json!(true)),
+            ("previous_response_id", json!("resp_1")),
+            ("conversation", json!("conv_1")),
+            ("prompt", json!({ "id": "pmpt_1" })),
+            ("tools", json!([{ "type": "web_search" }])),
+            ("service_tier", json!("priority")),
+        ] {
+            let mut body = json!({ "model": "gpt-4o-mini", "input": "hello" });
+            body[field] = value;
+            let refused = post(&client, RESPONSES, &body).await;
+            refused.is_error(400, None);
+            assert_eq!(refused.json()["error"]["param"], field);
+        }
+        let kept = Answer::read(client.request("GET", "/v1/responses/resp_1")).await;
+        kept.is_error(404, None);
+    }
+    scene.cost_nothing(0).await;
+}
+
+/// A stream of each dialect, and the field of what was asked.
+const TRANSCRIPTS: [(&str, &str, &str); 3] = [
+    ("/v1/chat/completions", "messages", include_str!("../data/chat-stream-usage.sse")),
+    (COMPLETIONS, "prompt", include_str!("../data/completions-stream-usage.sse")),
+    (RESPONSES, "input", include_str!("../data/responses-stream-tools.sse")),
+];
+
+/// Cuts a transcript behind each of its events: whoever got text pays for it and for their input,
+/// by the report where it had come, and else no more than what was delivered.
+#[tokio::test]
+async fn a_stream_that_is_cut_anywhere_is_never_a_silent_zero() {
+    for (path, field, transcript) in TRANSCRIPTS {
+        let events = transcript.matches("\n\n").count();
+        let cuts: Vec<String> =
+            (1..events).map(|count| transcript.split_inclusive("\n\n").take(count).collect()).collect();
+        let scripts = cuts.clone();
+        // A whole answer after each cut one keeps the account open.
+        let provider = Scripted::start(move |number| match number % 2 {
+            0 => {
+                let head =
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99999\r\n\r\n";
+                Script::send([head, &scripts[number / 2]].concat()).then(Then::Close)
+            }
+            _ => Script::events(transcript).then(Then::Close),
+        });
+        let gateway = Gateway::start(&[Account::scripted(&provider)]);
+        let customer = gateway.customer("1.00");
+        let client = Client::h1(&gateway, &customer);
+        let mut body = json!({ "model": "gpt-4o", "stream": true });
+        body[field] = if field == "messages" { json!([{ "content": "hello" }]) } else { json!("hello") };
+        let (mut estimated, mut free) = (0, 0);
+        for cut in &cuts {
+            let response = client.post(path, body.to_string()).send().await.unwrap();
+            let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let status = response.status();
+            let _ = response.bytes().await;
+            let receipt = gateway.receipt(&id).await;
+            let output = receipt["usage"]["output"].as_u64().unwrap_or(0);
+            let paid = text(&receipt["charge"]) != "0.00";
+            match text(&receipt["metered"]).as_str() {
+                "reported" => assert!(paid),
+                "estimated" => {
+                    estimated += 1;
+                    let delivered = u64::try_from(cut.len()).unwrap();
+                    assert!(paid && output > 0 && output < delivered, "{path}: {cut}: {receipt}");
+                }
+                _ => {
+                    free += 1;
+                    let text = ["\"content\":\"", "\"text\":\" ", ".delta\""];
+                    let delivered = text
+                        .into_iter()
+                        .any(|mark| cut.contains(mark) && !cut.contains(&format!("{mark}\"")));
+                    assert!(!paid && !delivered, "{path}: {status}: {cut}: {receipt}");
+                }
+            }
+            assert_eq!(Answer::read(client.post(path, body.to_string())).await.status, 200);
+        }
+        assert!(estimated > 1, "{path}: {estimated} {free}");
+    }
 }
 
 #[tokio::test]

@@ -35,13 +35,13 @@ async fn a_reload_takes_what_was_written_and_tells_it() {
     let accounts =
         [first().credential("sk-upstream-NEW-CANARY"), Account::new("third", new.address).with("weight: 9")];
     let said = gateway.reload(&accounts, &settings, &dearer).await;
-    let mini = "input 0.15, cached_input 0.075, cache_write 0.15, output";
+    let mini = "input 0.15, cached_input 0.075, output";
     assert_eq!(
         told(&said, "changed"),
         [
             "gateway.body_bytes_max: 33554432 -> 1000".to_owned(),
             "prices.version: \"it-1\" -> \"it-2\"".into(),
-            format!("prices.gpt-4o-mini: {mini} 0.60, reasoning 0.60 -> {mini} 6.00, reasoning 6.00"),
+            format!("prices.gpt-4o-mini: {mini} 0.60 -> {mini} 6.00"),
             format!("upstreams.second: http://{}/v1 -> ", old.address),
             "upstreams.first.api_key: (secret) -> (secret)".into(),
             format!("upstreams.third:  -> http://{}/v1", new.address),

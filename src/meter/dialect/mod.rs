@@ -4,6 +4,7 @@ mod chat;
 mod embeddings;
 mod moderations;
 pub(super) mod quick;
+mod responses;
 mod text;
 mod usage;
 
@@ -27,6 +28,8 @@ pub(super) struct Unreadable;
 pub(super) enum Part {
     /// An error, whatever else it carries.
     Error,
+    /// What ends a stream, beside `[DONE]`.
+    Last,
     /// The extra chunk that reports the usage of a stream, and nothing else.
     Usage,
     /// A choice gives the reason for which it ended.
@@ -42,6 +45,7 @@ pub(super) enum Part {
 pub(super) fn read(endpoint: Endpoint, json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => chat::read(json, tally),
+        Endpoint::Responses => responses::read(json, tally),
         Endpoint::Embeddings => embeddings::read(json, tally),
         Endpoint::Moderations => moderations::read(json),
     }
@@ -54,6 +58,7 @@ pub(super) fn read(endpoint: Endpoint, json: &[u8], tally: &mut Tally) -> Result
 pub(super) fn usage(endpoint: Endpoint, json: &str) -> Result<Usage, Absurd> {
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => usage::of_chat(json),
+        Endpoint::Responses => usage::of_response(json),
         Endpoint::Embeddings => usage::of_input(json),
         // Free, whatever is reported.
         Endpoint::Moderations => Ok(Usage::default()),

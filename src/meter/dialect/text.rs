@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// The text in a JSON value, of whatever type: of a string itself, of a list that of its items, of
-/// an object that under `text`, `refusal` and `thinking`. Anything else has none.
+/// an object that under `text`, `refusal`, `thinking`, `content`, `arguments` and `output`. Anything else has none.
 ///
 /// So a surprising type costs the text of one field and never the reading of the whole event.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -86,7 +86,12 @@ impl<'de> Visitor<'de> for TextVisitor {
         let mut all = Text::default();
         while let Some(key) = fields.next_key::<PartKey>()? {
             match key {
-                PartKey::Text | PartKey::Refusal | PartKey::Thinking => all.append(fields.next_value()?),
+                PartKey::Text
+                | PartKey::Refusal
+                | PartKey::Thinking
+                | PartKey::Content
+                | PartKey::Arguments
+                | PartKey::Output => all.append(fields.next_value()?),
                 PartKey::ImageUrl => {
                     fields.next_value::<IgnoredAny>()?;
                     all.images += 1;
@@ -106,6 +111,12 @@ enum PartKey {
     Text,
     Refusal,
     Thinking,
+    /// Of a message, or of the result of a tool.
+    Content,
+    /// Of the call of a tool.
+    Arguments,
+    /// What a tool gave.
+    Output,
     ImageUrl,
     #[serde(other)]
     Other,

@@ -1,7 +1,6 @@
-//! The usage that OpenAI's first endpoints report: from the provider's overlapping counts to disjoint classes.
+//! The usage that OpenAI's endpoints report: from the provider's overlapping counts to disjoint classes.
 //!
-//! `cached_tokens` and `cache_write_tokens` lie within `prompt_tokens`, `reasoning_tokens` within
-//! `completion_tokens`. A part that exceeds its whole is cut down to it, so that the classes always
+//! `cached_tokens` and `cache_write_tokens` lie within the input, `reasoning_tokens` within the output. A part that exceeds its whole is cut down to it, so that the classes always
 //! add up to the two totals. `total_tokens` is not read: it is their sum or it is wrong.
 
 use crate::usage::Usage;
@@ -35,6 +34,10 @@ pub enum Field {
     CacheWriteTokens,
     /// `completion_tokens_details.reasoning_tokens`
     ReasoningTokens,
+    /// `input_tokens`
+    InputTokens,
+    /// `output_tokens`
+    OutputTokens,
 }
 
 /// What is wrong with a field.
@@ -77,6 +80,8 @@ impl Field {
             Field::PromptCacheHitTokens => "prompt_cache_hit_tokens",
             Field::CacheWriteTokens => "cache_write_tokens",
             Field::ReasoningTokens => "reasoning_tokens",
+            Field::InputTokens => "input_tokens",
+            Field::OutputTokens => "output_tokens",
         }
     }
 }
@@ -119,7 +124,7 @@ struct PromptDetails<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct CompletionDetails<'a> {
+struct OutputDetails<'a> {
     #[serde(borrow)]
     reasoning_tokens: Option<&'a RawValue>,
 }
@@ -133,23 +138,80 @@ pub(super) fn of_chat(json: &str) -> Result<Usage, Absurd> {
     let totals: Totals<'_> = object(Field::Usage, json)?;
     let prompt = required(Field::PromptTokens, totals.prompt_tokens)?;
     let completion = required(Field::CompletionTokens, totals.completion_tokens)?;
-    let details = totals.prompt_tokens_details.map(RawValue::get);
-    let details: PromptDetails<'_> =
-        details.map_or(Ok(PromptDetails::default()), |json| object(Field::CachedTokens, json))?;
+    let details: PromptDetails<'_> = details(Field::CachedTokens, totals.prompt_tokens_details)?;
     let cached = count(Field::CachedTokens, details.cached_tokens)?;
     let cache_hit = count(Field::PromptCacheHitTokens, totals.prompt_cache_hit_tokens)?;
     let cache_write = count(Field::CacheWriteTokens, details.cache_write_tokens)?.unwrap_or(0);
-    let details = totals.completion_tokens_details.map(RawValue::get);
-    let details: CompletionDetails<'_> =
-        details.map_or(Ok(CompletionDetails::default()), |json| object(Field::ReasoningTokens, json))?;
+    let details: OutputDetails<'_> = self::details(Field::ReasoningTokens, totals.completion_tokens_details)?;
     let reasoning = count(Field::ReasoningTokens, details.reasoning_tokens)?.unwrap_or(0).min(completion);
 
     let cached_input = cached.or(cache_hit).unwrap_or(0).min(prompt);
     let cache_write = cache_write.min(prompt - cached_input);
     let input = prompt - cached_input - cache_write;
-    let usage = Usage { input, cached_input, cache_write, output: completion - reasoning, reasoning };
+    let output = completion - reasoning;
+    let usage = Usage { input, cached_input, cache_write, output, reasoning, ..Usage::default() };
     assert_eq!(usage.total(), prompt + completion, "classes add up to the reported totals");
     Ok(usage)
+}
+
+/// Reads the usage object of a response.
+///
+/// # Errors
+/// As [`of_chat`].
+pub(super) fn of_response(json: &str) -> Result<Usage, Absurd> {
+    let totals: ResponseTotals<'_> = object(Field::Usage, json)?;
+    let input = required(Field::InputTokens, totals.input_tokens)?;
+    let output = required(Field::OutputTokens, totals.output_tokens)?;
+    let details: ResponseDetails<'_> = details(Field::CachedTokens, totals.input_tokens_details)?;
+    let cached_input = count(Field::CachedTokens, details.cached_tokens)?.unwrap_or(0).min(input);
+    let written = count(Field::CacheWriteTokens, details.cache_write_tokens)?.unwrap_or(0);
+    let written = written.min(input - cached_input);
+    let kept: WriteDetails<'_> = self::details(Field::CacheWriteTokens, details.cache_write_tokens_details)?;
+    let cache_write_12h = count(Field::CacheWriteTokens, kept.ttl_12h_tokens)?.unwrap_or(0).min(written);
+    let details: OutputDetails<'_> = self::details(Field::ReasoningTokens, totals.output_tokens_details)?;
+    let reasoning = count(Field::ReasoningTokens, details.reasoning_tokens)?.unwrap_or(0).min(output);
+    let usage = Usage {
+        input: input - cached_input - written,
+        cached_input,
+        cache_write: written - cache_write_12h,
+        cache_write_12h,
+        output: output - reasoning,
+        reasoning,
+        ..Usage::default()
+    };
+    assert_eq!(usage.total(), input + output, "classes add up to the reported totals");
+    Ok(usage)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseTotals<'a> {
+    #[serde(borrow)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens_details: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseDetails<'a> {
+    #[serde(borrow)]
+    cached_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_write_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_write_tokens_details: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WriteDetails<'a> {
+    #[serde(borrow)]
+    ttl_12h_tokens: Option<&'a RawValue>,
 }
 
 /// Reads a usage object of an endpoint that bills its input alone.
@@ -169,6 +231,11 @@ fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absu
         return Err(absurd);
     }
     serde_json::from_str(json).map_err(|_| absurd)
+}
+
+/// Details, which may be absent or null.
+fn details<'a, T: Deserialize<'a> + Default>(field: Field, value: Option<&'a RawValue>) -> Result<T, Absurd> {
+    value.map_or(Ok(T::default()), |json| object(field, json.get()))
 }
 
 fn required(field: Field, value: Option<&RawValue>) -> Result<u64, Absurd> {
@@ -285,6 +352,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_response_tells_how_long_its_cache_is_kept() {
+        let classes = |details: &str| {
+            let json = format!(r#"{{"input_tokens":1000,"output_tokens":9,"total_tokens":1009{details}}}"#);
+            of_response(&json)
+                .map(|u| [u.input, u.cached_input, u.cache_write, u.cache_write_12h, u.reasoning])
+        };
+        assert_eq!(classes(""), Ok([1000, 0, 0, 0, 0]));
+        let details = r#","input_tokens_details":{"cached_tokens":400,"cache_write_tokens":100,
+            "cache_write_tokens_details":{"ttl_30m_tokens":30,"ttl_12h_tokens":70}},
+            "output_tokens_details":{"reasoning_tokens":5}"#;
+        assert_eq!(classes(details), Ok([500, 400, 30, 70, 5]));
+        let clamped = r#","input_tokens_details":{"cached_tokens":950,"cache_write_tokens":100,
+            "cache_write_tokens_details":{"ttl_12h_tokens":70}}"#;
+        assert_eq!(classes(clamped), Ok([0, 950, 0, 50, 0]));
+        let missing = of_response(r#"{"output_tokens":1}"#);
+        assert_eq!(missing, Err(Absurd::new(Field::InputTokens, Why::Missing)));
+    }
+
     /// xorshift64: enough to vary the cases, the same in every run.
     struct Random(u64);
 
@@ -310,6 +396,15 @@ mod tests {
                     "completion_tokens_details":{{"reasoning_tokens":{reasoning}}}}}"#
             ))
             .expect("in bounds");
+            let response = of_response(&format!(
+                r#"{{"input_tokens":{prompt},"output_tokens":{completion},
+                    "input_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written},
+                    "cache_write_tokens_details":{{"ttl_12h_tokens":{reasoning}}}}},
+                    "output_tokens_details":{{"reasoning_tokens":{reasoning}}}}}"#
+            ))
+            .expect("in bounds");
+            assert_eq!(response.cache_write + response.cache_write_12h, read.cache_write);
+            assert_eq!((response.input, response.output), (read.input, read.output));
             assert_eq!(read.input + read.cached_input + read.cache_write, prompt);
             assert_eq!(read.output + read.reasoning, completion);
             assert_eq!(read.cached_input, cached.min(prompt));

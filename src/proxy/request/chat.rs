@@ -39,6 +39,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
+        cached_for: fields.cached_for(),
         // Providers differ in which of two counts.
         output_tokens_max: caps.into_iter().flatten().max(),
         choices: whole("n", fields.get("n"), CHOICES_MAX)?.unwrap_or(1),

@@ -3,6 +3,7 @@
 use super::fields::{Fields, bad, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, refuse_other_tiers, streaming};
 use crate::admit::Demand;
+use crate::settle::price::CachedFor;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -23,6 +24,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: 0,
+        cached_for: CachedFor::Minutes,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         // All that are tried are billed, not only the best.
         choices: prompts * count("n")?.max(count("best_of")?),

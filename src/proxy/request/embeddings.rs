@@ -3,6 +3,7 @@
 use super::fields::{Fields, typed, wrong_type};
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::Demand;
+use crate::settle::price::CachedFor;
 use std::borrow::Cow;
 
 /// Fields that decide about the charge.
@@ -19,6 +20,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: 0,
+        cached_for: CachedFor::Minutes,
         output_tokens_max: None,
         choices: 0,
     };

@@ -1,6 +1,8 @@
 //! The fields of a request's body as they stand in its text, and how each kind of value is read.
 
 use super::BadRequest;
+use crate::settle::price::CachedFor;
+use memchr::memmem;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -78,6 +80,15 @@ impl<'a> Fields<'a> {
     pub(super) fn end(&self) -> Range<usize> {
         let end = self.text.rfind('}').expect("a JSON object ends");
         end..end
+    }
+
+    /// For how long its input is to be cached, at most: what looks like a wish counts as one.
+    pub(super) fn cached_for(&self) -> CachedFor {
+        let hours = ["\"1h\"", "\"12h\"", "\\u0068"];
+        match hours.into_iter().any(|hours| memmem::find(self.text.as_bytes(), hours.as_bytes()).is_some()) {
+            true => CachedFor::Hours,
+            false => CachedFor::Minutes,
+        }
     }
 
     /// How long it is, in bytes: at least as many as its tokens of text.

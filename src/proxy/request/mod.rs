@@ -10,6 +10,7 @@ mod completions;
 mod embeddings;
 mod fields;
 mod moderations;
+mod responses;
 
 use crate::admit::Demand;
 use crate::endpoint::Endpoint;
@@ -84,6 +85,7 @@ impl Request {
         let fields = Fields::read(body)?;
         let Asked { demand, stream } = match endpoint {
             Endpoint::Chat => chat::read(&fields)?,
+            Endpoint::Responses => responses::read(&fields)?,
             Endpoint::Completions => completions::read(&fields)?,
             Endpoint::Embeddings => embeddings::read(&fields)?,
             Endpoint::Moderations => moderations::read(&fields)?,

@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod moderations;
+mod responses;
 
 use super::faults::Reported;
 use super::request::Request;
@@ -34,9 +35,9 @@ impl Counts {
         Usage {
             input: self.prompt_tokens.saturating_sub(self.cached_tokens),
             cached_input: self.cached_tokens,
-            cache_write: 0,
             output: self.completion_tokens.saturating_sub(self.reasoning_tokens),
             reasoning: self.reasoning_tokens,
+            ..Usage::default()
         }
     }
 
@@ -45,11 +46,22 @@ impl Counts {
         match (endpoint, reported) {
             (_, Reported::Missing) | (Endpoint::Moderations, _) => None,
             (Endpoint::Chat | Endpoint::Completions, _) => Some(self.of_chat(reported)),
+            (Endpoint::Responses, _) => Some(self.of_response(reported)),
             (Endpoint::Embeddings, _) => {
                 let prompt = figure(self.prompt_tokens, reported);
                 Some(format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#))
             }
         }
+    }
+
+    fn of_response(&self, reported: Reported) -> String {
+        let count = |tokens| figure(tokens, reported);
+        let (input, output) = (count(self.prompt_tokens), count(self.completion_tokens));
+        let total = count(self.prompt_tokens + self.completion_tokens);
+        let (cached, reasoning) = (count(self.cached_tokens), count(self.reasoning_tokens));
+        format!(
+            r#"{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}"#
+        )
     }
 
     fn of_chat(&self, reported: Reported) -> String {
@@ -124,6 +136,7 @@ impl Answer {
     pub fn plain(&self) -> String {
         match self.endpoint {
             Endpoint::Chat => chat::plain(self),
+            Endpoint::Responses => responses::plain(self),
             Endpoint::Completions => completions::plain(self),
             Endpoint::Embeddings => embeddings::plain(self),
             Endpoint::Moderations => moderations::plain(self),
@@ -134,6 +147,7 @@ impl Answer {
     pub fn opening(&self, include_usage: bool) -> Option<Opening> {
         let prefix = match self.endpoint {
             Endpoint::Chat => chat::prefix(self),
+            Endpoint::Responses => responses::prefix(self),
             Endpoint::Completions => completions::prefix(self),
             Endpoint::Embeddings | Endpoint::Moderations => return None,
         };
@@ -144,13 +158,21 @@ impl Answer {
     pub fn first(&self, opening: &Opening) -> Vec<Event> {
         match self.endpoint {
             Endpoint::Chat => chat::first(self, opening),
+            Endpoint::Responses => responses::first(self, opening),
             Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
         }
     }
 
-    /// An event with a piece of the text of one choice.
-    pub fn content(&self, opening: &Opening, index: u64, text: &str) -> Event {
+    /// Whether it ends before it is done.
+    fn is_cut(&self) -> bool {
+        self.finish_reason == "length"
+    }
+
+    /// An event with piece number `sent` of the text; the choices take turns.
+    pub fn content(&self, opening: &Opening, sent: u64, text: &str) -> Event {
+        let index = sent % self.choices;
         match self.endpoint {
+            Endpoint::Responses => responses::content(self, sent, text),
             Endpoint::Completions => completions::content(opening, index, text),
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => {
                 chat::content(opening, index, text)
@@ -161,6 +183,7 @@ impl Answer {
     /// The events after the text, those that go out together in one group.
     pub fn last(&self, opening: &Opening) -> Vec<Vec<Event>> {
         match self.endpoint {
+            Endpoint::Responses => responses::last(self),
             Endpoint::Completions => completions::last(self, opening),
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => chat::last(self, opening),
         }
@@ -177,12 +200,14 @@ pub(super) struct Opening {
 
 /// An event of a stream.
 pub(super) struct Event {
+    /// Its `event` field, if it has one.
+    pub name: Option<&'static str>,
     pub data: String,
 }
 
 impl Event {
     fn data(data: String) -> Self {
-        Event { data }
+        Event { name: None, data }
     }
 }
 
@@ -246,7 +271,7 @@ mod tests {
     fn classes_are_disjoint() {
         let counts =
             Counts { prompt_tokens: 9, cached_tokens: 4, completion_tokens: 16, reasoning_tokens: 10 };
-        let usage = Usage { input: 5, cached_input: 4, cache_write: 0, output: 6, reasoning: 10 };
+        let usage = Usage { input: 5, cached_input: 4, output: 6, reasoning: 10, ..Usage::default() };
         assert_eq!(counts.usage(), usage);
     }
 }

@@ -1,0 +1,104 @@
+//! Responses: the plain answer, and events of which each has a type. The last of a stream carries the
+//! whole answer again, with its usage.
+
+use super::super::reading::Tally;
+use super::{Part, Text, Unreadable, object};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Reads an answer or an event.
+///
+/// # Errors
+/// When it is not one, or a field that is read has another type than it should.
+pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
+    let event: Event<'_> = object(json)?;
+    let Some(kind) = event.kind else {
+        let answer: Answer<'_> = object(json)?;
+        return answer.read_plain(tally);
+    };
+    let response = event.response.as_ref();
+    let part = match &*kind {
+        "response.completed" | "response.incomplete" => Part::Last,
+        "response.failed" | "error" => Part::Error,
+        _ => Part::Ordinary,
+    };
+    if let Some(usage) = response.and_then(|response| response.usage) {
+        tally.usage(usage.get());
+    }
+    if kind.ends_with(".delta") {
+        tally.text(&event.delta.text);
+    } else if kind == "response.output_item.added"
+        && let Some(item) = &event.item
+    {
+        tally.text(&item.name.text);
+    }
+    Ok(part)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Event<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    response: Option<Ended<'a>>,
+    #[serde(borrow)]
+    delta: Text<'a>,
+    #[serde(borrow)]
+    item: Option<Item<'a>>,
+}
+
+/// The answer as far as events need it: its text came before.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ended<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    output: Option<Vec<Item<'a>>>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    error: Option<IgnoredAny>,
+}
+
+/// A message, some reasoning, or the call of a tool.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(borrow)]
+    content: Text<'a>,
+    #[serde(borrow)]
+    summary: Text<'a>,
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    arguments: Text<'a>,
+    #[serde(borrow)]
+    input: Text<'a>,
+}
+
+impl Answer<'_> {
+    fn read_plain(&self, tally: &mut Tally) -> Result<Part, Unreadable> {
+        if let Some(usage) = self.usage {
+            tally.usage(usage.get());
+        }
+        match (&self.output, &self.error) {
+            // A run that failed at work is billed for what it used.
+            (_, Some(IgnoredAny)) if self.usage.is_none() => return Ok(Part::Error),
+            (None, None) => return Err(Unreadable),
+            (_, Some(IgnoredAny)) | (Some(_), None) => {}
+        }
+        for item in self.output.iter().flatten() {
+            let texts = [&item.content, &item.summary, &item.name, &item.arguments, &item.input];
+            texts.into_iter().for_each(|text| tally.text(&text.text));
+        }
+        Ok(Part::Ordinary)
+    }
+}

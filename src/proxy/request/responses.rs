@@ -1,0 +1,200 @@
+//! `POST /v1/responses`: items in, one answer of items out.
+//!
+//! What the provider keeps from one request to the next belongs to an account that customers share,
+//! so nothing that refers to it is sold. Tools that the provider runs have prices of their own.
+
+use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, refuse_other_tiers};
+use crate::admit::Demand;
+use memchr::memmem;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Fields that decide about the charge, or about what is kept.
+const METERED: [&str; 12] = [
+    "model",
+    "input",
+    "instructions",
+    "stream",
+    "max_output_tokens",
+    "service_tier",
+    "tools",
+    "background",
+    "previous_response_id",
+    "conversation",
+    "prompt",
+    "context_management",
+];
+/// Fields that refer to what the provider keeps, or would have it change it on its own.
+const KEPT: [(&str, &str); 4] = [
+    ("previous_response_id", "earlier responses are not kept here: send their items as input"),
+    ("conversation", "conversations are not kept here: send their items as input"),
+    ("prompt", "stored prompts are not sold by this gateway: send instructions and input"),
+    ("context_management", "this is not sold by this gateway: leave it out"),
+];
+/// Tools that the client runs itself, so that they cost their tokens and nothing else.
+const TOOLS: [&str; 6] =
+    ["function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"];
+
+/// Reads the fields of a request.
+pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
+    fields.check(&METERED)?;
+    let model: Cow<'_, str> = typed("model", fields.required("model")?, "a string")?;
+    for (name, message) in KEPT {
+        if is_given(fields.get(name)) {
+            return Err(bad(name, message));
+        }
+    }
+    if optional("background", fields.get("background"), "true or false")? == Some(true) {
+        return Err(bad("background", "runs in the background are not sold by this gateway: stream instead"));
+    }
+    refuse_other_tiers(fields)?;
+    refuse_tools(fields.get("tools"))?;
+    let demand = Demand {
+        model: model.into(),
+        input_bytes: fields.bytes(),
+        images: count_images(fields.required("input")?)?,
+        cached_for: fields.cached_for(),
+        output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,
+        choices: 1,
+    };
+    // The usage of a stream comes unasked.
+    let streamed = optional("stream", fields.get("stream"), "true or false")? == Some(true);
+    let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
+    Ok(Asked { demand, stream })
+}
+
+fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
+    let tools: Option<Vec<Kind<'_>>> = optional("tools", tools, "an array of tools, each with a type")?;
+    for Kind { kind } in tools.into_iter().flatten() {
+        if !TOOLS.contains(&&*kind) {
+            let known: String = kind.chars().take(40).collect();
+            return Err(not_sold("tools", &format!("a tool of type `{known}` is")));
+        }
+    }
+    Ok(())
+}
+
+/// Images that items give or refer to. Items and parts that are billed in a way that is not measured
+/// here, or that refer to what is kept, are refused.
+fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
+    const EXPECTED: &str = "a string or an array of items";
+    let text = input.get();
+    if text.starts_with('"') {
+        return Ok(0);
+    }
+    if !text.starts_with('[') {
+        return Err(wrong_type("input", EXPECTED));
+    }
+    if PART_MARKS.iter().all(|mark| memmem::find(text.as_bytes(), mark).is_none()) {
+        return Ok(0);
+    }
+    let items: Vec<Map<'_>> = typed("input", input, EXPECTED)?;
+    let mut images = 0;
+    for item in items {
+        check_item(item.get("type"))?;
+        // Messages have their parts in `content`, the results of tools in `output`.
+        for parts in ["content", "output"].into_iter().filter_map(|name| item.get(name)) {
+            if parts.get().starts_with('[') {
+                images += count_parts(parts)?;
+            } else if parts.get().starts_with('{') {
+                images += 1;
+            }
+        }
+    }
+    Ok(images)
+}
+
+fn check_item(kind: Option<&RawValue>) -> Result<(), BadRequest> {
+    let kind: Option<Cow<'_, str>> = optional("input", kind, "an array of items with types")?;
+    match kind.as_deref() {
+        Some("item_reference") => Err(bad("input", "earlier items are not kept here: send them whole")),
+        _ => Ok(()),
+    }
+}
+
+fn count_parts(parts: &RawValue) -> Result<u64, BadRequest> {
+    let parts: Vec<Part<'_>> = typed("input", parts, "an array of items with content parts")?;
+    let mut images = 0;
+    for part in parts {
+        let is = |kind: &str| part.kind.as_deref() == Some(kind);
+        if part.input_audio.is_some() || ["input_file", "input_audio"].into_iter().any(is) {
+            return Err(bad("input", "files and audio are not sold by this gateway: leave them out"));
+        }
+        images += u64::from(part.image_url.is_some() || is("input_image") || is("computer_screenshot"));
+    }
+    Ok(images)
+}
+
+/// Without any of these there is only text; an escape may hide one.
+const PART_MARKS: [&[u8]; 6] =
+    [b"image", b"\"input_file\"", b"\"input_audio\"", b"screenshot", b"\"item_reference\"", b"\\u00"];
+
+#[derive(serde::Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+}
+
+#[derive(serde::Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    image_url: Option<IgnoredAny>,
+    input_audio: Option<IgnoredAny>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Request;
+    use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::meter::UsageChunk;
+    use bytes::Bytes;
+
+    fn read(fields: &str) -> Result<Request, BadRequest> {
+        let text = format!(r#"{{"model":"m",{fields}}}"#);
+        Request::read(Endpoint::Responses, &Bytes::from(text))
+    }
+
+    #[test]
+    fn a_response_is_bounded_by_its_cap() {
+        let request = read(r#""input":"hi","max_output_tokens":7,"stream":true"#).unwrap();
+        assert_eq!((request.demand.output_tokens_max, request.demand.choices), (Some(7), 1));
+        assert_eq!(request.stream, Some(UsageChunk::Show));
+        // Unlike a chat's, its stream reports usage unasked, so that nothing is added.
+        assert!(request.body_for("n").starts_with(br#"{"model":"n","input":"hi","#));
+        let items = r#""input":[{"role":"user","content":[{"type":"input_image","image_url":"u"},
+            {"type":"input_text","text":"input_file"}]},
+            {"type":"computer_call_output","output":{"type":"computer_screenshot"}}]"#;
+        assert_eq!(read(items).unwrap().demand.images, 2);
+        assert!(read(r#""input":"a","tools":[{"type":"function","name":"f"}],"background":false"#).is_ok());
+    }
+
+    fn check_refused(fields: &str, param: &str, says: &str) {
+        let refused = read(fields).expect_err(fields);
+        assert_eq!(refused.param, Some(param), "{fields}: {}", refused.message);
+        assert!(refused.message.contains(says), "{fields}: {}", refused.message);
+    }
+
+    #[test]
+    fn what_is_kept_or_costs_extra_is_refused() {
+        check_refused(r#""stream":true"#, "input", "provide input");
+        check_refused(r#""input":{}"#, "input", "array of items");
+        check_refused(r#""input":"a","background":true"#, "background", "not sold");
+        check_refused(r#""input":"a","previous_response_id":"resp_1""#, "previous_response_id", "not kept");
+        check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
+        check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
+        check_refused(r#""input":"a","service_tier":"flex""#, "service_tier", "default service tier");
+        for tool in ["web_search", "web_search_preview", "file_search", "code_interpreter", "mcp", "shell"] {
+            let tools = format!(r#""input":"a","tools":[{{"type":"function"}},{{"type":"{tool}"}}]"#);
+            check_refused(&tools, "tools", tool);
+        }
+        check_refused(r#""input":"a","tools":[{}]"#, "tools", "each with a type");
+        for part in [r#"{"type":"input_file","file_id":"f"}"#, r#"{"type":"input\u005faudio"}"#] {
+            check_refused(&format!(r#""input":[{{"content":[{part}]}}]"#), "input", "not sold");
+        }
+        check_refused(r#""input":[{"type":"item_reference","id":"i"}]"#, "input", "not kept");
+    }
+}
