@@ -16,6 +16,7 @@ use crate::live::Live;
 use crate::proxy::Gateway;
 use crate::proxy::context::BodyBudget;
 use crate::proxy::listen::{Bound, Listening};
+use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::settle::price::PriceBook;
 use crate::upstream::Pool;
@@ -120,7 +121,10 @@ impl App {
         warm(&config.prices);
         let live = Arc::new(ArcSwap::from_pointee(live));
 
+        let access =
+            AccessLog::start(Arc::clone(&ledger), Arc::clone(&metrics)).map_err(StartError::System)?;
         let gateway = Gateway {
+            access: access.clone(),
             directory: Arc::clone(&directory),
             admission: Arc::new(Admission::new(Arc::clone(&ledger))),
             live: Arc::clone(&live),
@@ -144,7 +148,8 @@ impl App {
         let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
         let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
         server.add_service(background_service("reload", reload));
-        let drain = Drain { metrics, ledger: Arc::clone(&ledger), timeout: config.gateway.drain_timeout };
+        let timeout = config.gateway.drain_timeout;
+        let drain = Drain { metrics, ledger: Arc::clone(&ledger), access, timeout };
         server.add_service(background_service("drain", drain));
         Ok(App { addresses, recovered, server, ledger })
     }
@@ -250,6 +255,7 @@ impl BackgroundService for Http {
 struct Drain {
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
+    access: AccessLog,
     timeout: Duration,
 }
 
@@ -264,8 +270,12 @@ impl BackgroundService for Drain {
             tokio::time::sleep(DRAIN_STEP).await;
         }
         tracing::info!(in_flight = self.metrics.in_flight(), "drained");
-        let ledger = Arc::clone(&self.ledger);
-        let _ = tokio::task::spawn_blocking(move || ledger.close()).await;
+        let (ledger, access) = (Arc::clone(&self.ledger), self.access.clone());
+        let end = move || {
+            ledger.close();
+            access.flush();
+        };
+        let _ = tokio::task::spawn_blocking(end).await;
         std::process::exit(0);
     }
 }

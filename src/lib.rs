@@ -72,7 +72,7 @@ pub mod settle;
 /// Holds, charges and balances: exact and durable.
 pub mod ledger;
 
-/// Receipts, statements and metrics.
+/// Receipts, statements, the access log and metrics.
 pub mod record;
 
 /// The operator's API, on its own listener.

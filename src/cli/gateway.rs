@@ -4,6 +4,7 @@ use super::table::{print, print_json};
 use super::{Done, Failed};
 use crate::app::{App, StartError};
 use crate::config::{self, Config, LogFormat};
+use crate::record::output::Prioritised;
 use crate::settle::price::{PriceBook, PriceVersion};
 use crate::simulate::{Options, Provider};
 use clap::Args;
@@ -60,7 +61,7 @@ pub struct Simulate {
 /// `serve`
 pub fn serve(path: &Path) -> Done {
     let config = load(path)?;
-    let _log = start_log(config.log);
+    let _log = start_log(config.log.format);
     let again = path.to_owned();
     let app = App::start(&config, Box::new(move || config::load(&again))).map_err(|why| match why {
         StartError::Upstream(what) => Failed::Usage(format!("upstream {what}")),
@@ -181,7 +182,7 @@ fn load(path: &Path) -> Result<Config, Failed> {
 fn start_log(format: LogFormat) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
     let filter = EnvFilter::try_from_env("TOLLGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Prioritised(writer));
     let started = match format {
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => log.try_init(),

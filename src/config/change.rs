@@ -1,6 +1,6 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
-use super::{Admin, Config, Gateway, Metrics, Retry, Upstream};
+use super::{Admin, Config, Gateway, Log, Metrics, Retry, Upstream};
 use crate::settle::price::{ModelPrice, PriceBook};
 use crate::usage::Class;
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use std::fmt::Debug;
 pub const AFTER_RESTART: [&str; 8] = [
     "gateway.listen",
     "gateway.threads",
-    "gateway.keepalive_timeout",
-    "gateway.drain_timeout",
+    "gateway.keepalive_timeout_ms",
+    "gateway.drain_timeout_ms",
     "admin.listen",
     "metrics.listen",
     "store.directory",
@@ -33,7 +33,7 @@ pub enum Takes {
 /// A setting that differs. Secrets are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Such as `upstreams.openai-1.weight`; durations are without their unit.
+    /// Such as `upstreams.openai-1.weight`.
     pub setting: String,
     /// Its value before; empty if it was not there.
     pub from: String,
@@ -45,9 +45,14 @@ pub struct Change {
 
 /// Notes the fields that differ. Naming each makes sure that none is forgotten.
 macro_rules! compare {
-    ($noted:ident, $place:expr, $old:expr, $new:expr, $of:ident { $($field:ident),+ $(,)? }) => {{
-        let ($of { $($field: _),+ }, old, new) = ($old, $old, $new);
+    ($noted:ident, $place:expr, $old:expr, $new:expr,
+        $of:ident { $($field:ident),+ $(,)? } $(ms { $($ms:ident),+ $(,)? })?) => {{
+        let ($of { $($field: _,)+ $($($ms: _),+)? }, old, new) = ($old, $old, $new);
         $($noted.compare(&format!("{}{}", $place, stringify!($field)), &old.$field, &new.$field);)+
+        $($(
+            let [old_ms, new_ms] = [old, new].map(|of| of.$ms.as_millis());
+            $noted.compare(&format!("{}{}_ms", $place, stringify!($ms)), &old_ms, &new_ms);
+        )+)?
     }};
 }
 
@@ -55,30 +60,16 @@ macro_rules! compare {
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut noted = Noted::default();
     let Config { gateway, admin, metrics, store_directory, prices, upstreams, retry, log } = old;
-    compare!(
-        noted,
-        "gateway.",
-        gateway,
-        &new.gateway,
-        Gateway {
-            listen,
-            threads,
-            body_bytes_max,
-            body_bytes_total_max,
-            body_timeout,
-            first_bytes_timeout,
-            keepalive_timeout,
-            write_timeout,
-            drain_timeout,
-        }
-    );
+    compare!(noted, "gateway.", gateway, &new.gateway,
+        Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
+        ms { body_timeout, first_bytes_timeout, keepalive_timeout, write_timeout, drain_timeout });
     compare!(noted, "admin.", admin, &new.admin, Admin { listen, token });
     compare!(noted, "metrics.", metrics, &new.metrics, Metrics { listen });
     noted.compare("store.directory", store_directory, &new.store_directory);
     noted.prices(prices, &new.prices);
     noted.upstreams(upstreams, &new.upstreams);
-    compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max, total });
-    noted.compare("log.format", log, &new.log);
+    compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
+    compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
     noted.0
 }
 
@@ -209,7 +200,7 @@ models:
         check(&[], &[]);
         check(
             &[("\"127.0.0.1:0\"]", "\"127.0.0.1:0\"], body_timeout_ms: 5000")],
-            &["gateway.body_timeout: 120s -> 5s"],
+            &["gateway.body_timeout_ms: 120000 -> 5000"],
         );
         check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 3 -> 1"]);
         check(

@@ -52,8 +52,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// How often a request is tried.
     pub retry: Retry,
-    /// How log lines look.
-    pub log: LogFormat,
+    /// What is told on standard output.
+    pub log: Log,
 }
 
 /// The listener that customers talk to.
@@ -186,6 +186,15 @@ pub struct Retry {
     pub attempts_max: u32,
     /// No new attempt begins after this.
     pub total: Duration,
+}
+
+/// What is told on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Of how many requests that were served one is told; 0: none.
+    pub success_one_in: u32,
 }
 
 /// How log lines look.

@@ -6,7 +6,7 @@ use super::locate::Place;
 use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
-use super::{Admin, Config, Fault, Faults, Gateway, LogFormat, Metrics, Retry, upstreams};
+use super::{Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Retry, upstreams};
 use crate::settle::price::PriceBook;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -27,6 +27,8 @@ const THREADS_MAX: u64 = 1024;
 const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The most memory for bodies that can be set.
 const BODY_BYTES_TOTAL_MAX: u64 = 1 << 40;
+/// Fewer lines than one in a million requests are none.
+const SUCCESS_ONE_IN_MAX: u64 = 1_000_000;
 /// More attempts than this only add load when a provider is in trouble.
 const ATTEMPTS_MAX: u64 = 10;
 
@@ -75,9 +77,7 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
     let book = book.and_then(|node| read_book(&node));
     let upstreams = upstreams::read(&mut root, book.as_ref());
     let retry = retry(root.section("retry"));
-    let mut log = root.section("log");
-    let format = log.choice("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
-    log.finish();
+    let log = log(root.section("log"));
     root.finish();
     Some(Config {
         gateway: gateway?,
@@ -87,7 +87,7 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
         prices: Arc::new(book?),
         upstreams: upstreams?,
         retry,
-        log: format,
+        log,
     })
 }
 
@@ -153,6 +153,13 @@ fn metrics(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Metric
     let listen = listeners.setting(&mut section, METRICS_PORT);
     section.finish();
     Some(Metrics { listen: listen? })
+}
+
+fn log(mut section: Section<'_>) -> Log {
+    let format = section.choice("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
+    let success_one_in = section.number("success_one_in", 0..=SUCCESS_ONE_IN_MAX, 0);
+    section.finish();
+    Log { format, success_one_in }
 }
 
 fn retry(mut section: Section<'_>) -> Retry {

@@ -3,6 +3,7 @@
 use super::downstream::Line;
 use super::exchange::Exchange;
 use super::respond::Refusal;
+use super::trace::Trace;
 use crate::auth::Caller;
 use crate::config::Retry;
 use crate::endpoint::Endpoint;
@@ -49,6 +50,8 @@ pub struct Context {
     pub live: Arc<Live>,
     /// Its id, told to the client and kept in the ledger.
     pub request: RequestId,
+    /// The trace that its client is in.
+    pub trace: Option<Trace>,
     /// What it asks for.
     pub place: Place,
     /// Who asks, once that is known.
@@ -114,6 +117,7 @@ impl Context {
             started: Instant::now(),
             live,
             request,
+            trace: None,
             place: Place::Other,
             caller: None,
             model: None,

@@ -1,20 +1,17 @@
-//! Answers that need no provider, and the record of every request.
+//! Answers that need no provider.
 
-use super::context::{Context, Place};
-use super::exchange::Settled;
+use super::context::Context;
 use super::respond::{Refusal, json_answer};
 use super::{Gateway, sign};
 use crate::id::RequestId;
-use crate::record::metrics::Metrics;
 use crate::record::receipt::Receipt;
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora::{Error, Result};
+use pingora::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// When a model was made is not known here, and no client needs it.
 const MODEL_CREATED: u64 = 0;
@@ -141,55 +138,4 @@ pub(super) async fn write(
 
 fn model(name: &str) -> Value {
     json!({ "id": name, "object": "model", "created": MODEL_CREATED, "owned_by": "tollgate" })
-}
-
-macro_rules! access_line {
-    ($level:expr, $ctx:ident, $model:ident, $settled:ident, $error:ident, $now:ident) => {
-        tracing::event!(
-            target: "tollgate::access",
-            $level,
-            request = %$ctx.request,
-            endpoint = $ctx.place.name(),
-            status = $ctx.status,
-            customer = $ctx.caller.as_ref().map(|caller| tracing::field::display(caller.customer())),
-            key = $ctx.caller.as_ref().map(|caller| tracing::field::display(caller.key())),
-            model = &*$model,
-            attempts = $ctx.admitted.as_ref().map(|admitted| admitted.attempts),
-            refused = $ctx.refusal.as_ref().map(Refusal::reason),
-            end = $settled.map(|settled| settled.end.name()),
-            metered = $settled.map(|settled| settled.metered.name()),
-            tokens = $settled.map(|settled| settled.usage.total()),
-            charge = $settled.map(|settled| tracing::field::display(settled.charge)),
-            balance = $settled.map(|settled| tracing::field::display(settled.balance.posted())),
-            error = $error.map(|error| tracing::field::display(error.etype().as_str())),
-            us = u64::try_from($now.duration_since($ctx.started).as_micros()).unwrap_or(u64::MAX),
-        )
-    };
-}
-
-/// Counts the request and writes its log line. Nothing of its text is in either.
-pub(super) fn record(metrics: &Metrics, ctx: &mut Context, settled: Option<&Settled>, error: Option<&Error>) {
-    let now = Instant::now();
-    let model = match (ctx.model.take(), ctx.place) {
-        (Some(priced), _) => priced,
-        (None, Place::Sold(_)) => "other".into(),
-        (None, Place::Models | Place::Account | Place::Other) => "".into(),
-    };
-    if let Some(settled) = settled {
-        metrics.charged(&model, settled.metered, &settled.usage, settled.charge);
-    }
-    let first_byte = ctx.admitted.as_ref().and_then(|admitted| admitted.exchange.first_byte());
-    if let Some(first_byte) = first_byte {
-        metrics.first_token(&model, first_byte.duration_since(ctx.started));
-    }
-    if let Some(ours) = ctx.overhead(now) {
-        metrics.overhead(ours);
-    }
-    ctx.finish(&model);
-    // Success is for those who ask: the receipt has it all.
-    if ctx.status < 400 {
-        access_line!(tracing::Level::DEBUG, ctx, model, settled, error, now);
-    } else {
-        access_line!(tracing::Level::INFO, ctx, model, settled, error, now);
-    }
 }

@@ -14,9 +14,11 @@ pub mod exchange;
 mod forward;
 pub mod listen;
 mod local;
+mod recorded;
 pub mod request;
 pub mod respond;
 mod route;
+mod trace;
 
 use crate::admit::Admission;
 use crate::auth::Directory;
@@ -25,6 +27,7 @@ use crate::config::OnHangUp;
 use crate::id::RequestId;
 use crate::ledger::Ledger;
 use crate::live::Current;
+use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::settle::price::Reasoning;
 use crate::upstream::Lease;
@@ -42,6 +45,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trace::Trace;
 
 /// The longest that a client is listened to that was refused while it still sent.
 const LINGER_MAX: Duration = Duration::from_secs(5);
@@ -60,6 +64,8 @@ pub struct Gateway {
     pub ledger: Arc<Ledger>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// What is told of each request.
+    pub access: AccessLog,
     /// All bodies at once.
     pub budget: BodyBudget,
     /// For the next request on a connection.
@@ -78,6 +84,7 @@ impl ProxyHttp for Gateway {
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        ctx.trace = Trace::of(&session.req_header().headers);
         let config = &ctx.live.config.gateway;
         session.downstream_session.set_write_timeout(Some(config.write_timeout));
         if session.get_keepalive().is_some() {
@@ -152,7 +159,7 @@ impl ProxyHttp for Gateway {
         exchange.note_sent();
         let (endpoint, length) = (exchange.request.endpoint, exchange.upstream_body().len());
         *upstream = forward::request(upstream, lease.account(), endpoint, ctx.request, length)?;
-        Ok(())
+        ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request))
     }
 
     /// Judges the status: goes on, or tries the next account. Waits until the hold is durable before
@@ -367,7 +374,7 @@ impl ProxyHttp for Gateway {
             settled = admitted.exchange.settled().await.and_then(Result::ok);
             self.ended(admitted, settled.as_ref());
         }
-        local::record(&self.metrics, ctx, settled.as_ref(), error);
+        self.record(ctx, settled.as_ref(), error);
     }
 }
 

@@ -8,8 +8,8 @@ use crate::money::Amount;
 use crate::usage::{Class, Metered, Usage};
 use parking_lot::Mutex;
 use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ pub struct Metrics {
     upstream_attempts: IntCounterVec,
     rejected: IntCounterVec,
     ledger_down: IntGauge,
+    log_lines_dropped: IntCounter,
     reload_success: IntGauge,
     reload_timestamp: Gauge,
     scraping: Mutex<()>,
@@ -56,6 +57,8 @@ impl Metrics {
         let build = made.gauge_vec("build_info", "The version that runs; always 1", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let metrics = Metrics {
+            log_lines_dropped: made
+                .counter("log_lines_dropped_total", "Lines of the access log that nobody took in time"),
             reload_success: made
                 .int_gauge("config_reload_success", "Whether the last load of the configuration took"),
             reload_timestamp: made.gauge(
@@ -172,6 +175,11 @@ impl Metrics {
         self.rejected.with_label_values(&[reason]).inc();
     }
 
+    /// A line of the access log was lost.
+    pub fn log_line_dropped(&self) {
+        self.log_lines_dropped.inc();
+    }
+
     /// A group of entries became durable.
     pub fn committed(&self, committed: Committed) {
         self.journal_commit.observe(committed.elapsed.as_secs_f64());
@@ -233,6 +241,10 @@ impl Make<'_> {
         let metric = made.expect("a valid name");
         self.0.register(Box::new(metric.clone())).expect("names are registered once");
         metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

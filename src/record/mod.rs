@@ -1,4 +1,6 @@
 //! The record of a request: one log line, metrics, and the receipt that the ledger proves.
 
+pub mod access;
 pub mod metrics;
+pub mod output;
 pub mod receipt;

@@ -19,3 +19,4 @@ mod ledger;
 mod commands;
 mod metrics;
 mod reload;
+mod log;

@@ -84,6 +84,8 @@ pub struct Settings {
     pub gateway: &'static str,
     /// Of `retry:`, in YAML's flow style.
     pub retry: &'static str,
+    /// Of how many requests that were served one is logged; each unless told otherwise.
+    pub success_one_in: Option<u32>,
     /// Levels of the log; `info,tollgate=debug` unless told otherwise.
     pub log: Option<&'static str>,
 }
@@ -347,7 +349,7 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
         )
         .expect("a string can grow");
     }
-    config
+    config + &format!("log: {{ success_one_in: {} }}\n", settings.success_one_in.unwrap_or(1))
 }
 
 /// Keeps everything that comes, and sends on the line that says where it listens.
