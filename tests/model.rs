@@ -9,33 +9,33 @@
 mod ledger;
 #[path = "model/reference.rs"]
 mod reference;
+#[path = "model/source.rs"]
+mod source;
+#[path = "model/words.rs"]
+mod words;
 
-use fastrand::Rng;
-use reference::{DEPOSIT_MAX, Moved, Operation, Reference, Said};
+use reference::{Moved, Operation, Reference, Said, Standing};
+use source::Source;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
-use tollgate::ledger::entry::Account;
-use tollgate::ledger::{Book, Change, Command, KeyCreated, Refusal, Release};
+use tollgate::ledger::legs::Account;
+use tollgate::ledger::{Book, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Step};
 use tollgate::money::Amount;
+use words::{WORDS, words};
 
 const OPERATIONS: u64 = 100_000;
 const SEED: u64 = 0x7011_6a7e;
 /// How many operations lie between two audits of everything.
 const AUDIT_EVERY: u64 = 1_000;
-/// Ids are drawn from few, so that they meet, with one more than are ever created.
-const CUSTOMERS: u64 = 8;
-/// Revoked for good, so that there must be some to spare.
-const KEYS: u64 = 100_000;
-const REFERENCES: u64 = 40;
-/// Requests that operations may still name: open ones and some that have ended.
-const REQUESTS_KEPT: usize = 60;
 
 /// The book under test, and the sum of the legs of each customer's entries.
 #[derive(Default)]
 struct Tested {
     book: Book,
     legs: BTreeMap<u64, i128>,
+    /// What the legs of each request took.
+    paid: BTreeMap<u128, Amount>,
     digests: u64,
 }
 
@@ -56,6 +56,9 @@ impl Tested {
                 }
             }
             moved.add(change);
+            if let Change::Captured { request, .. } | Change::Overage { request, .. } = change {
+                *self.paid.entry(request.int()).or_default() += change.paid();
+            }
             let balance = self.book.apply(CustomerId::from_int(customer), change);
             let balance = balance.unwrap_or_else(|why| panic!("{why}; {told}"));
             assert!(!balance.available.is_negative(), "I3: {balance:?}; {told}");
@@ -86,7 +89,34 @@ impl Tested {
             }
             Operation::Capture { customer, request, amount } => {
                 let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));
-                (customer, Command::Capture { request, amount, record: Arc::from(&b"{}"[..]) })
+                let charge = Charge { amount, cost: Amount::from_atto_usd(7) };
+                (customer, Command::Capture { request, charge, record: Arc::from(&b"{}"[..]) })
+            }
+            Operation::Extend { customer, request, amount } => {
+                let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));
+                (customer, Command::Extend { request, amount })
+            }
+            Operation::Refund { customer, request, amount, reference } => {
+                let paid = self.paid[&request];
+                let request = RequestId::from_int(request);
+                let charged = Charged { request, amount: paid, price_version: "1".into() };
+                let amount = amount.map(Amount::from_atto_usd);
+                let reference = format!("invoice {reference}").into();
+                (customer, Command::Refund { charged, amount, reference, note: note() })
+            }
+            Operation::Adjust { customer, amount, reference } => {
+                let reference = format!("invoice {reference}").into();
+                let amount = Amount::from_atto_usd(amount);
+                (customer, Command::Adjust { amount, reference, note: note() })
+            }
+            Operation::Step { customer, step } => {
+                let step = match step {
+                    reference::Step::Suspend => Step::Suspend,
+                    reference::Step::Resume => Step::Resume,
+                    reference::Step::Ban => Step::Ban,
+                    reference::Step::Unban => Step::Unban,
+                };
+                (customer, Command::ChangeStanding { step, note: note() })
             }
             Operation::Release { customer, request } => {
                 let request = RequestId::from_int(request);
@@ -109,10 +139,20 @@ impl Moved {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
-            | Change::Deposited { .. }
+            | Change::StandingChanged { .. }
+            | Change::Extended { .. }
             | Change::Held { .. } => {}
+            Change::Deposited { amount, .. }
+            | Change::Refunded { amount, .. }
+            | Change::Adjusted { amount, .. } => self.booked += amount.atto_usd(),
+            Change::Forfeited { amount, .. } => self.forfeited += amount.atto_usd(),
+            Change::ForfeitureReversed { amount, .. } => self.forfeited -= amount.atto_usd(),
         }
     }
+}
+
+fn note() -> Note {
+    Note { by: "model".into(), reason: "as drawn".into() }
 }
 
 fn new_key(key: u64, digest: u64) -> KeyCreated {
@@ -129,116 +169,21 @@ fn said(refusal: &Refusal) -> Said {
         Refusal::CustomerExists => Said::CustomerExists,
         Refusal::UnknownKey => Said::UnknownKey,
         Refusal::KeyExists => Said::KeyExists,
-        Refusal::ReferenceUsed { amount } => Said::ReferenceUsed(amount.atto_usd()),
-        Refusal::DepositedAlready => Said::DepositedAlready,
+        Refusal::ReferenceUsed(booking) => Said::ReferenceUsed(booking.amount.atto_usd()),
+        Refusal::BookedAlready => Said::BookedAlready,
+        Refusal::Standing(standing) => Said::Standing(plain(standing)),
+        Refusal::RefundExceeds { left } => Said::RefundExceeds(left.atto_usd()),
         Refusal::HoldExists => Said::HoldExists,
         Refusal::UnknownHold => Said::UnknownHold,
         Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
     }
 }
 
-/// Draws operations; many name what exists, some what does not.
-struct Source {
-    rng: Rng,
-    requests: Vec<(u64, u128)>,
-    next_request: u128,
-}
-
-impl Source {
-    fn next(&mut self, reference: &Reference) -> Operation {
-        let customer = self.rng.u64(0..=CUSTOMERS);
-        match self.rng.u32(0..100) {
-            0..2 => Operation::Create { customer: self.rng.u64(0..CUSTOMERS), name: self.name() },
-            2..4 => Operation::CreateKey { customer, key: self.key(customer, reference, 10) },
-            4 => Operation::RevokeKey { customer, key: self.key(customer, reference, 3) },
-            5..14 => {
-                let reference = self.rng.u64(0..REFERENCES) + 1_000 * self.rng.u64(0..50);
-                Operation::Deposit { customer, amount: self.deposit(), reference }
-            }
-            14..55 => self.hold(customer, reference),
-            55..92 => {
-                let (customer, request) = self.request(customer, reference);
-                let amount = self.capture(customer, request, reference);
-                Operation::Capture { customer, request, amount }
-            }
-            _ => {
-                let (customer, request) = self.request(customer, reference);
-                Operation::Release { customer, request }
-            }
-        }
-    }
-
-    fn name(&mut self) -> String {
-        "n".repeat([0, 1, 12, 256, 257][self.rng.usize(0..5)])
-    }
-
-    fn deposit(&mut self) -> i128 {
-        match self.rng.u32(0..20) {
-            0 => [0, -1, DEPOSIT_MAX + 1][self.rng.usize(0..3)],
-            1 => DEPOSIT_MAX,
-            // Few, so that a repeated reference often comes with the same amount.
-            _ => [1, 400, 5_000, 20_000][self.rng.usize(0..4)],
-        }
-    }
-
-    fn hold(&mut self, customer: u64, reference: &Reference) -> Operation {
-        self.next_request += 1;
-        let open = reference.customers.get(&customer).and_then(|plain| plain.holds.keys().next());
-        let request = open.filter(|_| self.rng.u32(0..20) == 0).copied().unwrap_or(self.next_request);
-        let available = reference.customers.get(&customer).map_or(0, |plain| plain.available);
-        let amount = match self.rng.u32(0..20) {
-            0 => available,
-            1 => available + 1,
-            2 => -1,
-            3 => 0,
-            _ => self.rng.i128(0..3_000),
-        };
-        self.requests.push((customer, request));
-        if self.requests.len() > REQUESTS_KEPT {
-            self.requests.swap_remove(self.rng.usize(..REQUESTS_KEPT));
-        }
-        Operation::Hold { customer, key: self.key(customer, reference, 20), request, amount }
-    }
-
-    /// An active key of the customer but once in `odd` times.
-    fn key(&mut self, customer: u64, reference: &Reference, odd: u32) -> u64 {
-        let known = reference.customers.get(&customer).map(|plain| &plain.keys);
-        let active = |keys: &BTreeMap<u64, bool>| keys.iter().rev().find(|(_, on)| **on).map(|(key, _)| *key);
-        match known.and_then(active) {
-            Some(key) if self.rng.u32(0..odd) > 0 => key,
-            Some(_) | None => self.rng.u64(0..KEYS),
-        }
-    }
-
-    /// Mostly an open hold and whose it is.
-    fn request(&mut self, stranger: u64, reference: &Reference) -> (u64, u128) {
-        let kept = self.requests.get(self.rng.usize(..REQUESTS_KEPT)).copied();
-        let (customer, request) = kept.unwrap_or((stranger, 0));
-        let holds = reference.customers.get(&customer).map(|plain| &plain.holds);
-        let open = holds.and_then(|holds| holds.range(..=request).next_back().or(holds.iter().next()));
-        match (self.rng.u32(0..20), open) {
-            (0, _) => (stranger, self.rng.u128(..)),
-            (1, _) => (stranger, request),
-            (2, _) | (_, None) => (customer, request),
-            (_, Some((open, _))) => (customer, *open),
-        }
-    }
-
-    /// Below, at and above the hold, and above the balance.
-    fn capture(&mut self, customer: u64, request: u128, reference: &Reference) -> i128 {
-        let plain = reference.customers.get(&customer);
-        let held = plain.and_then(|plain| plain.holds.get(&request)).copied().unwrap_or(50);
-        let available = plain.map_or(0, |plain| plain.available);
-        match self.rng.u32(0..20) {
-            0 => 0,
-            1 => -1,
-            2..5 => held,
-            5 => held + 1,
-            6 => held + available,
-            7 => held + available + self.rng.i128(1..500),
-            8..10 => held + self.rng.i128(0..200),
-            _ => self.rng.i128(0..=held),
-        }
+fn plain(standing: &tollgate::ledger::Standing) -> Standing {
+    match standing {
+        tollgate::ledger::Standing::Active => Standing::Active,
+        tollgate::ledger::Standing::Suspended(_) => Standing::Suspended,
+        tollgate::ledger::Standing::Banned { .. } => Standing::Banned,
     }
 }
 
@@ -250,7 +195,7 @@ fn number_from_environment(name: &str, otherwise: u64) -> u64 {
 fn the_book_says_what_a_plain_book_says_and_keeps_i1_to_i5_and_i7() {
     let seed = number_from_environment("TOLLGATE_MODEL_SEED", SEED);
     let operations = number_from_environment("TOLLGATE_MODEL_OPERATIONS", OPERATIONS);
-    let mut source = Source { rng: Rng::with_seed(seed), requests: Vec::new(), next_request: 0 };
+    let mut source = Source::new(seed);
     let (mut reference, mut tested) = (Reference::default(), Tested::default());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for number in 1..=operations {
@@ -264,10 +209,7 @@ fn the_book_says_what_a_plain_book_says_and_keeps_i1_to_i5_and_i7() {
             *counts.entry(word).or_default() += 1;
         }
         check_customer(&tested, &reference, customer_of(&operation), &told);
-        let totals = &tested.book.totals;
-        let totals = (totals.cash, totals.revenue, totals.written_off);
-        let totals = (totals.0.atto_usd(), totals.1.atto_usd(), totals.2.atto_usd());
-        assert_eq!(totals, (reference.cash, reference.revenue, reference.written_off), "I7: {told}");
+        check_totals(&tested, &reference, &told);
         if number % AUDIT_EVERY == 0 || number == operations {
             audit(&tested, &reference, &told);
         }
@@ -276,6 +218,15 @@ fn the_book_says_what_a_plain_book_says_and_keeps_i1_to_i5_and_i7() {
     let seldom: Vec<_> =
         WORDS.iter().filter(|word| counts.get(*word).copied().unwrap_or(0) < operations / 2_000).collect();
     assert!(seldom.is_empty(), "seed {seed}: seldom or never: {seldom:?} of {counts:?}");
+}
+
+fn check_totals(tested: &Tested, reference: &Reference, told: &str) {
+    let totals = tested.book.totals;
+    let got =
+        [totals.cash, totals.revenue, totals.written_off, totals.refunded, totals.adjusted, totals.forfeited];
+    let Reference { cash, revenue, written_off, refunded, adjusted, forfeited, .. } = *reference;
+    let expect = [cash, revenue, written_off, refunded, adjusted, forfeited];
+    assert_eq!(got.map(Amount::atto_usd), expect, "I7: {told}");
 }
 
 /// I5: what was charged is captured + overage + written off, and captured + released is what was held.
@@ -305,9 +256,11 @@ fn audit(tested: &Tested, reference: &Reference, told: &str) {
         let holds: BTreeMap<u128, i128> =
             found.holds.iter().map(|(request, hold)| (request.int(), hold.amount.atto_usd())).collect();
         assert_eq!(holds, plain.holds, "I4: open holds; {told}");
+        assert_eq!(self::plain(&found.standing), plain.standing, "{told}");
         balances += plain.available + plain.held;
     }
-    assert_eq!(reference.cash + reference.written_off, balances + reference.revenue, "I7: {told}");
+    let Reference { cash, revenue, written_off, refunded, adjusted, forfeited, .. } = *reference;
+    assert_eq!(cash + written_off + refunded + adjusted, balances + revenue + forfeited, "I7: {told}");
     let open: usize = reference.customers.values().map(|plain| plain.holds.len()).sum();
     assert_eq!(tested.book.open_holds().count(), open, "I4: {told}");
 }
@@ -320,53 +273,10 @@ fn customer_of(operation: &Operation) -> u64 {
         | Operation::Deposit { customer, .. }
         | Operation::Hold { customer, .. }
         | Operation::Capture { customer, .. }
-        | Operation::Release { customer, .. } => *customer,
-    }
-}
-
-const WORDS: [&str; 16] = [
-    "deposit",
-    "hold",
-    "capture below",
-    "capture at",
-    "overage",
-    "written off",
-    "release",
-    "malformed",
-    "unknown customer",
-    "unknown key",
-    "reference used",
-    "deposited already",
-    "hold exists",
-    "unknown hold",
-    "insufficient",
-    "key exists",
-];
-
-fn words(operation: &Operation, said: &Said) -> Vec<&'static str> {
-    match (operation, said) {
-        (Operation::Deposit { .. }, Said::Done(_)) => vec!["deposit"],
-        (Operation::Hold { .. }, Said::Done(_)) => vec!["hold"],
-        (Operation::Release { .. }, Said::Done(_)) => vec!["release"],
-        (Operation::Capture { .. }, Said::Done(moved)) => {
-            let ends = [
-                (moved.released > 0, "capture below"),
-                (moved.released == 0 && moved.overage + moved.written_off == 0, "capture at"),
-                (moved.overage > 0, "overage"),
-                (moved.written_off > 0, "written off"),
-            ];
-            ends.into_iter().filter_map(|(came, word)| came.then_some(word)).collect()
-        }
-        (_, Said::Done(_)) => vec!["other"],
-        (_, Said::Malformed) => vec!["malformed"],
-        (_, Said::UnknownCustomer) => vec!["unknown customer"],
-        (_, Said::UnknownKey) => vec!["unknown key"],
-        (_, Said::ReferenceUsed(_)) => vec!["reference used"],
-        (_, Said::DepositedAlready) => vec!["deposited already"],
-        (_, Said::UnknownHold) => vec!["unknown hold"],
-        (_, Said::Insufficient(_)) => vec!["insufficient"],
-        (_, Said::CustomerExists) => vec!["customer exists"],
-        (_, Said::KeyExists) => vec!["key exists"],
-        (_, Said::HoldExists) => vec!["hold exists"],
+        | Operation::Release { customer, .. }
+        | Operation::Extend { customer, .. }
+        | Operation::Refund { customer, .. }
+        | Operation::Adjust { customer, .. }
+        | Operation::Step { customer, .. } => *customer,
     }
 }

@@ -123,8 +123,14 @@ fn each_library_of_a_store_or_of_metrics_has_one_place() {
 fn the_pure_core_knows_no_clock_no_task_no_socket_and_no_file() {
     let pure = [
         "src/ledger/book.rs",
-        "src/ledger/entry.rs",
+        "src/ledger/booking.rs",
         "src/ledger/codec.rs",
+        "src/ledger/command.rs",
+        "src/ledger/customer.rs",
+        "src/ledger/decide.rs",
+        "src/ledger/entry.rs",
+        "src/ledger/legs.rs",
+        "src/ledger/standing.rs",
         "src/settle",
         "src/meter",
         "src/upstream/select.rs",

@@ -3,6 +3,7 @@
 //! On its own loopback listener, for whoever holds the admin token. Errors have the shape that the
 //! gateway's have. Beside it stands the metrics listener, which needs no token.
 
+mod credit;
 mod ledger;
 mod refusal;
 mod routes;
@@ -42,7 +43,9 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/customers/{id}/statement", get(routes::statement))
         .route("/admin/v1/keys", post(routes::create_key).get(routes::list_keys))
         .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
-        .route("/admin/v1/deposits", post(routes::deposit))
+        .route("/admin/v1/deposits", post(credit::deposit))
+        .route("/admin/v1/refunds", post(credit::refund))
+        .route("/admin/v1/adjustments", post(credit::adjust))
         .route("/admin/v1/receipts/{id}", get(routes::receipt))
         .route("/admin/v1/ledger/verify", post(ledger::verify))
         .route("/admin/v1/ledger/backup", post(ledger::backup))

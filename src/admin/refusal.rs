@@ -1,6 +1,6 @@
 //! Refusals of the admin API, in the shape that the gateway's errors have.
 
-use crate::ledger::{Failure, Refusal};
+use crate::ledger::{Failure, Refusal, Standing};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
@@ -72,15 +72,31 @@ impl From<Failure> for AdminRefusal {
                 let message = "this key exists already, here or with another customer";
                 Self::new(StatusCode::CONFLICT, "exists", message)
             }
-            Refusal::ReferenceUsed { amount } => {
-                let message =
-                    format!("this reference was used for a deposit of {amount} USD: choose another");
+            Refusal::ReferenceUsed(booking) => {
+                let message = format!("this reference was used for {booking}: choose another");
                 Self::new(StatusCode::CONFLICT, "reference_used", message)
             }
-            Refusal::DepositedAlready
-            | Refusal::HoldExists
-            | Refusal::UnknownHold
-            | Refusal::InsufficientCredit { .. } => Self::failed(format!("unexpected: {refusal:?}")),
+            Refusal::Standing(standing) => Self::new(
+                StatusCode::CONFLICT,
+                "wrong_status",
+                match standing {
+                    Standing::Active => "the customer is active: there is nothing to lift",
+                    Standing::Suspended(_) => "the customer is suspended already: resume or ban them",
+                    Standing::Banned { .. } => "the customer is banned: unban them first",
+                },
+            ),
+            Refusal::RefundExceeds { left } => {
+                let message =
+                    format!("{left} USD of this charge can be given back: the rest was given back before");
+                Self::new(StatusCode::CONFLICT, "refund_exceeds_charge", message)
+            }
+            Refusal::InsufficientCredit { available } => {
+                let message = format!("{available} USD are available: no more can be taken");
+                Self::new(StatusCode::CONFLICT, "insufficient_credit", message)
+            }
+            Refusal::BookedAlready | Refusal::HoldExists | Refusal::UnknownHold => {
+                Self::failed(format!("unexpected: {refusal:?}"))
+            }
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use super::Admin;
 use super::refusal::AdminRefusal;
-use super::views::{CustomerView, DepositView, KeyView, StatementPage};
+use super::views::{CustomerView, KeyView, StatementPage};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, KeyCreated, Seq, Window};
-use crate::money::Amount;
+use crate::ledger::{Customer, Entry, KeyCreated, Seq, Window};
 use crate::record::receipt::{Receipt, StatementLine};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -133,33 +132,25 @@ pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> 
     view.flatten().map(Json).ok_or_else(unknown)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewDeposit {
-    customer: CustomerId,
-    amount: Amount,
-    reference: Arc<str>,
-}
-
-pub(super) async fn deposit(State(admin): Shared, body: Body<NewDeposit>) -> Answer<DepositView> {
-    let Json(NewDeposit { customer, amount, reference }) = body?;
-    let (entry_id, balance) = admin.ledger.deposit(customer, amount, reference).await?;
-    Ok(Json(DepositView { entry_id, customer, balance: balance.posted() }))
-}
-
 pub(super) async fn receipt(State(admin): Shared, Path(id): Path<String>) -> Answer<Receipt> {
     let unknown = || {
         AdminRefusal::not_found(
             "there is no receipt of such a request: it may have been refused before it was admitted",
         )
     };
-    let id = RequestId::parse(&id)
-        .ok_or_else(|| AdminRefusal::malformed("a request id is req_ and 32 hexadecimal digits"))?;
-    let ledger = Arc::clone(&admin.ledger);
-    let entries = blocking(move || ledger.entries_of_request(id)).await?;
-    let entries =
-        entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    let entries = entries_of(&admin, request_id(&id)?).await?;
     Receipt::from_entries(&entries).map(Json).ok_or_else(unknown)
+}
+
+pub(super) fn request_id(text: &str) -> Result<RequestId, AdminRefusal> {
+    let malformed = || AdminRefusal::malformed("a request id is req_ and 32 hexadecimal digits");
+    RequestId::parse(text).ok_or_else(malformed)
+}
+
+pub(super) async fn entries_of(admin: &Admin, request: RequestId) -> Result<Vec<Entry>, AdminRefusal> {
+    let ledger = Arc::clone(&admin.ledger);
+    let entries = blocking(move || ledger.entries_of_request(request)).await?;
+    entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))
 }
 
 #[derive(Deserialize)]
@@ -189,7 +180,7 @@ pub(super) async fn statement(
     Ok(Json(StatementPage { lines, next }))
 }
 
-fn unknown_customer() -> AdminRefusal {
+pub(super) fn unknown_customer() -> AdminRefusal {
     AdminRefusal::not_found("there is no such customer")
 }
 

@@ -1,6 +1,6 @@
 //! What the admin API answers with; the commands read the same.
 
-use crate::id::{CustomerId, KeyId};
+use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::{Customer, Key, KeyStatus, Seq};
 use crate::money::Amount;
 use crate::record::receipt::StatementLine;
@@ -64,13 +64,31 @@ impl KeyView {
     }
 }
 
-/// What a deposit did.
+/// What a deposit or an adjustment did.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct DepositView {
+pub struct BookingView {
     /// Its entry: that of the first, if it was made before.
     pub entry_id: Seq,
     /// Whose.
     pub customer: CustomerId,
+    /// The posted balance now, in USD.
+    pub balance: Amount,
+}
+
+/// What a refund did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RefundView {
+    /// Its entry: that of the first, if it was made before.
+    pub entry_id: Seq,
+    /// Whose.
+    pub customer: CustomerId,
+    /// The request that was charged.
+    #[serde(rename = "request_id")]
+    pub request: RequestId,
+    /// What it was charged, in USD.
+    pub charge: Amount,
+    /// All that was given back of it, in USD.
+    pub refunded: Amount,
     /// The posted balance now, in USD.
     pub balance: Amount,
 }

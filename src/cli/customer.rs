@@ -1,13 +1,13 @@
-//! Customers, keys, credit, receipts and statements.
+//! Customers, keys, receipts and statements.
 
 use super::client::Client;
 use super::table::{layout, print, print_json};
 use super::{Done, Failed};
-use crate::admin::views::{CustomerView, DepositView, KeyView, StatementPage};
+use crate::admin::views::{CustomerView, KeyView, StatementPage};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
-use crate::record::receipt::{Receipt, StatementLine};
+use crate::record::receipt::{Receipt, Refund, StatementLine};
 use serde_json::json;
 use std::io::Read;
 
@@ -116,16 +116,6 @@ fn show_keys(client: &Client, keys: &[KeyView]) -> Done {
     print(&layout(&["ID", "KEY", "STATUS", "CUSTOMER", "NAME"], &rows, &[]))
 }
 
-/// `credit deposit`
-pub fn deposit(client: &Client, customer: CustomerId, amount: Amount, reference: &str) -> Done {
-    let body = json!({ "customer": customer, "amount": amount, "reference": reference });
-    let deposit: DepositView = client.post("/deposits", &body)?;
-    if client.json {
-        return print_json(&deposit);
-    }
-    print(&format!("entry {}: {} now has {} USD\n", deposit.entry_id, deposit.customer, deposit.balance))
-}
-
 /// `receipt`
 pub fn receipt(client: &Client, request: RequestId) -> Done {
     let receipt: Receipt = client.get(&format!("/receipts/{request}"))?;
@@ -189,6 +179,10 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         receipt.balance_after.to_string(),
     ]);
     text.push_str(&layout(&["  CLASS", "TOKENS", "", "USD", "", "USD"], &rows, &[1, 3, 5]));
+    for Refund { entry_id, at, amount, reference, reason } in &receipt.refunds {
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        text.push_str(&format!("refund   {amount} USD, entry {entry_id}, {at}, {reference}{why}\n"));
+    }
     text
 }
 
@@ -224,10 +218,22 @@ fn statement_table(lines: &[StatementLine]) -> String {
     layout(&STATEMENT_HEAD.map(|name| name), &rows, &[0, 3, 4, 5])
 }
 
-const STATEMENT_HEAD: [&str; 8] =
-    ["entry_id", "at", "kind", "amount", "balance_after", "available_after", "reference", "model"];
+const STATEMENT_HEAD: [&str; 11] = [
+    "entry_id",
+    "at",
+    "kind",
+    "amount",
+    "balance_after",
+    "available_after",
+    "reference",
+    "model",
+    "price_version",
+    "reason",
+    "by",
+];
 
-fn statement_row(line: &StatementLine) -> [String; 8] {
+fn statement_row(line: &StatementLine) -> [String; 11] {
+    let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
     [
         line.entry_id.to_string(),
         line.at.to_string(),
@@ -236,7 +242,10 @@ fn statement_row(line: &StatementLine) -> [String; 8] {
         line.balance_after.to_string(),
         line.available_after.to_string(),
         line.reference.to_string(),
-        line.model.as_deref().unwrap_or_default().to_owned(),
+        text(&line.model),
+        text(&line.price_version),
+        text(&line.reason),
+        text(&line.by),
     ]
 }
 

@@ -7,7 +7,7 @@
 use super::client::Client;
 use super::table::{print, print_json};
 use super::{Done, Failed, customer, ledger};
-use crate::admin::views::{CustomerView, DepositView, KeyView};
+use crate::admin::views::{BookingView, CustomerView, KeyView};
 use crate::app::App;
 use crate::config;
 use crate::ledger::Verified;
@@ -82,7 +82,7 @@ impl Tour<'_> {
     fn take(&self) -> Result<(String, Verified), Failed> {
         let created: CustomerView = self.client.post("/customers", &json!({ "name": "Ada" }))?;
         let deposit = json!({ "customer": created.id, "amount": DEPOSIT, "reference": "demo" });
-        let deposited: DepositView = self.client.post("/deposits", &deposit)?;
+        let deposited: BookingView = self.client.post("/deposits", &deposit)?;
         self.say(&format!("customer   {} ({}), {} USD", created.id, created.name, deposited.balance))?;
         let key: KeyView = self.client.post("/keys", &json!({ "customer": created.id, "name": "demo" }))?;
         let plain = key.key.as_deref().unwrap_or_default().to_owned();

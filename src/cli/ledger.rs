@@ -4,6 +4,7 @@ use super::client::Client;
 use super::table::{print, print_json};
 use super::{Done, Failed};
 use crate::ledger::{self, Backup, Chain, OpenError, Rebuilt, Verified};
+use crate::money::Amount;
 use crate::settle;
 use serde_json::json;
 use std::path::Path;
@@ -31,17 +32,31 @@ pub fn show(verified: &Verified, json: bool) -> Done {
     if json {
         return print_json(verified);
     }
-    let Verified { entries, captures, open_holds, head, deposits, revenue, written_off, balances, .. } =
+    print(&text(verified))
+}
+
+fn text(verified: &Verified) -> String {
+    let Verified { entries, captures, open_holds, head, deposits, written_off, balances, revenue, .. } =
         verified;
-    print(&format!(
+    // Most books never see the others.
+    let seldom = |what: &str, amount: Amount| match amount {
+        Amount::ZERO => String::new(),
+        amount => format!(" + {what} {amount}"),
+    };
+    let given = seldom("refunds", verified.refunds) + &seldom("adjustments", verified.adjustments);
+    let taken = seldom("forfeited", verified.forfeited);
+    let cost = match verified.cost {
+        Amount::ZERO => String::new(),
+        cost => format!("cost {cost}, margin {}\n", *revenue - verified.refunds - *written_off - cost),
+    };
+    let expected =
+        verified.expected.map(|seq| format!("as expected: nothing up to entry {seq} was changed\n"));
+    format!(
         "ledger ok: {entries} entries, {captures} captures, {open_holds} open holds\n\
-         deposits {deposits} + written off {written_off} = balances {balances} + revenue {revenue}\n\
-         head {head}\n"
-    ))?;
-    match verified.expected {
-        Some(seq) => print(&format!("as expected: nothing up to entry {seq} was changed\n")),
-        None => Ok(()),
-    }
+         deposits {deposits} + written off {written_off}{given} = balances {balances} + revenue {revenue}{taken}\n\
+         {cost}head {head}\n{}",
+        expected.unwrap_or_default()
+    )
 }
 
 /// `ledger backup`

@@ -1,6 +1,7 @@
 //! The commands. Each prints for people, or with `--json` one JSON object for scripts.
 
 mod client;
+mod credit;
 mod customer;
 mod demo;
 mod gateway;
@@ -10,7 +11,6 @@ mod table;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::Chain;
-use crate::money::Amount;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use std::fmt;
@@ -67,7 +67,7 @@ enum Command {
     Key(KeyCommand),
     /// Credit: what customers have
     #[command(subcommand)]
-    Credit(CreditCommand),
+    Credit(credit::CreditCommand),
     /// The ledger's proof of one request
     Receipt {
         /// The request, from its x-request-id
@@ -142,22 +142,6 @@ enum KeyCommand {
         /// Which
         #[arg(value_parser = id::<KeyId>)]
         id: KeyId,
-    },
-}
-
-#[derive(Subcommand)]
-enum CreditCommand {
-    /// Pay in; the same reference twice is one deposit
-    Deposit {
-        /// Whose
-        #[arg(long, value_parser = id::<CustomerId>)]
-        customer: CustomerId,
-        /// US dollars, such as 25.00
-        #[arg(long, value_parser = Amount::parse, allow_hyphen_values = true)]
-        amount: Amount,
-        /// Your own name for it, such as an invoice number
-        #[arg(long)]
-        reference: String,
     },
 }
 
@@ -247,9 +231,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
         }
         Command::Key(KeyCommand::List { customer }) => customer::list_keys(&client()?, customer),
         Command::Key(KeyCommand::Revoke { id }) => customer::revoke_key(&client()?, id),
-        Command::Credit(CreditCommand::Deposit { customer, amount, reference }) => {
-            customer::deposit(&client()?, customer, amount, &reference)
-        }
+        Command::Credit(command) => credit::run(&client()?, &command),
         Command::Receipt { request_id } => customer::receipt(&client()?, request_id),
         Command::Statement { customer, from, to, format } => {
             customer::statement(&client()?, customer, from, to, format)

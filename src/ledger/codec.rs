@@ -4,7 +4,7 @@
 //! part of the journal's format version: a new kind of change takes a new tag, an old one is never
 //! altered.
 
-use super::entry::{Balance, Change, Entry, KeyCreated, Release, Seq};
+use super::entry::{Balance, Change, Entry, KeyCreated, Note, Release, Seq, Step};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
@@ -18,7 +18,7 @@ pub enum CodecError {
     Short,
     /// Something follows the last field.
     Trailing,
-    /// A kind of change, or of release, that this version does not know.
+    /// A kind of change, or of what it says, that this version does not know.
     UnknownTag(u8),
     /// Text that is not UTF-8.
     NotText,
@@ -69,33 +69,91 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put_amount(out, *amount);
             put_bytes(out, price_version.as_bytes());
         }
-        Change::Captured { request, amount, released, record } => {
-            out.push(6);
-            put(out, request.int().to_le_bytes());
-            put_amount(out, *amount);
+        Change::Extended { request, key, amount, total, price_version } => {
+            out.push(10);
+            put_charge(out, *request, *amount, price_version);
+            put(out, key.int().to_le_bytes());
+            put_amount(out, *total);
+        }
+        Change::Captured { request, amount, released, cost, price_version, record } => {
+            out.push(11);
+            put_charge(out, *request, *amount, price_version);
             put_amount(out, *released);
+            put_amount(out, *cost);
             put_bytes(out, record);
         }
-        Change::Overage { request, amount } => {
-            out.push(7);
-            put(out, request.int().to_le_bytes());
-            put_amount(out, *amount);
+        Change::Overage { request, amount, price_version } => {
+            out.push(12);
+            put_charge(out, *request, *amount, price_version);
         }
-        Change::WrittenOff { request, amount } => {
-            out.push(8);
-            put(out, request.int().to_le_bytes());
-            put_amount(out, *amount);
+        Change::WrittenOff { request, amount, price_version } => {
+            out.push(13);
+            put_charge(out, *request, *amount, price_version);
         }
-        Change::Released { request, amount, reason, record } => {
-            out.push(9);
-            put(out, request.int().to_le_bytes());
-            put_amount(out, *amount);
+        Change::Released { request, amount, reason, price_version, record } => {
+            out.push(14);
+            put_charge(out, *request, *amount, price_version);
             out.push(match reason {
                 Release::Failed => 1,
                 Release::Expired => 2,
             });
             put_bytes(out, record);
         }
+        Change::Refunded { .. }
+        | Change::Adjusted { .. }
+        | Change::StandingChanged { .. }
+        | Change::Forfeited { .. }
+        | Change::ForfeitureReversed { .. } => encode_by_hand(&entry.change, out),
+    }
+}
+
+/// What operators do, and what follows from a ban.
+fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
+    match change {
+        Change::Refunded { request, amount, charged, price_version, reference, note } => {
+            out.push(15);
+            put_charge(out, *request, *amount, price_version);
+            put_amount(out, *charged);
+            put_bytes(out, reference.as_bytes());
+            put_note(out, note);
+        }
+        Change::Adjusted { amount, reference, note } => {
+            out.push(16);
+            put_amount(out, *amount);
+            put_bytes(out, reference.as_bytes());
+            put_note(out, note);
+        }
+        Change::StandingChanged { step, note } => {
+            out.push(17);
+            out.push(match step {
+                Step::Suspend => 1,
+                Step::Resume => 2,
+                Step::Ban => 3,
+                Step::Unban => 4,
+            });
+            put_note(out, note);
+        }
+        Change::Forfeited { amount, total, note } => {
+            out.push(18);
+            put_amount(out, *amount);
+            put_amount(out, *total);
+            put_note(out, note);
+        }
+        Change::ForfeitureReversed { amount, note } => {
+            out.push(19);
+            put_amount(out, *amount);
+            put_note(out, note);
+        }
+        Change::CustomerCreated { .. }
+        | Change::KeyCreated(_)
+        | Change::KeyRevoked { .. }
+        | Change::Deposited { .. }
+        | Change::Held { .. }
+        | Change::Extended { .. }
+        | Change::Captured { .. }
+        | Change::Overage { .. }
+        | Change::WrittenOff { .. }
+        | Change::Released { .. } => unreachable!("encoded without a note"),
     }
 }
 
@@ -129,24 +187,72 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             amount: take_amount(input)?,
             price_version: take_text(input)?,
         },
+        // 6 to 9 are what the first journals have: charges without their costs and price versions.
         6 => Change::Captured {
             request: take_request(input)?,
             amount: take_amount(input)?,
             released: take_amount(input)?,
+            cost: Amount::ZERO,
+            price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
-        7 => Change::Overage { request: take_request(input)?, amount: take_amount(input)? },
-        8 => Change::WrittenOff { request: take_request(input)?, amount: take_amount(input)? },
+        7 => Change::Overage {
+            request: take_request(input)?,
+            amount: take_amount(input)?,
+            price_version: "".into(),
+        },
+        8 => Change::WrittenOff {
+            request: take_request(input)?,
+            amount: take_amount(input)?,
+            price_version: "".into(),
+        },
         9 => Change::Released {
             request: take_request(input)?,
             amount: take_amount(input)?,
-            reason: match take::<1>(input)? {
-                [1] => Release::Failed,
-                [2] => Release::Expired,
-                [other] => return Err(CodecError::UnknownTag(other)),
-            },
+            reason: take_release(input)?,
+            price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
+        10..=15 => decode_of_request(tag, input)?,
+        16 => Change::Adjusted {
+            amount: take_amount(input)?,
+            reference: take_text(input)?,
+            note: take_note(input)?,
+        },
+        17 => Change::StandingChanged { step: take_step(input)?, note: take_note(input)? },
+        18 => Change::Forfeited {
+            amount: take_amount(input)?,
+            total: take_amount(input)?,
+            note: take_note(input)?,
+        },
+        19 => Change::ForfeitureReversed { amount: take_amount(input)?, note: take_note(input)? },
+        other => return Err(CodecError::UnknownTag(other)),
+    })
+}
+
+/// Kinds that begin with a request, an amount and a price version.
+fn decode_of_request(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
+    let (request, amount, price_version) = (take_request(input)?, take_amount(input)?, take_text(input)?);
+    Ok(match tag {
+        10 => {
+            let (key, total) = (take_key(input)?, take_amount(input)?);
+            Change::Extended { request, key, amount, total, price_version }
+        }
+        11 => {
+            let (released, cost) = (take_amount(input)?, take_amount(input)?);
+            let record = take_bytes(input)?.into();
+            Change::Captured { request, amount, released, cost, price_version, record }
+        }
+        12 => Change::Overage { request, amount, price_version },
+        13 => Change::WrittenOff { request, amount, price_version },
+        14 => {
+            let (reason, record) = (take_release(input)?, take_bytes(input)?.into());
+            Change::Released { request, amount, reason, price_version, record }
+        }
+        15 => {
+            let (charged, reference, note) = (take_amount(input)?, take_text(input)?, take_note(input)?);
+            Change::Refunded { request, amount, charged, price_version, reference, note }
+        }
         other => return Err(CodecError::UnknownTag(other)),
     })
 }
@@ -198,6 +304,41 @@ pub(super) fn take_key(input: &mut &[u8]) -> Result<KeyId, CodecError> {
     Ok(KeyId::from_int(u64::from_le_bytes(take(input)?)))
 }
 
+/// Appends who did something and why.
+pub(super) fn put_note(out: &mut Vec<u8>, note: &Note) {
+    put_bytes(out, note.by.as_bytes());
+    put_bytes(out, note.reason.as_bytes());
+}
+
+/// Reads who did something and why off the front.
+pub(super) fn take_note(input: &mut &[u8]) -> Result<Note, CodecError> {
+    Ok(Note { by: take_text(input)?, reason: take_text(input)? })
+}
+
+fn put_charge(out: &mut Vec<u8>, request: RequestId, amount: Amount, price_version: &str) {
+    put(out, request.int().to_le_bytes());
+    put_amount(out, amount);
+    put_bytes(out, price_version.as_bytes());
+}
+
+fn take_release(input: &mut &[u8]) -> Result<Release, CodecError> {
+    match take::<1>(input)? {
+        [1] => Ok(Release::Failed),
+        [2] => Ok(Release::Expired),
+        [other] => Err(CodecError::UnknownTag(other)),
+    }
+}
+
+fn take_step(input: &mut &[u8]) -> Result<Step, CodecError> {
+    match take::<1>(input)? {
+        [1] => Ok(Step::Suspend),
+        [2] => Ok(Step::Resume),
+        [3] => Ok(Step::Ban),
+        [4] => Ok(Step::Unban),
+        [other] => Err(CodecError::UnknownTag(other)),
+    }
+}
+
 fn take_request(input: &mut &[u8]) -> Result<RequestId, CodecError> {
     Ok(RequestId::from_int(u128::from_le_bytes(take(input)?)))
 }
@@ -232,14 +373,78 @@ mod tests {
         check(Change::KeyRevoked { key });
         check(Change::Deposited { amount, reference: "invoice 1".into() });
         check(Change::Held { request, key, amount, price_version: "2026-11-23".into() });
-        check(Change::Captured { request, amount, released: amount, record: Arc::clone(&record) });
-        check(Change::Overage { request, amount });
-        check(Change::WrittenOff { request, amount });
-        check(Change::Released { request, amount, reason: Release::Expired, record });
+        let (price_version, note) = (Arc::<str>::from("2026-11-23"), note());
+        let version = || Arc::clone(&price_version);
+        check(Change::Extended { request, key, amount, total: amount, price_version: version() });
+        check(Change::Captured {
+            request,
+            amount,
+            released: amount,
+            cost: amount,
+            price_version: version(),
+            record: Arc::clone(&record),
+        });
+        check(Change::Overage { request, amount, price_version: version() });
+        check(Change::WrittenOff { request, amount, price_version: version() });
+        for reason in [Release::Failed, Release::Expired] {
+            let record = Arc::clone(&record);
+            check(Change::Released { request, amount, reason, price_version: version(), record });
+        }
+        check(Change::Refunded {
+            request,
+            amount,
+            charged: amount,
+            price_version,
+            reference: "ticket 7".into(),
+            note: note.clone(),
+        });
+        check(Change::Adjusted { amount: -amount, reference: "ticket 8".into(), note: note.clone() });
+        for step in [Step::Suspend, Step::Resume, Step::Ban, Step::Unban] {
+            check(Change::StandingChanged { step, note: note.clone() });
+        }
+        check(Change::Forfeited { amount, total: amount, note: note.clone() });
+        check(Change::ForfeitureReversed { amount, note });
+    }
+
+    fn note() -> Note {
+        Note { by: "ada".into(), reason: "spam, see case 12".into() }
+    }
+
+    /// Charges as the first journals have them: they are read for ever, without what they lack.
+    #[test]
+    fn charges_of_the_first_journals_are_read() {
+        let (request, amount) = (RequestId::from_int(77), Amount::from_atto_usd(41));
+        let old = |tag: u8, rest: &[&[u8]]| {
+            let mut bytes = request.int().to_le_bytes().to_vec();
+            bytes.extend_from_slice(&amount.atto_usd().to_le_bytes());
+            rest.iter().for_each(|part| bytes.extend_from_slice(part));
+            let mut input = &bytes[..];
+            let change = decode_change(tag, &mut input).unwrap();
+            assert!(input.is_empty());
+            change
+        };
+        let record: &[&[u8]] = &[&2_u32.to_le_bytes(), b"{}"];
+        let (price_version, kept) = (|| Arc::<str>::from(""), || Arc::<[u8]>::from(&b"{}"[..]));
+        let released = amount.atto_usd().to_le_bytes();
+        let expect = Change::Captured {
+            request,
+            amount,
+            released: amount,
+            cost: Amount::ZERO,
+            price_version: price_version(),
+            record: kept(),
+        };
+        assert_eq!(old(6, &[&released, record[0], record[1]]), expect);
+        assert_eq!(old(7, &[]), Change::Overage { request, amount, price_version: price_version() });
+        assert_eq!(old(8, &[]), Change::WrittenOff { request, amount, price_version: price_version() });
+        let (reason, price_version, record_kept) = (Release::Expired, price_version(), kept());
+        let expect = Change::Released { request, amount, reason, price_version, record: record_kept };
+        assert_eq!(old(9, &[&[2], record[0], record[1]]), expect);
     }
 
     #[test]
     fn an_unknown_tag_is_refused() {
-        assert_eq!(decode_change(10, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(10)));
+        assert_eq!(decode_change(20, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(20)));
+        assert_eq!(decode_change(17, &mut &[9_u8; 64][..]), Err(CodecError::UnknownTag(9)));
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: tokens, models, HTTP. What a charge was for is an opaque `record`.
 
+use super::legs::{Account, Leg};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
@@ -47,7 +48,14 @@ impl Balance {
         match account {
             Account::Available => self.available += amount,
             Account::Held => self.held += amount,
-            Account::Cash | Account::Revenue | Account::WrittenOff => {}
+            Account::Cash
+            | Account::Revenue
+            | Account::WrittenOff
+            | Account::Refunds
+            | Account::Adjustments
+            | Account::Forfeited
+            | Account::Cost
+            | Account::Providers => {}
         }
     }
 
@@ -105,6 +113,19 @@ pub enum Change {
         /// The prices that will apply, whatever is configured later.
         price_version: Arc<str>,
     },
+    /// More credit was set aside for a request in flight.
+    Extended {
+        /// The hold.
+        request: RequestId,
+        /// By which key.
+        key: KeyId,
+        /// How much more.
+        amount: Amount,
+        /// The whole hold now.
+        total: Amount,
+        /// The prices that apply, as pinned.
+        price_version: Arc<str>,
+    },
     /// A hold ended in a charge.
     Captured {
         /// The hold.
@@ -113,6 +134,10 @@ pub enum Change {
         amount: Amount,
         /// How much of the hold went back.
         released: Amount,
+        /// What the providers charge the operator for it, as far as that is known.
+        cost: Amount,
+        /// The prices that applied. The first journals did not repeat it here: empty.
+        price_version: Arc<str>,
         /// What it was for, opaque here.
         record: Arc<[u8]>,
     },
@@ -122,6 +147,8 @@ pub enum Change {
         request: RequestId,
         /// How much more was charged.
         amount: Amount,
+        /// The prices that applied; empty in the first journals.
+        price_version: Arc<str>,
     },
     /// A charge above its hold that the balance did not reach: the operator bears it.
     WrittenOff {
@@ -129,6 +156,8 @@ pub enum Change {
         request: RequestId,
         /// How much.
         amount: Amount,
+        /// The prices that applied; empty in the first journals.
+        price_version: Arc<str>,
     },
     /// A hold ended without a charge.
     Released {
@@ -138,9 +167,108 @@ pub enum Change {
         amount: Amount,
         /// Why.
         reason: Release,
+        /// The prices that would have applied; empty in the first journals.
+        price_version: Arc<str>,
         /// What was tried, opaque here.
         record: Arc<[u8]>,
     },
+    /// A charge was given back, in full or in part.
+    Refunded {
+        /// Whose charge.
+        request: RequestId,
+        /// How much, above zero.
+        amount: Amount,
+        /// What the request was charged in all: its refunds are never more.
+        charged: Amount,
+        /// The prices by which it was charged.
+        price_version: Arc<str>,
+        /// The operator's own; one refund each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
+    /// Credit was given or taken by hand.
+    Adjusted {
+        /// How much; taken if negative, never zero.
+        amount: Amount,
+        /// The operator's own; one adjustment each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
+    /// The customer was suspended, banned or readmitted.
+    StandingChanged {
+        /// What was done.
+        step: Step,
+        /// By whom and why.
+        note: Note,
+    },
+    /// Credit of a banned customer fell to the operator.
+    Forfeited {
+        /// How much, above zero.
+        amount: Amount,
+        /// All that fell since the ban.
+        total: Amount,
+        /// By whom the customer was banned, and why.
+        note: Note,
+    },
+    /// What was forfeited was given back.
+    ForfeitureReversed {
+        /// All that fell since the ban.
+        amount: Amount,
+        /// By whom and why.
+        note: Note,
+    },
+}
+
+/// Who did something by hand, and why: the operator's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// As they named themselves.
+    pub by: Arc<str>,
+    /// The reason, the evidence.
+    pub reason: Arc<str>,
+}
+
+/// What a request cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// What the customer owes for it.
+    pub amount: Amount,
+    /// What the providers charge the operator for it; zero if that is not known.
+    pub cost: Amount,
+}
+
+impl From<Amount> for Charge {
+    fn from(amount: Amount) -> Self {
+        Charge { amount, cost: Amount::ZERO }
+    }
+}
+
+/// A change of what a customer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// No new requests, until further notice.
+    Suspend,
+    /// As before the suspension.
+    Resume,
+    /// No requests, also none of those in flight; all credit is forfeited.
+    Ban,
+    /// As before the ban; the credit is back.
+    Unban,
+}
+
+impl Step {
+    /// The name used in statements.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Step::Suspend => "suspension",
+            Step::Resume => "resumption",
+            Step::Ban => "ban",
+            Step::Unban => "unban",
+        }
+    }
 }
 
 /// A key as the ledger keeps it.
@@ -175,69 +303,68 @@ impl Release {
     }
 }
 
-/// An account of the books. Customers' accounts are what the operator owes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Account {
-    /// Money received: grows by negative legs, as assets do beside liabilities.
-    Cash,
-    /// The entry's customer: free credit.
-    Available,
-    /// The entry's customer: held credit.
-    Held,
-    /// Charges earned.
-    Revenue,
-    /// Charges earned that nobody pays.
-    WrittenOff,
-}
-
-/// One side of a movement of money.
-pub type Leg = (Account, Amount);
-
 impl Change {
-    /// The movements of money. They sum to zero (I1).
-    pub fn legs(&self) -> [Leg; 3] {
-        const NONE: Leg = (Account::Cash, Amount::ZERO);
-        match *self {
-            Change::CustomerCreated { .. } | Change::KeyCreated(_) | Change::KeyRevoked { .. } => {
-                [NONE, NONE, NONE]
-            }
-            Change::Deposited { amount, .. } => {
-                [(Account::Cash, -amount), (Account::Available, amount), NONE]
-            }
-            Change::Held { amount, .. } => [(Account::Available, -amount), (Account::Held, amount), NONE],
-            Change::Captured { amount, released, .. } => [
-                (Account::Held, -(amount + released)),
-                (Account::Revenue, amount),
-                (Account::Available, released),
-            ],
-            Change::Overage { amount, .. } => {
-                [(Account::Available, -amount), (Account::Revenue, amount), NONE]
-            }
-            Change::WrittenOff { amount, .. } => {
-                [(Account::WrittenOff, -amount), (Account::Revenue, amount), NONE]
-            }
-            Change::Released { amount, .. } => [(Account::Held, -amount), (Account::Available, amount), NONE],
-        }
-    }
-
     /// The request it belongs to, if it belongs to one.
     pub fn request(&self) -> Option<RequestId> {
         match self {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
-            | Change::Deposited { .. } => None,
+            | Change::Deposited { .. }
+            | Change::Adjusted { .. }
+            | Change::StandingChanged { .. }
+            | Change::Forfeited { .. }
+            | Change::ForfeitureReversed { .. } => None,
             Change::Held { request, .. }
+            | Change::Extended { request, .. }
             | Change::Captured { request, .. }
             | Change::Overage { request, .. }
             | Change::WrittenOff { request, .. }
-            | Change::Released { request, .. } => Some(*request),
+            | Change::Released { request, .. }
+            | Change::Refunded { request, .. } => Some(*request),
         }
     }
 
-    /// What it moves into an account, out of it if negative.
-    pub fn moved(&self, account: Account) -> Amount {
-        self.legs().into_iter().filter(|(side, _)| *side == account).map(|(_, amount)| amount).sum()
+    /// The price version that was pinned for its request, if it belongs to one.
+    pub fn price_version(&self) -> Option<&Arc<str>> {
+        match self {
+            Change::Held { price_version, .. }
+            | Change::Extended { price_version, .. }
+            | Change::Captured { price_version, .. }
+            | Change::Overage { price_version, .. }
+            | Change::WrittenOff { price_version, .. }
+            | Change::Released { price_version, .. }
+            | Change::Refunded { price_version, .. } => Some(price_version).filter(|text| !text.is_empty()),
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Adjusted { .. }
+            | Change::StandingChanged { .. }
+            | Change::Forfeited { .. }
+            | Change::ForfeitureReversed { .. } => None,
+        }
+    }
+
+    /// By whom and why, if it was done by hand.
+    pub fn note(&self) -> Option<&Note> {
+        match self {
+            Change::Refunded { note, .. }
+            | Change::Adjusted { note, .. }
+            | Change::StandingChanged { note, .. }
+            | Change::Forfeited { note, .. }
+            | Change::ForfeitureReversed { note, .. } => Some(note),
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::Extended { .. }
+            | Change::Captured { .. }
+            | Change::Overage { .. }
+            | Change::WrittenOff { .. }
+            | Change::Released { .. } => None,
+        }
     }
 
     /// The name used in statements.
@@ -248,10 +375,16 @@ impl Change {
             Change::KeyRevoked { .. } => "key_revoked",
             Change::Deposited { .. } => "deposit",
             Change::Held { .. } => "hold",
+            Change::Extended { .. } => "extension",
             Change::Captured { .. } => "capture",
             Change::Overage { .. } => "overage",
             Change::WrittenOff { .. } => "write_off",
             Change::Released { .. } => "release",
+            Change::Refunded { .. } => "refund",
+            Change::Adjusted { .. } => "adjustment",
+            Change::StandingChanged { step, .. } => step.name(),
+            Change::Forfeited { .. } => "forfeiture",
+            Change::ForfeitureReversed { .. } => "forfeiture_reversal",
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Holds: credit set aside for one request, and the commits that are waited for.
 
-use super::Ledger;
-use super::book::Command;
-use super::entry::{Balance, Release, Seq};
+use super::command::Command;
+use super::entry::{Balance, Charge, Release, Seq};
 use super::journal::Down;
+use super::{Failure, Ledger};
 use crate::id::{CustomerId, RequestId};
 use crate::money::Amount;
 use std::sync::Arc;
@@ -54,10 +54,20 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// Sets more aside, at once. Before the commit is durable, nothing more may be delivered than the
+    /// hold covered before.
+    ///
+    /// # Errors
+    /// When the balance does not reach; the hold is as it was then.
+    pub fn extend(&mut self, amount: Amount) -> Result<Commit, Failure> {
+        let command = Command::Extend { request: self.request, amount };
+        Ok(self.ledger.transact(self.customer, command)?.commit)
+    }
+
     /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the
     /// answer is completed.
-    pub fn capture(mut self, amount: Amount, record: Arc<[u8]>) -> Applied {
-        self.end(Command::Capture { request: self.request, amount, record })
+    pub fn capture(mut self, charge: impl Into<Charge>, record: Arc<[u8]>) -> Applied {
+        self.end(Command::Capture { request: self.request, charge: charge.into(), record })
     }
 
     /// Ends it without a charge.

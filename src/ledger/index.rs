@@ -5,8 +5,9 @@
 //! own writes sidecars, so that the journal does not wait. Entries themselves are read from the
 //! journal. A sidecar that turns out to be damaged is made again from its segment.
 
+use super::booking::Booking;
 use super::disk::{Disk, File};
-use super::entry::{Change, Entry, Seq};
+use super::entry::{Entry, Seq};
 use super::filter::Hash;
 use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES, Head};
 use super::places::{Full, Place, Places, Window};
@@ -22,8 +23,8 @@ use std::thread::{self, JoinHandle};
 /// What is read of a frame at first: most frames whole.
 const READ_BYTES: u64 = 2048;
 
-/// The entry of each deposit, by its reference.
-pub type Deposits = HashMap<(CustomerId, Arc<str>), Seq>;
+/// The entry of each booking, by its reference.
+pub type Bookings = HashMap<(CustomerId, Arc<str>), Seq>;
 
 /// Finds entries.
 pub struct Index {
@@ -49,8 +50,8 @@ pub struct Inner {
     pub full: Vec<Part>,
     /// The segment that is being written; none before the first.
     pub live: Option<Places>,
-    /// Deposits by reference.
-    pub deposits: Deposits,
+    /// Bookings by reference.
+    pub bookings: Bookings,
     /// The newest entry that is durable.
     pub durable: Seq,
 }
@@ -95,11 +96,11 @@ impl Index {
     /// Entries became durable; each with the offset of its frame in the newest segment.
     pub fn add<'a>(&self, entries: impl Iterator<Item = (&'a Entry, u64)>) {
         let mut inner = self.shared.inner.write();
-        let Inner { live, deposits, durable, .. } = &mut *inner;
+        let Inner { live, bookings, durable, .. } = &mut *inner;
         let live = live.as_mut().expect("a segment before its entries");
         for (entry, offset) in entries {
             live.note(entry, u32::try_from(offset).expect("segments are far smaller than 4 GiB"));
-            note_deposit(deposits, entry);
+            note_booking(bookings, entry);
             *durable = entry.seq;
         }
     }
@@ -109,9 +110,9 @@ impl Index {
         self.shared.inner.read().durable
     }
 
-    /// The entry of a deposit.
-    pub fn deposit(&self, customer: CustomerId, reference: Arc<str>) -> Option<Seq> {
-        self.shared.inner.read().deposits.get(&(customer, reference)).copied()
+    /// The entry of a booking.
+    pub fn booking(&self, customer: CustomerId, reference: Arc<str>) -> Option<Seq> {
+        self.shared.inner.read().bookings.get(&(customer, reference)).copied()
     }
 
     /// All entries of a request, in order; none if it is not known.
@@ -136,6 +137,8 @@ impl Index {
         if let Some((segment, offsets)) = live {
             self.shared.frames(&segment, offsets, &mut entries)?;
         }
+        // A frame may end with what follows for the customer alone.
+        entries.retain(|entry| entry.change.request() == Some(request));
         Ok(entries)
     }
 
@@ -183,10 +186,10 @@ impl Index {
     }
 }
 
-/// Notes the entry of a deposit.
-pub fn note_deposit(deposits: &mut Deposits, entry: &Entry) {
-    if let Change::Deposited { reference, .. } = &entry.change {
-        deposits.insert((entry.customer, Arc::clone(reference)), entry.seq);
+/// Notes the entry of a booking.
+pub fn note_booking(bookings: &mut Bookings, entry: &Entry) {
+    if let Some((reference, _)) = Booking::of(&entry.change) {
+        bookings.insert((entry.customer, Arc::clone(reference)), entry.seq);
     }
 }
 

@@ -11,8 +11,12 @@
 //! hold or a capture waits for the disk; only [`Commit::durable`] does.
 
 pub mod book;
+mod booking;
 mod care;
 mod codec;
+pub mod command;
+mod customer;
+mod decide;
 pub mod disk;
 pub mod entry;
 mod filter;
@@ -20,33 +24,38 @@ mod frame;
 mod hold;
 mod index;
 mod journal;
+pub mod legs;
 mod open;
 mod places;
 mod records;
 mod recover;
 mod segment;
 mod sidecar;
+mod standing;
 mod state;
 mod table;
+mod values;
 pub mod verify;
 
-pub use book::{Book, Command, Customer, Key, KeyStatus, Refusal};
+pub use book::Book;
+pub use booking::{Booking, BookingKind};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
-pub use entry::{Balance, Change, Entry, KeyCreated, Release, Seq};
+pub use command::{Charged, Command, Refusal};
+pub use customer::{Customer, Key, KeyStatus};
+pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Release, Seq, Step};
 pub use frame::Chain;
 pub use hold::{Applied, Commit, Hold};
 pub use journal::{Committed, Down, OnCommit};
 pub use open::{OpenError, Recovered};
 pub use places::Window;
 pub use segment::JournalError;
-use verify::Known;
+pub use standing::Standing;
 pub use verify::{Recompute, Verified};
 
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use disk::Disk;
-use entry::Account;
 use index::Index;
 use journal::{Queue, Submission};
 use parking_lot::Mutex;
@@ -58,6 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
+use verify::Known;
 
 /// Books work side by side, each for its own customers.
 const SHARDS: usize = 64;
@@ -93,7 +103,7 @@ pub struct Ledger {
     disk: Arc<dyn Disk>,
     shards: Box<[Mutex<Book>]>,
     digests: Mutex<HashSet<KeyDigest>>,
-    deposits: tokio::sync::Mutex<()>,
+    bookings: tokio::sync::Mutex<()>,
     index: Arc<Index>,
     queue: Queue,
     holds_open: AtomicUsize,
@@ -182,26 +192,81 @@ impl Ledger {
     /// Gives its entry and the balance now.
     ///
     /// # Errors
-    /// When the reference was used for another amount, the customer is unknown, or nothing can be
-    /// made durable.
+    /// When the reference was used for something else, the customer is unknown or banned, or nothing
+    /// can be made durable.
     pub async fn deposit(
         &self,
         customer: CustomerId,
         amount: Amount,
         reference: Arc<str>,
     ) -> Result<(Seq, Balance), Failure> {
-        // One at a time: who is told "made before" can be told where.
-        let _one = self.deposits.lock().await;
         let command = Command::Deposit { amount, reference: Arc::clone(&reference) };
+        self.book(customer, command, reference).await
+    }
+
+    /// Gives a charge back, in full or, by `amount`, in part. The same reference and content twice is
+    /// one refund. Gives its entry and the balance now.
+    ///
+    /// # Errors
+    /// When more would be given back than was charged, the reference was used for something else, the
+    /// customer is banned, or nothing can be made durable.
+    pub async fn refund(
+        &self,
+        customer: CustomerId,
+        charged: Charged,
+        amount: Option<Amount>,
+        reference: Arc<str>,
+        note: Note,
+    ) -> Result<(Seq, Balance), Failure> {
+        let command = Command::Refund { charged, amount, reference: Arc::clone(&reference), note };
+        self.book(customer, command, reference).await
+    }
+
+    /// Gives credit by hand, or takes it if `amount` is negative. The same reference and content twice
+    /// is one adjustment. Gives its entry and the balance now.
+    ///
+    /// # Errors
+    /// When the balance does not reach, the reference was used for something else, the customer is
+    /// banned or unknown, or nothing can be made durable.
+    pub async fn adjust(
+        &self,
+        customer: CustomerId,
+        amount: Amount,
+        reference: Arc<str>,
+        note: Note,
+    ) -> Result<(Seq, Balance), Failure> {
+        let command = Command::Adjust { amount, reference: Arc::clone(&reference), note };
+        self.book(customer, command, reference).await
+    }
+
+    async fn book(
+        &self,
+        customer: CustomerId,
+        command: Command,
+        reference: Arc<str>,
+    ) -> Result<(Seq, Balance), Failure> {
+        // One at a time: who is told "booked before" can be told where.
+        let _one = self.bookings.lock().await;
         match self.transact(customer, command) {
             Ok(Applied { mut commit, balance, .. }) => Ok((commit.durable().await?, balance)),
-            Err(Refusal::DepositedAlready) => {
-                let seq = self.index.deposit(customer, reference).ok_or(Failure::Down)?;
+            Err(Refusal::BookedAlready) => {
+                let seq = self.index.booking(customer, reference).ok_or(Failure::Down)?;
                 let balance = self.customer(customer, |found| found.balance).ok_or(Failure::Down)?;
                 Ok((seq, balance))
             }
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// Suspends, bans or readmits a customer: in effect when this is called, durable when it is done.
+    ///
+    /// # Errors
+    /// When the step does not lead on from their standing, they are unknown, or nothing can be made
+    /// durable.
+    pub async fn change_standing(&self, customer: CustomerId, step: Step, note: Note) -> Result<(), Failure> {
+        let mut applied = self.transact(customer, Command::ChangeStanding { step, note })?;
+        applied.commit.durable().await?;
+        Ok(())
     }
 
     /// Looks at a customer as they are now, entries in flight included.
@@ -295,9 +360,7 @@ impl Ledger {
         let mut book = self.shard(customer).lock();
         let decided = book.decide(customer, command)?;
         let mut changes = Vec::with_capacity(decided.len());
-        // What was earned less what nobody pays.
-        let paid = |change: &Change| change.moved(Account::Revenue) + change.moved(Account::WrittenOff);
-        let charged = decided.iter().map(paid).sum();
+        let charged = decided.iter().map(Change::paid).sum();
         for change in decided {
             let balance = book.apply(customer, &change).expect("what was decided can be applied");
             changes.push((change, balance));

@@ -1,6 +1,7 @@
 //! Opening a store: its lock, its journal, its state, and what a crash left behind.
 
-use super::book::{Book, Command};
+use super::book::Book;
+use super::command::Command;
 use super::disk::{Directory, Disk};
 use super::entry::{Release, Seq};
 use super::index::Index;
@@ -103,7 +104,7 @@ impl Ledger {
             disk,
             shards: split(book),
             digests: Mutex::new(digests),
-            deposits: tokio::sync::Mutex::new(()),
+            bookings: tokio::sync::Mutex::new(()),
             index,
             queue,
             holds_open: AtomicUsize::new(0),

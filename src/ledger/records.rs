@@ -2,11 +2,15 @@
 //!
 //! Knows what an entry changes in the state, and nothing of the store that keeps it.
 
-use super::book::{Customer, Key, KeyStatus, OpenHold, Totals};
+use super::booking::Booking;
 use super::codec::{self, CodecError};
+use super::customer::{Customer, Key, KeyStatus, OpenHold};
 use super::entry::{Balance, Change, Entry, Seq};
 use super::frame::{Chain, Head};
+use super::legs::Totals;
+use super::standing::Standing;
 use super::state::{Snapshot, StateError};
+use super::values;
 use crate::id::{CustomerId, KeyDigest, RequestId};
 use crate::money::Amount;
 use ring::digest;
@@ -14,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The format that this version writes; any other is rebuilt.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The name of the record of where the state stands.
 pub const META: u8 = b'm';
 const CUSTOMER: u8 = b'c';
@@ -22,18 +26,28 @@ const BALANCE: u8 = b'b';
 const KEY: u8 = b'k';
 const REVOKED: u8 = b'r';
 const HOLD: u8 = b'h';
-const DEPOSIT: u8 = b'd';
+const BOOKING: u8 = b'o';
+const STANDING: u8 = b's';
+const FORFEITED: u8 = b'f';
 /// Of all other records, in the order in which they are read.
-pub const PREFIXES: [u8; 6] = [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, DEPOSIT];
+pub const PREFIXES: [u8; 8] = [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED];
 
 /// What is to be written next: the last of what came, once each.
 #[derive(Default)]
 pub struct Pending {
     balances: HashMap<CustomerId, Balance>,
-    /// Made since the last write, or `None`: ended, but made before it.
-    holds: HashMap<(CustomerId, RequestId), Option<OpenHold>>,
+    holds: HashMap<(CustomerId, RequestId), PendingHold>,
     /// Names and values of all else.
     records: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+enum PendingHold {
+    /// Made since the last write.
+    Made(OpenHold),
+    /// Made before it, and extended since.
+    Extended(OpenHold),
+    /// Made before it, and ended since.
+    Ended,
 }
 
 impl Pending {
@@ -59,22 +73,39 @@ impl Pending {
                 let place = name(REVOKED, &[&owner, &key.int().to_be_bytes()]);
                 self.records.push((place, seal(Vec::new())));
             }
-            Change::Deposited { amount, reference } => {
-                let place = name(DEPOSIT, &[&owner, reference.as_bytes()]);
-                self.records.push((place, deposit_value(*amount, entry.seq)));
-            }
             Change::Held { request, key, amount, price_version } => {
                 let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
-                self.holds.insert((entry.customer, *request), Some(hold));
+                self.holds.insert((entry.customer, *request), PendingHold::Made(hold));
+            }
+            Change::Extended { request, key, total, price_version, .. } => {
+                let hold = OpenHold { key: *key, amount: *total, price_version: Arc::clone(price_version) };
+                let place = (entry.customer, *request);
+                let made = matches!(self.holds.get(&place), Some(PendingHold::Made(_)));
+                let hold = if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) };
+                self.holds.insert(place, hold);
             }
             Change::Captured { request, .. } | Change::Released { request, .. } => {
                 let hold = (entry.customer, *request);
                 // Most are made and ended between two writes, and never written at all.
-                if !matches!(self.holds.remove(&hold), Some(Some(_))) {
-                    self.holds.insert(hold, None);
+                if !matches!(self.holds.remove(&hold), Some(PendingHold::Made(_))) {
+                    self.holds.insert(hold, PendingHold::Ended);
                 }
             }
             Change::Overage { .. } | Change::WrittenOff { .. } => {}
+            Change::Deposited { .. } | Change::Refunded { .. } | Change::Adjusted { .. } => {
+                let (reference, booking) = Booking::of(&entry.change).expect("it books");
+                let place = name(BOOKING, &[&owner, reference.as_bytes()]);
+                self.records.push((place, seal(values::booking(&booking, entry.seq))));
+            }
+            Change::StandingChanged { step, note } => {
+                self.records.push((name(STANDING, &[&owner]), seal(values::standing(*step, note))));
+            }
+            Change::Forfeited { total, .. } => {
+                self.records.push((name(FORFEITED, &[&owner]), amount_value(*total)));
+            }
+            Change::ForfeitureReversed { .. } => {
+                self.records.push((name(FORFEITED, &[&owner]), amount_value(Amount::ZERO)));
+            }
         }
     }
 
@@ -86,7 +117,11 @@ impl Pending {
             all.insert(name(BALANCE, &[&customer.int().to_be_bytes()]), Some(balance_value(balance)));
         }
         for ((customer, request), hold) in self.holds.drain() {
-            all.insert(hold_name(customer, request), hold.as_ref().map(hold_value));
+            let value = match &hold {
+                PendingHold::Made(hold) | PendingHold::Extended(hold) => Some(hold_value(hold)),
+                PendingHold::Ended => None,
+            };
+            all.insert(hold_name(customer, request), value);
         }
         all
     }
@@ -98,7 +133,7 @@ impl Pending {
 /// When it is damaged, or does not fit those before it.
 pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Result<(), StateError> {
     let (mut name, mut value) = (name, unseal(sealed)?);
-    let Snapshot { book, deposits, .. } = snapshot;
+    let Snapshot { book, bookings, .. } = snapshot;
     let owner = CustomerId::from_int(u64::from_be_bytes(codec::take(&mut name)?));
     if prefix == CUSTOMER {
         let called = std::str::from_utf8(value).map_err(|_| CodecError::NotText)?;
@@ -128,11 +163,20 @@ pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> 
                 .holds
                 .insert(request, OpenHold { key, amount, price_version: codec::take_text(&mut value)? });
         }
-        DEPOSIT => {
+        BOOKING => {
             let reference: Arc<str> = std::str::from_utf8(name).map_err(|_| CodecError::NotText)?.into();
-            customer.deposits.insert(Arc::clone(&reference), codec::take_amount(&mut value)?);
-            deposits.insert((owner, reference), Seq(u64::from_le_bytes(codec::take(&mut value)?)));
+            let (booking, seq) = values::read_booking(&mut value)?;
+            customer.bookings.insert(Arc::clone(&reference), booking);
+            bookings.insert((owner, reference), seq);
         }
+        STANDING => customer.standing = values::read_standing(&mut value)?,
+        FORFEITED => match (&mut customer.standing, codec::take_amount(&mut value)?) {
+            (Standing::Banned { forfeited, .. }, amount) => *forfeited = amount,
+            (Standing::Active | Standing::Suspended(_), Amount::ZERO) => {}
+            (Standing::Active | Standing::Suspended(_), _) => {
+                return Err(StateError::Damaged("credit is forfeited, but nobody is banned"));
+            }
+        },
         _ => unreachable!("only known prefixes are scanned"),
     }
     if value.is_empty() { Ok(()) } else { Err(CodecError::Trailing.into()) }
@@ -160,10 +204,8 @@ fn balance_value(balance: Balance) -> Vec<u8> {
     seal(value)
 }
 
-fn deposit_value(amount: Amount, seq: Seq) -> Vec<u8> {
-    let mut value = amount.atto_usd().to_le_bytes().to_vec();
-    codec::put(&mut value, seq.0.to_le_bytes());
-    seal(value)
+fn amount_value(amount: Amount) -> Vec<u8> {
+    seal(amount.atto_usd().to_le_bytes().to_vec())
 }
 
 fn key_value(key: &Key) -> Vec<u8> {
@@ -185,9 +227,7 @@ pub fn meta(head: Head, totals: Totals, digest: u128) -> Vec<u8> {
     let mut value = FORMAT.to_le_bytes().to_vec();
     codec::put(&mut value, head.seq.0.to_le_bytes());
     codec::put(&mut value, head.chain.0);
-    for amount in [totals.cash, totals.revenue, totals.written_off] {
-        codec::put_amount(&mut value, amount);
-    }
+    values::put_totals(&mut value, totals);
     codec::put(&mut value, digest.to_le_bytes());
     seal(value)
 }
@@ -204,11 +244,9 @@ pub fn read_meta(sealed: &[u8]) -> Result<(Head, Totals, u128), StateError> {
     }
     let seq = Seq(u64::from_le_bytes(codec::take(&mut value)?));
     let head = Head { seq, chain: Chain(codec::take(&mut value)?) };
-    let cash = codec::take_amount(&mut value)?;
-    let revenue = codec::take_amount(&mut value)?;
-    let written_off = codec::take_amount(&mut value)?;
+    let totals = values::take_totals(&mut value)?;
     let digest = u128::from_le_bytes(codec::take(&mut value)?);
-    Ok((head, Totals { cash, revenue, written_off }, digest))
+    Ok((head, totals, digest))
 }
 
 /// The digest of one record, as it stands in the store.

@@ -81,17 +81,17 @@ struct Replay {
 
 impl Replay {
     fn anew() -> Self {
-        let state = Snapshot { book: Book::default(), deposits: index::Deposits::new(), head: Head::START };
+        let state = Snapshot { book: Book::default(), bookings: index::Bookings::new(), head: Head::START };
         Self::from(state)
     }
 
     fn from(state: Snapshot) -> Self {
-        let Snapshot { book, deposits, head } = state;
+        let Snapshot { book, bookings, head } = state;
         Replay {
             start: head,
             fold: Fold { book, ..Fold::default() },
             pending: Pending::default(),
-            index: Inner { deposits, ..Inner::default() },
+            index: Inner { bookings, ..Inner::default() },
             replayed: 0,
             indexed: 0,
             met: head == Head::START,
@@ -183,7 +183,7 @@ impl Replay {
         for entry in &frame.entries {
             self.fold.entry(entry)?;
             self.pending.note(entry);
-            index::note_deposit(&mut self.index.deposits, entry);
+            index::note_booking(&mut self.index.bookings, entry);
             self.replayed += 1;
         }
         Ok(())

@@ -5,11 +5,12 @@
 //! and one record a digest of all others, so that a start can trust it without folding the journal;
 //! any doubt at open means a rebuild.
 
-use super::book::{Book, Totals};
+use super::book::Book;
 use super::codec::CodecError;
 use super::frame::Head;
-use super::index::Deposits;
+use super::index::Bookings;
 use super::journal::Group;
+use super::legs::Totals;
 use super::records::{self, FORMAT, Pending};
 use std::convert::Infallible;
 use std::fmt;
@@ -75,8 +76,8 @@ impl From<CodecError> for StateError {
 pub struct Snapshot {
     /// Customers, keys, balances, holds.
     pub book: Book,
-    /// The entry of each deposit.
-    pub deposits: Deposits,
+    /// The entry of each booking.
+    pub bookings: Bookings,
     /// The entry, and the chain up to it.
     pub head: Head,
 }
@@ -141,7 +142,7 @@ impl State {
         let meta = self.db.get([records::META])?.ok_or(StateError::Missing)?;
         let (head, totals, digest) = records::read_meta(&meta)?;
         let mut snapshot =
-            Snapshot { book: Book { totals, ..Book::default() }, deposits: Deposits::new(), head };
+            Snapshot { book: Book { totals, ..Book::default() }, bookings: Bookings::new(), head };
         let mut found = 0;
         for prefix in records::PREFIXES {
             for pair in self.db.scan_prefix([prefix]) {
@@ -298,7 +299,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut state = state(folder.path());
         let snapshot = state.load().expect("whole");
-        assert_eq!((snapshot.head, snapshot.deposits.len()), (head(3), 2));
+        assert_eq!((snapshot.head, snapshot.bookings.len()), (head(3), 2));
         let names: Vec<_> = state.db.iter().keys().map(|name| name.expect("readable")).collect();
         assert_eq!(names.len(), 5);
         for name in names.iter().filter(|name| name[0] != records::META) {

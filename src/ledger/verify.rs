@@ -2,12 +2,15 @@
 
 use super::book::{Book, Broken};
 use super::disk::Disk;
-use super::entry::{Account, Change, Entry, Seq};
+use super::entry::{Change, Entry, Seq};
 use super::frame::{Chain, Head};
+use super::legs::{Account, Totals};
 use super::segment::{self, JournalError};
 use super::state::Snapshot;
+use crate::id::RequestId;
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Computes a charge again from its record (I9).
 pub type Recompute<'a> = &'a dyn Fn(&[u8]) -> Result<Amount, String>;
@@ -33,6 +36,14 @@ pub struct Verified {
     pub revenue: Amount,
     /// Charged but borne by the operator, in USD.
     pub written_off: Amount,
+    /// Charges given back, in USD.
+    pub refunds: Amount,
+    /// Credit given by hand, less what was taken, in USD.
+    pub adjustments: Amount,
+    /// Credit of banned customers, in USD.
+    pub forfeited: Amount,
+    /// What serving cost the operator, as far as that is known, in USD.
+    pub cost: Amount,
     /// What customers have left, in USD.
     pub balances: Amount,
     /// Bytes of an unfinished write at the end, to be cut off at the next start.
@@ -89,7 +100,7 @@ pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Ver
     // The chain up to an entry vouches for it and for all before it.
     let mut met = expected.filter(|expected| *expected == Chain::START).map(|_| Seq::START);
     let mut fold = Fold::default();
-    let mut state = state;
+    let (mut state, mut claims) = (state, Claims::default());
     // A state of before the first entry is compared now: no frame ends there.
     if let Some(state) = state.take_if(|state| state.head.seq == Seq::START) {
         check_state(&state, &fold.book, Head::START)
@@ -99,6 +110,7 @@ pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Ver
     let journal = segment::read(disk, known, |frame| {
         for entry in &frame.entries {
             fold.entry(entry)?;
+            claims.note(entry)?;
         }
         check_charge(&frame.entries, recompute)?;
         if expected == Some(frame.head.chain) {
@@ -109,12 +121,14 @@ pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Ver
         }
         Ok(())
     })?;
+    claims.check(disk, known)?;
     let Head { seq, chain } = journal.head;
     fold.book.audit().map_err(|why| JournalError::Broken { seq, why })?;
     if let (Some(expected), None) = (expected, met) {
         return Err(JournalError::OtherHead { expected, head: chain });
     }
     let totals = fold.book.totals;
+    let Totals { cash, revenue, written_off, refunded, adjusted, forfeited, cost } = totals;
     Ok(Verified {
         ok: true,
         entries: seq,
@@ -122,13 +136,67 @@ pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Ver
         open_holds: fold.book.open_holds().count(),
         head: chain,
         customers: fold.book.customers.len(),
-        deposits: totals.cash,
-        revenue: totals.revenue,
-        written_off: totals.written_off,
-        balances: totals.cash + totals.written_off - totals.revenue,
+        deposits: cash,
+        revenue,
+        written_off,
+        refunds: refunded,
+        adjustments: adjusted,
+        forfeited,
+        cost,
+        balances: totals.balances(),
         torn_bytes: journal.torn_bytes,
         expected: met,
     })
+}
+
+/// What refunds say that their requests were charged, and what those were charged.
+#[derive(Default)]
+struct Claims(HashMap<RequestId, Claim>);
+
+struct Claim {
+    /// The first refund.
+    seq: Seq,
+    charged: Amount,
+    found: Amount,
+}
+
+impl Claims {
+    fn note(&mut self, entry: &Entry) -> Result<(), Broken> {
+        let Change::Refunded { request, charged, .. } = &entry.change else { return Ok(()) };
+        let new = Claim { seq: entry.seq, charged: *charged, found: Amount::ZERO };
+        let claim = self.0.entry(*request).or_insert(new);
+        if claim.charged == *charged {
+            return Ok(());
+        }
+        Err(Broken(format!(
+            "I5: two refunds of {request} say that it was charged {charged} and {}",
+            claim.charged
+        )))
+    }
+
+    /// Reads the journal again, if there were refunds: they are few, charges are too many to keep.
+    fn check(mut self, disk: &dyn Disk, known: Seq) -> Result<(), JournalError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        segment::read(disk, known, |frame| {
+            for entry in &frame.entries {
+                let claim = entry.change.request().and_then(|request| self.0.get_mut(&request));
+                if let Some(claim) = claim.filter(|claim| entry.seq < claim.seq) {
+                    claim.found += entry.change.paid();
+                }
+            }
+            Ok(())
+        })?;
+        for (request, Claim { seq, charged, found }) in self.0 {
+            if charged != found {
+                let why =
+                    Broken(format!("I5: a refund says that {request} was charged {charged}, not {found}"));
+                return Err(JournalError::Broken { seq, why });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The charge of a request, overage and write-off included, is what its record amounts to (I9).

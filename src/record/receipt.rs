@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
+use crate::ledger::legs::Account;
 use crate::ledger::{Change, Entry, Seq};
 use crate::money::Amount;
 use crate::settle::{Attempt, Detail, Line};
@@ -47,7 +48,10 @@ pub struct Receipt {
     pub charge: Amount,
     /// What of the charge the balance did not reach, so that the operator bears it, in USD.
     pub written_off: Amount,
-    /// What the customer had after it, in USD.
+    /// What of the charge was given back since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refunds: Vec<Refund>,
+    /// What the customer had after the charge, in USD.
     pub balance_after: Amount,
     /// The prices that applied.
     pub price_version: Box<str>,
@@ -59,6 +63,22 @@ pub struct Receipt {
     pub duration_ms: u64,
     /// The entry that ended it, or the hold while it is open.
     pub entry_id: Seq,
+}
+
+/// A charge given back, in full or in part.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refund {
+    /// Its entry.
+    pub entry_id: Seq,
+    /// When.
+    pub at: Timestamp,
+    /// How much, in USD.
+    pub amount: Amount,
+    /// The operator's own name for it.
+    pub reference: Box<str>,
+    /// Why, if that was said.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub reason: Box<str>,
 }
 
 impl Receipt {
@@ -84,6 +104,7 @@ impl Receipt {
             held: *amount,
             charge: Amount::ZERO,
             written_off: Amount::ZERO,
+            refunds: Vec::new(),
             balance_after: hold.balance.posted(),
             price_version: (**price_version).into(),
             attempts: Vec::new(),
@@ -96,9 +117,8 @@ impl Receipt {
     }
 
     fn add(&mut self, entry: &Entry) {
-        self.entry_id = entry.seq;
-        self.balance_after = entry.balance.posted();
         match &entry.change {
+            Change::Extended { total, .. } => self.held = *total,
             Change::Captured { amount, record, .. } => {
                 self.status = "captured".into();
                 self.charge += *amount;
@@ -110,12 +130,28 @@ impl Receipt {
                 self.status = reason.name().into();
                 self.add_detail(record);
             }
+            Change::Refunded { amount, reference, note, .. } => {
+                self.refunds.push(Refund {
+                    entry_id: entry.seq,
+                    at: entry.at,
+                    amount: *amount,
+                    reference: (**reference).into(),
+                    reason: (*note.reason).into(),
+                });
+                return;
+            }
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Deposited { .. }
-            | Change::Held { .. } => {}
+            | Change::Held { .. }
+            | Change::Adjusted { .. }
+            | Change::StandingChanged { .. }
+            | Change::Forfeited { .. }
+            | Change::ForfeitureReversed { .. } => return,
         }
+        self.entry_id = entry.seq;
+        self.balance_after = entry.balance.posted();
     }
 
     fn add_detail(&mut self, record: &[u8]) {
@@ -151,51 +187,79 @@ pub struct StatementLine {
     pub balance_after: Amount,
     /// What was free to use after it, in USD.
     pub available_after: Amount,
-    /// The request, or the deposit's reference.
+    /// The request, the reference of what was booked by hand, the key, or the customer's name.
     pub reference: Box<str>,
     /// The model, for charges.
     pub model: Option<Box<str>>,
-    /// The price version, for holds.
+    /// The prices that were pinned for the request.
     pub price_version: Option<Box<str>>,
+    /// Why it was done, if it was done by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<str>>,
+    /// By whom it was done by hand, as they named themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Box<str>>,
 }
 
 impl StatementLine {
     /// The line of an entry.
     pub fn from_entry(entry: &Entry) -> Self {
-        let (amount, reference) = match &entry.change {
-            Change::Deposited { amount, reference } => (*amount, reference.to_string()),
-            Change::Captured { amount, request, .. } | Change::Overage { amount, request } => {
-                (-*amount, request.to_string())
-            }
-            Change::Held { request, .. }
-            | Change::WrittenOff { request, .. }
-            | Change::Released { request, .. } => (Amount::ZERO, request.to_string()),
-            Change::CustomerCreated { name } => (Amount::ZERO, name.to_string()),
-            Change::KeyCreated(created) => (Amount::ZERO, created.key.to_string()),
-            Change::KeyRevoked { key } => (Amount::ZERO, key.to_string()),
-        };
-        let (model, price_version) = match &entry.change {
-            Change::Captured { record, .. } | Change::Released { record, .. } => {
-                (serde_json::from_slice::<Detail>(record).ok().map(|detail| detail.model), None)
-            }
-            Change::Held { price_version, .. } => (None, Some((**price_version).into())),
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Deposited { .. }
-            | Change::Overage { .. }
-            | Change::WrittenOff { .. } => (None, None),
-        };
+        let change = &entry.change;
+        let posted = change.moved(Account::Available) + change.moved(Account::Held);
+        let note = change.note();
         StatementLine {
             entry_id: entry.seq.0,
             at: entry.at,
-            kind: entry.change.name().into(),
-            amount,
+            kind: change.name().into(),
+            amount: posted,
             balance_after: entry.balance.posted(),
             available_after: entry.balance.available,
-            reference: reference.into(),
-            model,
-            price_version,
+            reference: reference(change),
+            model: model(change),
+            price_version: change.price_version().map(|version| (**version).into()),
+            reason: note.map(|note| &*note.reason).filter(|reason| !reason.is_empty()).map(Into::into),
+            by: note.map(|note| (*note.by).into()),
         }
+    }
+}
+
+fn reference(change: &Change) -> Box<str> {
+    match change {
+        Change::Deposited { reference, .. }
+        | Change::Refunded { reference, .. }
+        | Change::Adjusted { reference, .. } => (**reference).into(),
+        Change::Held { request, .. }
+        | Change::Extended { request, .. }
+        | Change::Captured { request, .. }
+        | Change::Overage { request, .. }
+        | Change::WrittenOff { request, .. }
+        | Change::Released { request, .. } => request.to_string().into(),
+        Change::CustomerCreated { name } => (**name).into(),
+        Change::KeyCreated(created) => created.key.to_string().into(),
+        Change::KeyRevoked { key } => key.to_string().into(),
+        Change::StandingChanged { .. } | Change::Forfeited { .. } | Change::ForfeitureReversed { .. } => {
+            "".into()
+        }
+    }
+}
+
+fn model(change: &Change) -> Option<Box<str>> {
+    match change {
+        Change::Captured { record, .. } | Change::Released { record, .. } => {
+            serde_json::from_slice::<Detail>(record).ok().map(|detail| detail.model)
+        }
+        Change::CustomerCreated { .. }
+        | Change::KeyCreated(_)
+        | Change::KeyRevoked { .. }
+        | Change::Deposited { .. }
+        | Change::Held { .. }
+        | Change::Extended { .. }
+        | Change::Overage { .. }
+        | Change::WrittenOff { .. }
+        | Change::Refunded { .. }
+        | Change::Adjusted { .. }
+        | Change::StandingChanged { .. }
+        | Change::Forfeited { .. }
+        | Change::ForfeitureReversed { .. } => None,
     }
 }

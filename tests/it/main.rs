@@ -17,6 +17,7 @@ mod headroom;
 mod hygiene;
 mod ledger;
 mod commands;
+mod credit;
 mod metrics;
 mod reload;
 mod log;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use tollgate::id::{CustomerId, KeyId, RequestId};
-use tollgate::ledger::{self, Commit, Failure, Ledger, Recovered, Refusal, Seq, Terms};
+use tollgate::ledger::{self, Booking, BookingKind, Commit, Failure, Ledger, Recovered, Refusal, Seq, Terms};
 use tollgate::money::Amount;
 
 const THREADS: u64 = 8;
@@ -149,7 +149,8 @@ fn one_reference_from_many_threads_is_one_deposit() {
     });
     assert!(entries.iter().all(|entry| *entry == entries[0]), "{entries:?}");
     let other = handle.block_on(ledger.deposit(RICH, atto(26), "invoice 1".into()));
-    assert_eq!(other, Err(Failure::Refused(Refusal::ReferenceUsed { amount: atto(25) })));
+    let before = Booking { kind: BookingKind::Deposit, amount: atto(25), reason: "".into() };
+    assert_eq!(other, Err(Failure::Refused(Refusal::ReferenceUsed(before))));
     assert_eq!(ledger.customer(RICH, |found| found.balance.posted()), Some(atto(26)));
     let stolen = handle.block_on(ledger.create_key(RICH, new_key(2, RICH.int())));
     assert_eq!(stolen, Err(Failure::Refused(Refusal::KeyExists)), "a digest belongs to one key");

@@ -8,13 +8,68 @@ pub const DEPOSIT_MAX: i128 = 1_000_000_000_000_000_000_000_000_000_000;
 /// An operation in plain numbers.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Create { customer: u64, name: String },
-    CreateKey { customer: u64, key: u64 },
-    RevokeKey { customer: u64, key: u64 },
-    Deposit { customer: u64, amount: i128, reference: u64 },
-    Hold { customer: u64, key: u64, request: u128, amount: i128 },
-    Capture { customer: u64, request: u128, amount: i128 },
-    Release { customer: u64, request: u128 },
+    Create {
+        customer: u64,
+        name: String,
+    },
+    CreateKey {
+        customer: u64,
+        key: u64,
+    },
+    RevokeKey {
+        customer: u64,
+        key: u64,
+    },
+    Deposit {
+        customer: u64,
+        amount: i128,
+        reference: u64,
+    },
+    Hold {
+        customer: u64,
+        key: u64,
+        request: u128,
+        amount: i128,
+    },
+    Capture {
+        customer: u64,
+        request: u128,
+        amount: i128,
+    },
+    Release {
+        customer: u64,
+        request: u128,
+    },
+    Extend {
+        customer: u64,
+        request: u128,
+        amount: i128,
+    },
+    /// Of a request that was charged.
+    Refund {
+        customer: u64,
+        request: u128,
+        amount: Option<i128>,
+        reference: u64,
+    },
+    Adjust {
+        customer: u64,
+        amount: i128,
+        reference: u64,
+    },
+    Step {
+        customer: u64,
+        step: Step,
+    },
+}
+
+/// A change of standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Suspend,
+    Resume,
+    Ban,
+    Unban,
 }
 
 /// What a book says to an operation.
@@ -27,19 +82,32 @@ pub enum Said {
     UnknownKey,
     KeyExists,
     ReferenceUsed(i128),
-    DepositedAlready,
+    BookedAlready,
+    Standing(Standing),
+    RefundExceeds(i128),
     HoldExists,
     UnknownHold,
     Insufficient(i128),
 }
 
-/// How the end of a hold is split; nothing for other operations.
+/// How the end of a hold is split, and what was booked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
     pub captured: i128,
     pub released: i128,
     pub overage: i128,
     pub written_off: i128,
+    pub booked: i128,
+    pub forfeited: i128,
+}
+
+/// What a customer may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    #[default]
+    Active,
+    Suspended,
+    Banned,
 }
 
 /// The reference: as plain as a ledger can be.
@@ -49,6 +117,9 @@ pub struct Reference {
     pub cash: i128,
     pub revenue: i128,
     pub written_off: i128,
+    pub refunded: i128,
+    pub adjusted: i128,
+    pub forfeited: i128,
 }
 
 #[derive(Default)]
@@ -58,14 +129,35 @@ pub struct Plain {
     /// Whether they are active.
     pub keys: BTreeMap<u64, bool>,
     pub holds: BTreeMap<u128, i128>,
-    pub deposits: BTreeMap<u64, i128>,
+    pub bookings: BTreeMap<u64, (Booked, i128)>,
+    /// What requests were charged in all, and what is left of it.
+    pub charged: BTreeMap<u128, i128>,
+    pub standing: Standing,
+    /// Since the ban.
+    pub forfeited: i128,
+}
+
+/// What a reference was used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Booked {
+    Deposit,
+    Refund(u128),
+    Adjustment,
 }
 
 impl Reference {
     pub fn act(&mut self, operation: &Operation) -> Said {
         match *operation {
             Operation::Create { ref name, .. } if name.is_empty() || name.len() > 256 => Said::Malformed,
-            Operation::Deposit { amount, .. } if !(1..=DEPOSIT_MAX).contains(&amount) => Said::Malformed,
+            Operation::Deposit { amount, .. } | Operation::Extend { amount, .. }
+                if !(1..=DEPOSIT_MAX).contains(&amount) =>
+            {
+                Said::Malformed
+            }
+            Operation::Refund { amount: Some(amount), .. } if !(1..=DEPOSIT_MAX).contains(&amount) => {
+                Said::Malformed
+            }
+            Operation::Adjust { amount: 0, .. } => Said::Malformed,
             Operation::Hold { amount, .. } | Operation::Capture { amount, .. } if amount < 0 => {
                 Said::Malformed
             }
@@ -79,11 +171,27 @@ impl Reference {
             Operation::CreateKey { customer, key } => self.with(customer, |c| c.create_key(key)),
             Operation::RevokeKey { customer, key } => self.with(customer, |c| c.revoke_key(key)),
             Operation::Deposit { customer, amount, reference } => {
-                let said = self.with(customer, |c| c.deposit(amount, reference));
-                if matches!(said, Said::Done(_)) {
-                    self.cash += amount;
-                }
+                let said = self.with(customer, |c| c.book(Booked::Deposit, amount, reference));
+                self.cash += booked(&said);
                 said
+            }
+            Operation::Adjust { customer, amount, reference } => {
+                let said = self.with(customer, |c| c.book(Booked::Adjustment, amount, reference));
+                self.adjusted += booked(&said);
+                said
+            }
+            Operation::Refund { customer, request, amount, reference } => {
+                let said = self.with(customer, |c| c.refund(request, amount, reference));
+                self.refunded += booked(&said);
+                said
+            }
+            Operation::Step { customer, step } => {
+                let said = self.with(customer, |c| c.step(step));
+                self.forfeited += forfeited(&said);
+                said
+            }
+            Operation::Extend { customer, request, amount } => {
+                self.with(customer, |c| c.extend(request, amount))
             }
             Operation::Hold { customer, key, request, amount } => {
                 self.with(customer, |c| c.hold(key, request, amount))
@@ -94,15 +202,28 @@ impl Reference {
                     self.revenue += amount;
                     self.written_off += moved.written_off;
                 }
+                self.forfeited += forfeited(&said);
                 said
             }
-            Operation::Release { customer, request } => self.with(customer, |c| c.release(request)),
+            Operation::Release { customer, request } => {
+                let said = self.with(customer, |c| c.release(request));
+                self.forfeited += forfeited(&said);
+                said
+            }
         }
     }
 
     fn with(&mut self, customer: u64, act: impl FnOnce(&mut Plain) -> Said) -> Said {
         self.customers.get_mut(&customer).map_or(Said::UnknownCustomer, act)
     }
+}
+
+fn booked(said: &Said) -> i128 {
+    if let Said::Done(moved) = said { moved.booked } else { 0 }
+}
+
+fn forfeited(said: &Said) -> i128 {
+    if let Said::Done(moved) = said { moved.forfeited } else { 0 }
 }
 
 impl Plain {
@@ -124,21 +245,84 @@ impl Plain {
         }
     }
 
-    fn deposit(&mut self, amount: i128, reference: u64) -> Said {
-        match self.deposits.get(&reference) {
-            Some(before) if *before == amount => Said::DepositedAlready,
-            Some(before) => Said::ReferenceUsed(*before),
+    fn book(&mut self, kind: Booked, amount: i128, reference: u64) -> Said {
+        match self.bookings.get(&reference) {
+            Some(before) if *before == (kind, amount) => Said::BookedAlready,
+            Some((_, before)) => Said::ReferenceUsed(*before),
+            None if self.standing == Standing::Banned => Said::Standing(Standing::Banned),
+            None if self.available + amount < 0 => Said::Insufficient(self.available),
             None => {
-                self.deposits.insert(reference, amount);
+                self.bookings.insert(reference, (kind, amount));
                 self.available += amount;
-                Said::Done(Moved::default())
+                Said::Done(Moved { booked: amount, ..Moved::default() })
             }
         }
+    }
+
+    /// A refund that was made is told again even if nothing is left to give back.
+    fn refund(&mut self, request: u128, amount: Option<i128>, reference: u64) -> Said {
+        let left = self.charged[&request];
+        let before = self.bookings.get(&reference).map(|(_, before)| *before);
+        let amount = amount.or(before).unwrap_or(left);
+        let new = before.is_none() && self.standing != Standing::Banned;
+        if new && (amount > left || amount == 0) {
+            return Said::RefundExceeds(left);
+        }
+        let said = self.book(Booked::Refund(request), amount, reference);
+        *self.charged.get_mut(&request).expect("it was charged") -= booked(&said);
+        said
+    }
+
+    fn step(&mut self, step: Step) -> Said {
+        let allowed = match self.standing {
+            Standing::Active => matches!(step, Step::Suspend | Step::Ban),
+            Standing::Suspended => matches!(step, Step::Resume | Step::Ban),
+            Standing::Banned => matches!(step, Step::Unban),
+        };
+        if !allowed {
+            return Said::Standing(self.standing);
+        }
+        self.standing = match step {
+            Step::Suspend => Standing::Suspended,
+            Step::Ban => Standing::Banned,
+            Step::Resume | Step::Unban => Standing::Active,
+        };
+        let before = self.forfeited;
+        if step == Step::Unban {
+            self.available += self.forfeited;
+            self.forfeited = 0;
+        }
+        self.sweep();
+        Said::Done(Moved { forfeited: self.forfeited - before, ..Moved::default() })
+    }
+
+    /// Who is banned has nothing.
+    fn sweep(&mut self) -> i128 {
+        let swept = if self.standing == Standing::Banned { self.available } else { 0 };
+        self.available -= swept;
+        self.forfeited += swept;
+        swept
+    }
+
+    fn extend(&mut self, request: u128, amount: i128) -> Said {
+        if !self.holds.contains_key(&request) {
+            return Said::UnknownHold;
+        }
+        if amount > self.available {
+            return Said::Insufficient(self.available);
+        }
+        self.available -= amount;
+        self.held += amount;
+        *self.holds.entry(request).or_default() += amount;
+        Said::Done(Moved::default())
     }
 
     fn hold(&mut self, key: u64, request: u128, amount: i128) -> Said {
         if self.keys.get(&key) != Some(&true) {
             return Said::UnknownKey;
+        }
+        if self.standing != Standing::Active {
+            return Said::Standing(self.standing);
         }
         if self.holds.contains_key(&request) {
             return Said::HoldExists;
@@ -159,11 +343,14 @@ impl Plain {
         let paid = amount.min(self.available);
         self.available -= paid;
         let captured = amount.min(held);
+        self.charged.insert(request, paid);
         Said::Done(Moved {
             captured,
             released: held - captured,
             overage: paid - captured,
             written_off: amount - paid,
+            forfeited: self.sweep(),
+            booked: 0,
         })
     }
 
@@ -171,6 +358,6 @@ impl Plain {
         let Some(held) = self.holds.remove(&request) else { return Said::UnknownHold };
         self.held -= held;
         self.available += held;
-        Said::Done(Moved { released: held, ..Moved::default() })
+        Said::Done(Moved { released: held, forfeited: self.sweep(), ..Moved::default() })
     }
 }

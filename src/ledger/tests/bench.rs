@@ -1,10 +1,11 @@
 //! What the tests share: a ledger on any disk, and a scribe who writes journals frame by frame.
 
-use super::super::book::{Book, Command};
+use super::super::book::Book;
+use super::super::command::Command;
 use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Release, Seq};
 use super::super::frame::{self, Head};
-use super::super::index::{Deposits, Index, note_deposit};
+use super::super::index::{Bookings, Index, note_booking};
 use super::super::journal::{self, Down, Group, OnCommit};
 use super::super::open::{OpenError, split};
 use super::super::recover::{Recovery, recover};
@@ -37,7 +38,7 @@ pub struct Told(Arc<Mutex<Vec<Save>>>);
 #[derive(Clone)]
 pub struct Save {
     pub book: Book,
-    pub deposits: Deposits,
+    pub bookings: Bookings,
     pub head: Head,
     /// The entries that were new: durable, since the writer told of them. None when the state was
     /// made anew at start.
@@ -47,7 +48,7 @@ pub struct Save {
 impl Save {
     /// The state as a start finds it.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { book: self.book.clone(), deposits: self.deposits.clone(), head: self.head }
+        Snapshot { book: self.book.clone(), bookings: self.bookings.clone(), head: self.head }
     }
 }
 
@@ -57,17 +58,17 @@ impl Told {
         std::mem::take(&mut *self.0.lock())
     }
 
-    fn put(&self, book: &Book, deposits: &Deposits, head: Head, entries: Vec<Entry>) {
-        self.0.lock().push(Save { book: book.clone(), deposits: deposits.clone(), head, entries });
+    fn put(&self, book: &Book, bookings: &Bookings, head: Head, entries: Vec<Entry>) {
+        self.0.lock().push(Save { book: book.clone(), bookings: bookings.clone(), head, entries });
     }
 
-    fn run(&self, mut book: Book, mut deposits: Deposits, intake: &Intake) {
+    fn run(&self, mut book: Book, mut bookings: Bookings, intake: &Intake) {
         for Group { entries, head } in &intake.groups {
             for entry in &entries {
                 book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
-                note_deposit(&mut deposits, entry);
+                note_booking(&mut bookings, entry);
             }
-            self.put(&book, &deposits, head, entries);
+            self.put(&book, &bookings, head, entries);
         }
     }
 }
@@ -99,9 +100,9 @@ impl Bench {
         let recovery = recover(&*disk, snapshot).map_err(OpenError::Journal)?;
         let Recovery { journal, book, index, fits, replayed, indexed, .. } = recovery;
         let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
-        let deposits = index.deposits.clone();
+        let bookings = index.bookings.clone();
         if !fits || journal.head.seq > known {
-            told.put(&book, &deposits, journal.head, Vec::new());
+            told.put(&book, &bookings, journal.head, Vec::new());
         }
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let open: Vec<_> = book.open_holds().collect();
@@ -109,13 +110,13 @@ impl Bench {
         let (queue, writer) =
             journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
-        let state = thread::spawn(move || told.run(state_book, deposits, &intake));
+        let state = thread::spawn(move || told.run(state_book, bookings, &intake));
         let ledger = Arc::new(Ledger {
             directory: PathBuf::new(),
             disk,
             shards: split(book),
             digests: Mutex::new(HashSet::new()),
-            deposits: tokio::sync::Mutex::new(()),
+            bookings: tokio::sync::Mutex::new(()),
             index,
             queue,
             holds_open: AtomicUsize::new(0),
@@ -291,7 +292,8 @@ pub fn hold(request: u128, amount: i128) -> Command {
 }
 
 pub fn capture(request: u128, amount: i128) -> Command {
-    Command::Capture { request: RequestId::from_int(request), amount: atto(amount), record: record(amount) }
+    let charge = atto(amount).into();
+    Command::Capture { request: RequestId::from_int(request), charge, record: record(amount) }
 }
 
 pub fn release(request: u128) -> Command {

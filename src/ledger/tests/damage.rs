@@ -1,6 +1,6 @@
 //! Bytes that are not what was written: torn tails are cut off, all else refuses and says where.
 
-use super::super::book::Command;
+use super::super::command::Command;
 use super::super::entry::Seq;
 use super::super::open::OpenError;
 use super::super::segment::JournalError;

@@ -3,6 +3,7 @@
 mod bench;
 mod care;
 mod damage;
+mod entries;
 mod failing;
 mod golden;
 mod memory;

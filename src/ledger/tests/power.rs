@@ -227,7 +227,7 @@ impl World {
         let bounded = recover(&memory, self.snapshot()).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         let whole = recover(&memory, None).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         assert_eq!((&bounded.book, bounded.journal.head), (&whole.book, whole.journal.head), "seed {seed}");
-        assert_eq!(bounded.index.deposits, whole.index.deposits, "seed {seed}");
+        assert_eq!(bounded.index.bookings, whole.index.bookings, "seed {seed}");
         self.counts.spared += self.history.len() - usize::try_from(bounded.replayed).unwrap();
         self.counts.indexed += bounded.indexed;
         let index = Index::start(Arc::new(memory), bounded.index).expect("a thread");

@@ -78,7 +78,7 @@ fn from_the_state_of_any_time_the_book_is_the_same() {
         assert!(from.fits, "from {seq}");
         assert_eq!(from.replayed, whole.journal.head.seq.0 - seq.0, "from {seq}");
         assert_eq!((from.journal.head, &from.book), (whole.journal.head, &whole.book), "from {seq}");
-        assert_eq!(from.index.deposits, whole.index.deposits, "from {seq}");
+        assert_eq!(from.index.bookings, whole.index.bookings, "from {seq}");
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use tollgate::config;
 use tollgate::id::RequestId;
-use tollgate::ledger::{Change, Entry, Ledger, Seq, Window};
+use tollgate::ledger::{Entry, Ledger, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
 use tollgate::settle::price::PriceBook;
@@ -139,22 +139,11 @@ fn receipts(gateway: &Gateway) -> Vec<Receipt> {
             let Some(last) = page.last() else { break };
             after = last.seq;
             for entry in page {
-                if let Some(request) = request_of(&entry.change) {
+                if let Some(request) = entry.change.request() {
                     entries.entry(request).or_default().push(entry);
                 }
             }
         }
     }
     entries.into_values().map(|entries| Receipt::from_entries(&entries).unwrap()).collect()
-}
-
-fn request_of(change: &Change) -> Option<RequestId> {
-    match change {
-        Change::Held { request, .. }
-        | Change::Captured { request, .. }
-        | Change::Overage { request, .. }
-        | Change::WrittenOff { request, .. }
-        | Change::Released { request, .. } => Some(*request),
-        _ => None,
-    }
 }

@@ -1,0 +1,244 @@
+//! Commands: what is asked of the book, and why it may refuse.
+//!
+//! Everything that changes a book comes in as one of these; [`check_form`] refuses what makes no
+//! sense of itself, the book what does not fit its state.
+
+use super::booking::Booking;
+use super::entry::{Change, Charge, Entry, KeyCreated, Note, Release, Step};
+use super::standing::Standing;
+use crate::id::{CustomerId, KeyId, RequestId};
+use crate::money::Amount;
+use std::sync::Arc;
+
+/// Names and references given from outside, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Why something was done by hand, in bytes: a sentence or a link to the evidence.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// What the caller has to say about a charge, in bytes: a receipt's detail is about 1 KiB.
+pub const RECORD_BYTES_MAX: usize = 64 * 1024;
+
+/// What is asked of the book. Each concerns one customer.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Begin to keep a customer.
+    CreateCustomer {
+        /// As the operator names them.
+        name: Arc<str>,
+    },
+    /// Add a key.
+    CreateKey(KeyCreated),
+    /// End a key.
+    RevokeKey {
+        /// Which.
+        key: KeyId,
+    },
+    /// Pay in.
+    Deposit {
+        /// Above zero, at most [`Amount::OUTSIDE_MAX`].
+        amount: Amount,
+        /// One deposit each.
+        reference: Arc<str>,
+    },
+    /// Set aside for a request.
+    Hold {
+        /// New to the book.
+        request: RequestId,
+        /// Of the same customer.
+        key: KeyId,
+        /// At least zero.
+        amount: Amount,
+        /// The prices that will apply.
+        price_version: Arc<str>,
+    },
+    /// Set more aside for a request in flight.
+    Extend {
+        /// An open hold.
+        request: RequestId,
+        /// Above zero.
+        amount: Amount,
+    },
+    /// End a hold by a charge.
+    Capture {
+        /// An open hold.
+        request: RequestId,
+        /// At least zero; may exceed the hold.
+        charge: Charge,
+        /// What it was for.
+        record: Arc<[u8]>,
+    },
+    /// End a hold without a charge.
+    Release {
+        /// An open hold.
+        request: RequestId,
+        /// Why.
+        reason: Release,
+        /// What was tried.
+        record: Arc<[u8]>,
+    },
+    /// Give a charge back.
+    Refund {
+        /// The charge, as its entries say it.
+        charged: Charged,
+        /// Above zero; without it, all that was not given back yet.
+        amount: Option<Amount>,
+        /// One refund each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
+    /// Give or take credit by hand.
+    Adjust {
+        /// Taken if negative.
+        amount: Amount,
+        /// One adjustment each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
+    /// Suspend, ban or readmit.
+    ChangeStanding {
+        /// Which.
+        step: Step,
+        /// By whom and why.
+        note: Note,
+    },
+}
+
+/// A charge that can be given back. The book keeps open holds, not history: the ledger reads what a
+/// request was charged from its entries, which are final once the request has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charged {
+    /// Which request.
+    pub request: RequestId,
+    /// What the customer paid for it, overage included.
+    pub amount: Amount,
+    /// By which prices.
+    pub price_version: Arc<str>,
+}
+
+impl Charged {
+    /// Whose charge, and what it was, from all entries of a request; `None` if it was not charged.
+    pub fn of(entries: &[Entry]) -> Option<(CustomerId, Charged)> {
+        let Change::Held { request, price_version, .. } = &entries.first()?.change else { return None };
+        let captured = entries.iter().any(|entry| matches!(entry.change, Change::Captured { .. }));
+        let amount = entries.iter().map(|entry| entry.change.paid()).sum();
+        let charged = Charged { request: *request, amount, price_version: Arc::clone(price_version) };
+        captured.then_some((entries[0].customer, charged))
+    }
+}
+
+/// Why a command is not carried out: the world's fault, never ours. In order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Empty, too long, or not above zero where it must be.
+    Malformed(&'static str),
+    /// No such customer.
+    UnknownCustomer,
+    /// The customer exists already.
+    CustomerExists,
+    /// No such key of this customer, or it was revoked.
+    UnknownKey,
+    /// The key exists already, here or with another customer.
+    KeyExists,
+    /// The reference was used for something else.
+    ReferenceUsed(Booking),
+    /// The very same was booked before: nothing to do.
+    BookedAlready,
+    /// The customer is suspended or banned, or is not.
+    Standing(Standing),
+    /// The request has, or had, a hold.
+    HoldExists,
+    /// No open hold for the request.
+    UnknownHold,
+    /// More would be given back than was charged.
+    RefundExceeds {
+        /// What was not given back yet.
+        left: Amount,
+    },
+    /// The balance does not reach.
+    InsufficientCredit {
+        /// What is free.
+        available: Amount,
+    },
+}
+
+/// Checks what can be judged without the book.
+///
+/// # Errors
+/// [`Refusal::Malformed`], with what to do.
+pub fn check_form(command: &Command) -> Result<(), Refusal> {
+    let (wrong, what) = match command {
+        Command::CreateCustomer { name } => {
+            (!is_name(name), "the name must be 1 to 256 bytes without control characters")
+        }
+        Command::CreateKey(key) => (
+            !key.name.is_empty() && !is_name(&key.name),
+            "the name must be at most 256 bytes without control characters",
+        ),
+        Command::RevokeKey { .. } => return Ok(()),
+        Command::Deposit { amount, reference } => {
+            check_reference(reference)?;
+            (!is_amount(*amount), ABOVE_ZERO)
+        }
+        Command::Hold { amount, .. } => (amount.is_negative(), "a hold is not negative"),
+        Command::Extend { amount, .. } => (!is_amount(*amount), ABOVE_ZERO),
+        Command::Capture { charge: Charge { amount, cost }, record, .. } => {
+            let negative = amount.is_negative() || cost.is_negative();
+            (negative || record.len() > RECORD_BYTES_MAX, "a capture is not negative")
+        }
+        Command::Release { record, .. } => (record.len() > RECORD_BYTES_MAX, "the record is too long"),
+        Command::Refund { amount, reference, note, .. } => {
+            check_reference(reference)?;
+            check_note(note, Reason::Optional)?;
+            (amount.is_some_and(|amount| !is_amount(amount)), ABOVE_ZERO)
+        }
+        Command::Adjust { amount, reference, note } => {
+            check_reference(reference)?;
+            check_note(note, Reason::Required)?;
+            let size = if amount.is_negative() { -*amount } else { *amount };
+            (!is_amount(size), "the amount must not be zero, and at most a trillion either way")
+        }
+        Command::ChangeStanding { step: Step::Ban, note } => return check_note(note, Reason::Required),
+        Command::ChangeStanding { step: Step::Suspend | Step::Resume | Step::Unban, note } => {
+            return check_note(note, Reason::Optional);
+        }
+    };
+    if wrong { Err(Refusal::Malformed(what)) } else { Ok(()) }
+}
+
+const ABOVE_ZERO: &str = "the amount must be above zero and at most a trillion";
+
+fn is_amount(amount: Amount) -> bool {
+    amount > Amount::ZERO && amount <= Amount::OUTSIDE_MAX
+}
+
+fn check_reference(reference: &str) -> Result<(), Refusal> {
+    match is_name(reference) {
+        true => Ok(()),
+        false => Err(Refusal::Malformed("the reference must be 1 to 256 bytes without control characters")),
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Reason {
+    Required,
+    Optional,
+}
+
+fn check_note(note: &Note, reason: Reason) -> Result<(), Refusal> {
+    if !is_name(&note.by) {
+        return Err(Refusal::Malformed("who did it must be 1 to 256 bytes without control characters"));
+    }
+    if note.reason.is_empty() && reason == Reason::Optional || is_text(&note.reason, REASON_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(Refusal::Malformed("the reason must be 1 to 1024 bytes without control characters"))
+}
+
+fn is_name(text: &str) -> bool {
+    is_text(text, NAME_BYTES_MAX)
+}
+
+fn is_text(text: &str, bytes_max: usize) -> bool {
+    (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
+}

@@ -1,0 +1,241 @@
+//! One customer in the book: keys, balance, open holds, and what was booked under a reference.
+//!
+//! Pure, as all of the book. [`Customer::apply`] folds a change in and checks that it can follow; what
+//! a command changes is [decided](super::decide) elsewhere.
+
+use super::booking::{Booking, BookingKind};
+use super::entry::{Balance, Change, KeyCreated, Note, Step};
+use super::standing::Standing;
+use crate::id::{KeyDigest, KeyId, RequestId};
+use crate::money::Amount;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// An open hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenHold {
+    /// By which key.
+    pub key: KeyId,
+    /// How much.
+    pub amount: Amount,
+    /// The prices that will apply.
+    pub price_version: Arc<str>,
+}
+
+/// A key of a customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// How it is recognised.
+    pub digest: KeyDigest,
+    /// Its first characters.
+    pub prefix: Arc<str>,
+    /// As its owner named it.
+    pub name: Arc<str>,
+    /// Whether it opens anything.
+    pub status: KeyStatus,
+}
+
+/// Whether a key opens anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// It does.
+    Active,
+    /// It was revoked, for good.
+    Revoked,
+}
+
+/// A customer and all that is open for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Customer {
+    /// As the operator named them.
+    pub name: Arc<str>,
+    /// What they have.
+    pub balance: Balance,
+    /// What they may do.
+    pub standing: Standing,
+    /// By id, in order.
+    pub keys: BTreeMap<KeyId, Key>,
+    /// By request.
+    pub holds: HashMap<RequestId, OpenHold>,
+    /// Deposits, refunds and adjustments by reference.
+    pub bookings: HashMap<Arc<str>, Booking>,
+}
+
+impl Customer {
+    /// A customer with nothing.
+    pub fn new(name: Arc<str>) -> Self {
+        Customer {
+            name,
+            balance: Balance::default(),
+            standing: Standing::Active,
+            keys: BTreeMap::new(),
+            holds: HashMap::new(),
+            bookings: HashMap::new(),
+        }
+    }
+
+    /// What of a request's charge was given back so far.
+    pub fn refunded(&self, request: RequestId) -> Amount {
+        let of_request = |booking: &&Booking| booking.kind == BookingKind::Refund(request);
+        self.bookings.values().filter(of_request).map(|booking| booking.amount).sum()
+    }
+
+    /// Folds a change in, but for the balance, which follows its legs.
+    pub(super) fn apply(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::CustomerCreated { .. } => Ok(()),
+            Change::KeyCreated(created) => self.apply_key(created),
+            Change::KeyRevoked { key } => {
+                let known = self.keys.get_mut(key).ok_or_else(|| format!("{key} is revoked but unknown"))?;
+                known.status = KeyStatus::Revoked;
+                Ok(())
+            }
+            Change::Deposited { .. } => self.book(change),
+            Change::Held { request, key, amount, price_version } => {
+                let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
+                let before = self.holds.insert(*request, hold);
+                refuse_if(before.is_some() || amount.is_negative(), || format!("I4: bad hold of {request}"))
+            }
+            Change::Extended { request, key, amount, total, price_version } => {
+                let hold = self.holds.get_mut(request).ok_or_else(|| ends_unknown(*request))?;
+                hold.amount += *amount;
+                let fits = *amount > Amount::ZERO
+                    && (hold.amount, hold.key, &hold.price_version) == (*total, *key, price_version);
+                refuse_if(!fits, || format!("I5: bad extension of {request}"))
+            }
+            Change::Captured { request, amount, released, cost, price_version, .. } => {
+                let hold = self.end(*request, price_version)?;
+                let adds_up = *amount + *released == hold.amount
+                    && !amount.is_negative()
+                    && !released.is_negative()
+                    && !cost.is_negative();
+                refuse_if(!adds_up, || format!("I5: capture of {request} is not its hold of {}", hold.amount))
+            }
+            Change::Released { request, amount, price_version, .. } => {
+                let hold = self.end(*request, price_version)?;
+                refuse_if(hold.amount != *amount, || format!("I5: release of {request} is not its hold"))
+            }
+            Change::Overage { request, amount, .. } | Change::WrittenOff { request, amount, .. } => {
+                refuse_if(*amount <= Amount::ZERO, || format!("I5: empty {} of {request}", change.name()))
+            }
+            Change::Refunded { .. }
+            | Change::Adjusted { .. }
+            | Change::StandingChanged { .. }
+            | Change::Forfeited { .. }
+            | Change::ForfeitureReversed { .. } => self.apply_by_hand(change),
+        }
+    }
+
+    /// What operators do, and what follows from a ban.
+    fn apply_by_hand(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::Refunded { request, charged, .. } => {
+                self.book(change)?;
+                let exceeds = self.refunded(*request) > *charged;
+                refuse_if(exceeds, || format!("I5: refunds of {request} exceed its charge of {charged}"))
+            }
+            Change::Adjusted { .. } => self.book(change),
+            Change::StandingChanged { step, note } => self.apply_step(*step, note),
+            Change::Forfeited { amount, total, .. } => {
+                let Standing::Banned { forfeited, .. } = &mut self.standing else {
+                    return Err("a forfeiture of who is not banned".into());
+                };
+                *forfeited += *amount;
+                let fits = *amount > Amount::ZERO && forfeited == total;
+                refuse_if(!fits, || "a forfeiture that does not add up".into())
+            }
+            Change::ForfeitureReversed { amount, .. } => match &mut self.standing {
+                Standing::Banned { forfeited, .. } if forfeited == amount && *amount > Amount::ZERO => {
+                    *forfeited = Amount::ZERO;
+                    Ok(())
+                }
+                Standing::Active | Standing::Suspended(_) | Standing::Banned { .. } => {
+                    Err("a reversal that is not of the forfeiture".into())
+                }
+            },
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::Extended { .. }
+            | Change::Captured { .. }
+            | Change::Overage { .. }
+            | Change::WrittenOff { .. }
+            | Change::Released { .. } => unreachable!("applied without a note"),
+        }
+    }
+
+    fn apply_key(&mut self, created: &KeyCreated) -> Result<(), String> {
+        let KeyCreated { key, digest, prefix, name } = created;
+        let added = Key {
+            digest: *digest,
+            prefix: Arc::clone(prefix),
+            name: Arc::clone(name),
+            status: KeyStatus::Active,
+        };
+        let before = self.keys.insert(*key, added);
+        refuse_if(before.is_some(), || format!("{key} is created twice"))
+    }
+
+    fn book(&mut self, change: &Change) -> Result<(), String> {
+        let (reference, booking) = Booking::of(change).expect("it books");
+        let empty = match booking.kind {
+            BookingKind::Deposit | BookingKind::Refund(_) => booking.amount <= Amount::ZERO,
+            BookingKind::Adjustment => booking.amount == Amount::ZERO,
+        };
+        refuse_if(empty, || format!("an empty {} {reference:?}", change.name()))?;
+        let before = self.bookings.insert(Arc::clone(reference), booking);
+        refuse_if(before.is_some(), || format!("{reference:?} is booked twice"))
+    }
+
+    fn end(&mut self, request: RequestId, price_version: &Arc<str>) -> Result<OpenHold, String> {
+        let hold = self.holds.remove(&request).ok_or_else(|| ends_unknown(request))?;
+        // The first journals did not repeat it.
+        let pinned = price_version.is_empty() || *price_version == hold.price_version;
+        refuse_if(!pinned, || {
+            format!("{request} ends at prices {price_version:?}, which it did not begin with")
+        })?;
+        Ok(hold)
+    }
+
+    fn apply_step(&mut self, step: Step, note: &Note) -> Result<(), String> {
+        if let Standing::Banned { forfeited, .. } = &self.standing
+            && *forfeited > Amount::ZERO
+        {
+            return Err("a ban is lifted, but not its forfeiture".into());
+        }
+        let after = self.standing.after(step, note);
+        self.standing =
+            after.ok_or_else(|| format!("a {} of who is {}", step.name(), self.standing.name()))?;
+        Ok(())
+    }
+
+    /// Checks what must hold between commands: holds add up, nothing is below zero, and nobody has
+    /// more than they were given.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let held: Amount = self.holds.values().map(|hold| hold.amount).sum();
+        refuse_if(held != self.balance.held, || {
+            format!("I4: holds are {held}, the balance says {:?}", self.balance)
+        })?;
+        let available = self.balance.available;
+        refuse_if(available.is_negative(), || format!("I3: {available} available"))?;
+        let given: Amount = self.bookings.values().map(|booking| booking.amount).sum();
+        let forfeited = match &self.standing {
+            Standing::Active | Standing::Suspended(_) => Amount::ZERO,
+            Standing::Banned { forfeited, .. } => {
+                refuse_if(available != Amount::ZERO, || format!("banned, but has {available}"))?;
+                *forfeited
+            }
+        };
+        refuse_if(self.balance.posted() + forfeited > given, || "I2: more than was ever paid in".into())
+    }
+}
+
+fn ends_unknown(request: RequestId) -> String {
+    format!("I4: {request} ends but is not open")
+}
+
+fn refuse_if(wrong: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if wrong { Err(what()) } else { Ok(()) }
+}

@@ -1,0 +1,173 @@
+//! What a command changes for one customer, or why it is refused.
+
+use super::booking::Booking;
+use super::command::{Charged, Command, Refusal};
+use super::customer::{Customer, KeyStatus};
+use super::entry::{Change, Charge, Note, Release, Step};
+use super::standing::Standing;
+use crate::id::{KeyId, RequestId};
+use crate::money::Amount;
+use std::sync::Arc;
+
+impl Customer {
+    /// What a command would change.
+    pub(super) fn decide(&self, command: Command) -> Result<Vec<Change>, Refusal> {
+        match command {
+            Command::CreateCustomer { .. } => Err(Refusal::CustomerExists),
+            Command::CreateKey(key) if self.keys.contains_key(&key.key) => Err(Refusal::KeyExists),
+            Command::CreateKey(key) => Ok(vec![Change::KeyCreated(key)]),
+            Command::RevokeKey { key } => self.active_key(key).map(|()| vec![Change::KeyRevoked { key }]),
+            Command::Deposit { amount, reference } => {
+                self.decide_booking(Change::Deposited { amount, reference })
+            }
+            Command::Hold { request, key, amount, price_version } => {
+                self.active_key(key)?;
+                match self.standing {
+                    Standing::Active => {}
+                    Standing::Suspended(_) | Standing::Banned { .. } => {
+                        return Err(Refusal::Standing(self.standing.clone()));
+                    }
+                }
+                if self.holds.contains_key(&request) {
+                    return Err(Refusal::HoldExists);
+                }
+                self.has(amount)?;
+                Ok(vec![Change::Held { request, key, amount, price_version }])
+            }
+            Command::Extend { request, amount } => {
+                let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
+                self.has(amount)?;
+                let (key, price_version) = (hold.key, Arc::clone(&hold.price_version));
+                Ok(vec![Change::Extended {
+                    request,
+                    key,
+                    amount,
+                    total: hold.amount + amount,
+                    price_version,
+                }])
+            }
+            Command::Capture { request, charge, record } => self.decide_capture(request, charge, record),
+            Command::Release { request, reason, record } => self.decide_release(request, reason, record),
+            Command::Refund { charged, amount, reference, note } => {
+                self.decide_refund(charged, amount, reference, note)
+            }
+            Command::Adjust { amount, reference, note } => {
+                self.decide_booking(Change::Adjusted { amount, reference, note })
+            }
+            Command::ChangeStanding { step, note } => self.decide_step(step, note),
+        }
+    }
+
+    fn has(&self, amount: Amount) -> Result<(), Refusal> {
+        let available = self.balance.available;
+        if amount > available { Err(Refusal::InsufficientCredit { available }) } else { Ok(()) }
+    }
+
+    /// Once for each reference; not for who is banned, whose credit is forfeited.
+    fn decide_booking(&self, change: Change) -> Result<Vec<Change>, Refusal> {
+        let (reference, booking) = Booking::of(&change).expect("it books");
+        match self.bookings.get(reference) {
+            Some(before) if *before == booking => return Err(Refusal::BookedAlready),
+            Some(before) => return Err(Refusal::ReferenceUsed(before.clone())),
+            None => {}
+        }
+        if matches!(self.standing, Standing::Banned { .. }) {
+            return Err(Refusal::Standing(self.standing.clone()));
+        }
+        self.has(-booking.amount)?;
+        Ok(vec![change])
+    }
+
+    fn decide_refund(
+        &self,
+        charged: Charged,
+        amount: Option<Amount>,
+        reference: Arc<str>,
+        note: Note,
+    ) -> Result<Vec<Change>, Refusal> {
+        let Charged { request, amount: charged, price_version } = charged;
+        let left = charged - self.refunded(request);
+        // Asked again for all of it, it was all of what was left then.
+        let before = self.bookings.get(&reference).map(|before| before.amount);
+        let amount = amount.or(before).unwrap_or(left);
+        let refund = Change::Refunded { request, amount, charged, price_version, reference, note };
+        let decided = self.decide_booking(refund)?;
+        if amount > left || amount == Amount::ZERO {
+            return Err(Refusal::RefundExceeds { left });
+        }
+        Ok(decided)
+    }
+
+    fn decide_capture(
+        &self,
+        request: RequestId,
+        Charge { amount, cost }: Charge,
+        record: Arc<[u8]>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
+        let pinned = || Arc::clone(&hold.price_version);
+        let within = amount.min(hold.amount);
+        let released = hold.amount - within;
+        let price_version = pinned();
+        let mut changes =
+            vec![Change::Captured { request, amount: within, released, cost, price_version, record }];
+        let beyond = amount - within;
+        let overage = beyond.min(self.balance.available);
+        if overage > Amount::ZERO {
+            changes.push(Change::Overage { request, amount: overage, price_version: pinned() });
+        }
+        if beyond > overage {
+            let amount = beyond - overage;
+            changes.push(Change::WrittenOff { request, amount, price_version: pinned() });
+        }
+        changes.extend(self.forfeit(released));
+        Ok(changes)
+    }
+
+    fn decide_release(
+        &self,
+        request: RequestId,
+        reason: Release,
+        record: Arc<[u8]>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
+        let (amount, price_version) = (hold.amount, Arc::clone(&hold.price_version));
+        let mut changes = vec![Change::Released { request, amount, reason, price_version, record }];
+        changes.extend(self.forfeit(amount));
+        Ok(changes)
+    }
+
+    /// What comes free for a banned customer is forfeited at once.
+    fn forfeit(&self, freed: Amount) -> Option<Change> {
+        match &self.standing {
+            Standing::Banned { note, forfeited } if freed > Amount::ZERO => {
+                Some(Change::Forfeited { amount: freed, total: *forfeited + freed, note: note.clone() })
+            }
+            Standing::Active | Standing::Suspended(_) | Standing::Banned { .. } => None,
+        }
+    }
+
+    fn decide_step(&self, step: Step, note: Note) -> Result<Vec<Change>, Refusal> {
+        if self.standing.after(step, &note).is_none() {
+            return Err(Refusal::Standing(self.standing.clone()));
+        }
+        let changed = Change::StandingChanged { step, note: note.clone() };
+        let available = self.balance.available;
+        Ok(match (&self.standing, step) {
+            (_, Step::Ban) if available > Amount::ZERO => {
+                vec![changed, Change::Forfeited { amount: available, total: available, note }]
+            }
+            (Standing::Banned { forfeited, .. }, Step::Unban) if *forfeited > Amount::ZERO => {
+                vec![Change::ForfeitureReversed { amount: *forfeited, note }, changed]
+            }
+            (_, Step::Suspend | Step::Resume | Step::Ban | Step::Unban) => vec![changed],
+        })
+    }
+
+    fn active_key(&self, key: KeyId) -> Result<(), Refusal> {
+        match self.keys.get(&key).map(|key| key.status) {
+            Some(KeyStatus::Active) => Ok(()),
+            Some(KeyStatus::Revoked) | None => Err(Refusal::UnknownKey),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Values of the state's records of bookings, standing and totals.
+
+use super::booking::{Booking, BookingKind};
+use super::codec::{self, CodecError};
+use super::entry::{Note, Seq, Step};
+use super::legs::Totals;
+use super::standing::Standing;
+use crate::id::RequestId;
+use crate::money::Amount;
+
+/// A booking, and its entry.
+pub fn booking(booking: &Booking, seq: Seq) -> Vec<u8> {
+    let mut value = Vec::new();
+    match booking.kind {
+        BookingKind::Deposit => value.push(1),
+        BookingKind::Refund(request) => {
+            value.push(2);
+            codec::put(&mut value, request.int().to_le_bytes());
+        }
+        BookingKind::Adjustment => value.push(3),
+    }
+    codec::put_amount(&mut value, booking.amount);
+    codec::put_bytes(&mut value, booking.reason.as_bytes());
+    codec::put(&mut value, seq.0.to_le_bytes());
+    value
+}
+
+/// Reads what [`booking`] writes.
+pub fn read_booking(value: &mut &[u8]) -> Result<(Booking, Seq), CodecError> {
+    let kind = match codec::take::<1>(value)? {
+        [1] => BookingKind::Deposit,
+        [2] => BookingKind::Refund(RequestId::from_int(u128::from_le_bytes(codec::take(value)?))),
+        [3] => BookingKind::Adjustment,
+        [other] => return Err(CodecError::UnknownTag(other)),
+    };
+    let booking = Booking { kind, amount: codec::take_amount(value)?, reason: codec::take_text(value)? };
+    Ok((booking, Seq(u64::from_le_bytes(codec::take(value)?))))
+}
+
+/// What a step led to; what is forfeited has a record of its own.
+pub fn standing(step: Step, note: &Note) -> Vec<u8> {
+    let tag = match step {
+        Step::Resume | Step::Unban => 0,
+        Step::Suspend => 1,
+        Step::Ban => 2,
+    };
+    let mut value = vec![tag];
+    codec::put_note(&mut value, note);
+    value
+}
+
+/// Reads what [`standing`] writes.
+pub fn read_standing(value: &mut &[u8]) -> Result<Standing, CodecError> {
+    let (tag, note): (_, Note) = (codec::take::<1>(value)?, codec::take_note(value)?);
+    match tag {
+        [0] => Ok(Standing::Active),
+        [1] => Ok(Standing::Suspended(note)),
+        [2] => Ok(Standing::Banned { note, forfeited: Amount::ZERO }),
+        [other] => Err(CodecError::UnknownTag(other)),
+    }
+}
+
+/// Appends the sums over all customers.
+pub fn put_totals(value: &mut Vec<u8>, totals: Totals) {
+    let Totals { cash, revenue, written_off, refunded, adjusted, forfeited, cost } = totals;
+    for amount in [cash, revenue, written_off, refunded, adjusted, forfeited, cost] {
+        codec::put_amount(value, amount);
+    }
+}
+
+/// Reads what [`put_totals`] writes.
+pub fn take_totals(value: &mut &[u8]) -> Result<Totals, CodecError> {
+    let mut next = || codec::take_amount(value);
+    Ok(Totals {
+        cash: next()?,
+        revenue: next()?,
+        written_off: next()?,
+        refunded: next()?,
+        adjusted: next()?,
+        forfeited: next()?,
+        cost: next()?,
+    })
+}
