@@ -18,6 +18,7 @@ use crate::proxy::context::BodyBudget;
 use crate::proxy::listen::{Bound, Listening};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
+use crate::record::usage::LABELS;
 use crate::settle::price::PriceBook;
 use crate::upstream::Pool;
 use arc_swap::ArcSwap;
@@ -115,6 +116,7 @@ impl App {
         let on_commit = Box::new(move |committed| commits.committed(committed));
         let (ledger, recovered) =
             Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
+        ledger.label_by(LABELS);
         let directory = Arc::new(open_directory(&ledger)?);
         let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
         let hangup = prepare(&live.pool)?;

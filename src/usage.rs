@@ -92,6 +92,19 @@ impl Usage {
         }
     }
 
+    /// Tokens of one class, to be changed.
+    pub const fn of_mut(&mut self, class: Class) -> &mut u64 {
+        match class {
+            Class::Input => &mut self.input,
+            Class::CachedInput => &mut self.cached_input,
+            Class::CacheWrite => &mut self.cache_write,
+            Class::CacheWrite1h => &mut self.cache_write_1h,
+            Class::CacheWrite12h => &mut self.cache_write_12h,
+            Class::Output => &mut self.output,
+            Class::Reasoning => &mut self.reasoning,
+        }
+    }
+
     /// All tokens.
     pub fn total(&self) -> u64 {
         Class::ALL.iter().map(|class| self.of(*class)).sum()

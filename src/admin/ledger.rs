@@ -1,16 +1,32 @@
 //! What the operator does with the ledger as a whole.
 
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Body, Shared, blocking};
+use super::routes::{Answer, Body, Shared, blocking, unknown_customer};
 use crate::auth::key::SECRET_FILE;
-use crate::ledger::{Backup, BackupError, Chain, Ledger, Verified};
+use crate::clock::Timestamp;
+use crate::id::CustomerId;
+use crate::ledger::{Backup, BackupError, Chain, Day, Ledger, Seq, Verified, Window};
+use crate::record::export::{self, Form};
+use crate::record::usage::{self, Dimension, UsageLine};
 use crate::settle;
 use axum::Json;
-use axum::extract::State;
+use axum::body::{Body as Streamed, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path as InPath, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header;
 use serde::Deserialize;
 use std::fs;
+use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Bytes of an export that are sent at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks in line for a slow reader, before the export waits for it.
+const CHUNKS_MAX: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,4 +71,94 @@ fn copy(ledger: &Ledger, directory: &Path) -> Result<Backup, BackupError> {
         .and_then(|_| fs::File::open(&secret)?.sync_all())
         .map_err(|why| BackupError::Target(secret, why))?;
     Ok(backup)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichUsage {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    /// Any of `day`, `model` and `key`, separated by commas.
+    #[serde(default)]
+    by: String,
+}
+
+pub(super) async fn usage(
+    State(admin): Shared,
+    InPath(id): InPath<String>,
+    query: Result<Query<WhichUsage>, QueryRejection>,
+) -> Answer<Vec<UsageLine>> {
+    let Query(WhichUsage { from, to, by }) = query?;
+    let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
+    admin.ledger.customer(id, |_| ()).ok_or_else(unknown_customer)?;
+    let by: Option<Vec<Dimension>> =
+        by.split(',').filter(|word| !word.is_empty()).map(Dimension::parse).collect();
+    let by = by.ok_or_else(|| AdminRefusal::malformed("usage is by day, model or key"))?;
+    let within_a_day = |at: &Timestamp| Day::of(*at).begin() != *at;
+    if from.iter().chain(&to).any(within_a_day) {
+        return Err(AdminRefusal::malformed("usage is of whole days in UTC: give dates"));
+    }
+    let ledger = Arc::clone(&admin.ledger);
+    let charges = blocking(move || ledger.usage(id, Window { after: Seq::START, from, to })).await?;
+    let charges =
+        charges.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    Ok(Json(usage::lines(&charges, &by)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichEntries {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    format: Option<Box<str>>,
+}
+
+/// Every entry after one, as lines, while they are read.
+pub(super) async fn export(
+    State(admin): Shared,
+    query: Result<Query<WhichEntries>, QueryRejection>,
+) -> Result<Response, AdminRefusal> {
+    let Query(WhichEntries { after, format }) = query?;
+    let (form, kind) = match format.as_deref() {
+        None | Some("jsonl") => (Form::Jsonl, "application/jsonl"),
+        Some("csv") => (Form::Csv, "text/csv; charset=utf-8"),
+        Some(_) => return Err(AdminRefusal::malformed("an export is jsonl or csv")),
+    };
+    let (chunks, line) = mpsc::channel(CHUNKS_MAX);
+    let ledger = Arc::clone(&admin.ledger);
+    tokio::task::spawn_blocking(move || send(&ledger, Seq(after), form, &chunks));
+    let body = futures_util::stream::unfold(line, |mut line| async move {
+        let chunk: io::Result<Bytes> = line.recv().await?;
+        Some((chunk, line))
+    });
+    Ok(([(header::CONTENT_TYPE, kind)], Streamed::from_stream(body)).into_response())
+}
+
+/// Sends lines until the end, or until nobody reads them. An answer that ends with an error is cut
+/// off, so that it is not taken for whole.
+fn send(ledger: &Ledger, after: Seq, form: Form, chunks: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut buffer = Vec::with_capacity(CHUNK_BYTES);
+    if form == Form::Csv && after == Seq::START {
+        buffer.extend_from_slice(export::CSV_HEAD.as_bytes());
+    }
+    let read = ledger.export(after, |entry| {
+        export::write(&entry, form, &mut buffer);
+        if buffer.len() < CHUNK_BYTES {
+            return ControlFlow::Continue(());
+        }
+        match chunks.blocking_send(Ok(std::mem::take(&mut buffer).into())) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    let end = match read {
+        Ok(()) => Ok(buffer.into()),
+        Err(why) => {
+            tracing::error!(%why, "an export broke off");
+            Err(io::Error::other(why.to_string()))
+        }
+    };
+    // An error means that nobody reads any more.
+    let _ = chunks.blocking_send(end);
 }

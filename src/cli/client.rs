@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 /// The longest that the gateway may take: a whole journal is verified in this time.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -64,16 +64,35 @@ impl Client {
         self.read(request.send_json(body))
     }
 
+    /// Asks for lines, however long they take.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub fn stream(&self, path: &str) -> Result<BodyReader<'static>, Failed> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.get(url).header("authorization", &self.token);
+        let mut response =
+            request.config().timeout_global(None).build().call().map_err(|why| self.unreachable(&why))?;
+        if !response.status().is_success() {
+            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+            let body = body.map_err(|why| self.unreachable(&why))?;
+            return Err(Failed::Refused(refusal(response.status().as_u16(), &body)));
+        }
+        Ok(response.into_body().into_reader())
+    }
+
+    fn unreachable(&self, why: &ureq::Error) -> Failed {
+        let base = &self.base;
+        Failed::Failed(format!(
+            "the gateway's admin API at {base} cannot be reached: {why}; is it running? See --admin"
+        ))
+    }
+
     fn read<T: DeserializeOwned>(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<T, Failed> {
         let base = &self.base;
-        let unreachable = |why| {
-            Failed::Failed(format!(
-                "the gateway's admin API at {base} cannot be reached: {why}; is it running? See --admin"
-            ))
-        };
-        let mut response = sent.map_err(unreachable)?;
-        let body =
-            response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        let mut response = sent.map_err(|why| self.unreachable(&why))?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = body.map_err(|why| self.unreachable(&why))?;
         if !response.status().is_success() {
             return Err(Failed::Refused(refusal(response.status().as_u16(), &body)));
         }

@@ -7,6 +7,7 @@ use crate::admin::views::{CustomerView, KeyView, StatementPage};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
+use crate::record::export::csv_cell;
 use crate::record::receipt::{Receipt, Refund, StatementLine};
 use serde_json::json;
 use std::io::Read;
@@ -261,30 +262,4 @@ fn csv(lines: &[StatementLine], with_head: bool) -> String {
         text.push_str("\r\n");
     }
     text
-}
-
-/// RFC 4180; what a spreadsheet would take for a formula is given as text.
-fn csv_cell(cell: &str) -> String {
-    let number = cell.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
-    let formula = !number && cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let cell = if formula { format!("'{cell}") } else { cell.to_owned() };
-    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spreadsheet_takes_no_cell_for_a_formula() {
-        for (cell, expect) in [
-            ("plain", "plain"),
-            ("-0.50", "-0.50"),
-            ("=cmd()", "'=cmd()"),
-            ("-1+2", "'-1+2"),
-            ("a,\"b\"", "\"a,\"\"b\"\"\""),
-        ] {
-            assert_eq!(csv_cell(cell), expect);
-        }
-    }
 }

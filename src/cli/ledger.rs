@@ -1,4 +1,4 @@
-//! `ledger verify`, `backup` and `rebuild`.
+//! `ledger verify`, `export`, `backup` and `rebuild`.
 
 use super::client::Client;
 use super::table::{print, print_json};
@@ -7,6 +7,7 @@ use crate::ledger::{self, Backup, Chain, OpenError, Rebuilt, Verified};
 use crate::money::Amount;
 use crate::settle;
 use serde_json::json;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Verifies the ledger of a running gateway.
@@ -72,6 +73,39 @@ pub fn backup(client: &Client, directory: &Path) -> Done {
         "copied {entries} entries to {}: {segments} segments, {bytes} bytes\nhead {head}\n",
         directory.display()
     ))
+}
+
+/// How an export is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// For spreadsheets
+    Csv,
+}
+
+/// `ledger export`
+pub fn export(client: &Client, format: Format, after: u64) -> Done {
+    let format = match format {
+        Format::Jsonl => "jsonl",
+        Format::Csv => "csv",
+    };
+    let mut lines = client.stream(&format!("/ledger/export?format={format}&after={after}"))?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = lines.read(&mut buffer).map_err(|why| {
+            Failed::Failed(format!("the export broke off: {why}; resume with --after and the last entry_id"))
+        })?;
+        if read == 0 {
+            return Ok(());
+        }
+        match io::stdout().write_all(&buffer[..read]) {
+            Ok(()) => {}
+            // Who reads has seen enough.
+            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(why) => return Err(Failed::Failed(format!("standard output cannot be written: {why}"))),
+        }
+    }
 }
 
 /// `ledger rebuild`

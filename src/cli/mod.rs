@@ -7,6 +7,7 @@ mod demo;
 mod gateway;
 mod ledger;
 mod table;
+mod usage;
 
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -89,6 +90,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = customer::Format::Table)]
         format: customer::Format,
     },
+    /// What a customer used and was charged
+    Usage(usage::Asked),
     /// The journal and what follows from it
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -160,6 +163,15 @@ enum LedgerCommand {
     Backup {
         /// A new directory on the gateway's machine
         directory: PathBuf,
+    },
+    /// Print every entry, from the first or after one
+    Export {
+        /// How it is printed
+        #[arg(long, value_enum, default_value_t = ledger::Format::Jsonl)]
+        format: ledger::Format,
+        /// Resume after this entry: the last entry_id that was printed
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
     },
     /// Make the state and the indexes of a stopped store again from its journal
     Rebuild {
@@ -236,6 +248,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Statement { customer, from, to, format } => {
             customer::statement(&client()?, customer, from, to, format)
         }
+        Command::Usage(asked) => usage::run(&client()?, &asked),
         Command::Ledger(what) => dispatch_ledger(what, global),
     }
 }
@@ -247,6 +260,7 @@ fn dispatch_ledger(command: LedgerCommand, global: &Global) -> Done {
             ledger::verify_stopped(&store, expect, global.json)
         }
         LedgerCommand::Verify { store: None, expect } => ledger::verify(&client()?, expect),
+        LedgerCommand::Export { format, after } => ledger::export(&client()?, format, after),
         LedgerCommand::Backup { directory } => ledger::backup(&client()?, &directory),
         LedgerCommand::Rebuild { store } => ledger::rebuild(&store, global.json),
     }

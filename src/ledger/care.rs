@@ -122,7 +122,7 @@ pub fn backup(disk: &dyn Disk, durable: Seq, target: &dyn Disk) -> Result<Backup
         }
         let segment = Segment::load(disk, name, Position::of(place, &names)).map_err(BackupError::Journal)?;
         // More may have been written meanwhile: it is left out.
-        let ending = segment.read_until(head, durable).map_err(BackupError::Journal)?;
+        let ending = segment.read_until(head, durable, |_| {}).map_err(BackupError::Journal)?;
         let bytes = segment.start(ending.end);
         let failed = |why| BackupError::Journal(JournalError::Io(format!("the copy of {name}"), why));
         target.replace(name, bytes).map_err(failed)?;

@@ -3,7 +3,7 @@
 //! Of the segment that is being written it is kept in memory; of each full one it stands in a
 //! [sidecar](super::sidecar), of which about 1.3 bytes a request are kept in memory. A thread of its
 //! own writes sidecars, so that the journal does not wait. Entries themselves are read from the
-//! journal. A sidecar that turns out to be damaged is made again from its segment.
+//! journal. What turns out to be damaged is made again from its segment.
 
 use super::booking::Booking;
 use super::disk::{Disk, File};
@@ -13,12 +13,15 @@ use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES, Head};
 use super::places::{Full, Place, Places, Window};
 use super::segment::{self, Position, Segment};
 use super::sidecar::{self, Sidecar};
+use super::totals::Labels;
 use crate::id::{CustomerId, RequestId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
+
+mod usage;
 
 /// What is read of a frame at first: most frames whole.
 const READ_BYTES: u64 = 2048;
@@ -40,6 +43,7 @@ struct Sealer {
 
 struct Shared {
     disk: Arc<dyn Disk>,
+    labels: OnceLock<Labels>,
     inner: RwLock<Inner>,
 }
 
@@ -71,7 +75,7 @@ impl Index {
     /// # Errors
     /// When there can be no more threads.
     pub fn start(disk: Arc<dyn Disk>, inner: Inner) -> io::Result<Arc<Self>> {
-        let shared = Arc::new(Shared { disk, inner: RwLock::new(inner) });
+        let shared = Arc::new(Shared { disk, labels: OnceLock::new(), inner: RwLock::new(inner) });
         let (full, receiver) = mpsc::channel();
         let sealing = Arc::clone(&shared);
         let run = move || receiver.iter().for_each(|()| sealing.seal());
@@ -110,6 +114,16 @@ impl Index {
         self.shared.inner.read().durable
     }
 
+    /// Segments with entries after `after`, each with the journal's head before it, and the newest
+    /// entry that is durable.
+    pub fn segments_after(&self, after: Seq) -> (Vec<(Arc<str>, Head)>, Seq) {
+        let inner = self.shared.inner.read();
+        let full = inner.full.iter().filter(|part| part.after().seq > after);
+        let mut segments: Vec<_> = full.map(|part| (part.segment().into(), part.before())).collect();
+        segments.extend(inner.live.as_ref().map(|live| (Arc::clone(&live.segment), live.before)));
+        (segments, inner.durable)
+    }
+
     /// The entry of a booking.
     pub fn booking(&self, customer: CustomerId, reference: Arc<str>) -> Option<Seq> {
         self.shared.inner.read().bookings.get(&(customer, reference)).copied()
@@ -120,26 +134,7 @@ impl Index {
     /// # Errors
     /// When the journal cannot be read.
     pub fn of_request(&self, request: RequestId) -> io::Result<Vec<Entry>> {
-        let (parts, live) = {
-            let inner = self.shared.inner.read();
-            let parts = inner.candidates(Hash::of_request(request), &Window::default());
-            let live = inner
-                .live
-                .as_ref()
-                .map(|live| (Arc::clone(&live.segment), live.of_request(request).to_vec()));
-            (parts, live)
-        };
-        let mut entries = Vec::new();
-        for part in &parts {
-            let offsets = self.shared.of_request(part, request)?;
-            self.shared.frames(part.segment(), offsets, &mut entries)?;
-        }
-        if let Some((segment, offsets)) = live {
-            self.shared.frames(&segment, offsets, &mut entries)?;
-        }
-        // A frame may end with what follows for the customer alone.
-        entries.retain(|entry| entry.change.request() == Some(request));
-        Ok(entries)
+        self.shared.entries_of_request(request)
     }
 
     /// Entries of a customer in a window, in order: all of up to `limit` frames.
@@ -210,6 +205,20 @@ impl Inner {
 }
 
 impl Part {
+    fn before(&self) -> Head {
+        match self {
+            Part::Sidecar(sidecar) => sidecar.about.before,
+            Part::Memory(full) => full.places.before,
+        }
+    }
+
+    fn after(&self) -> Head {
+        match self {
+            Part::Sidecar(sidecar) => sidecar.about.after,
+            Part::Memory(full) => full.after,
+        }
+    }
+
     fn segment(&self) -> &str {
         match self {
             Part::Sidecar(sidecar) => &sidecar.segment,
@@ -231,7 +240,10 @@ impl Shared {
         };
         for full in waiting.iter().rev() {
             match sidecar::write(&*self.disk, full) {
-                Ok(sidecar) => self.put(sidecar),
+                Ok(sidecar) => {
+                    self.put(sidecar);
+                    self.count_ahead(full);
+                }
                 Err(why) => {
                     let segment = &*full.places.segment;
                     tracing::warn!(segment, %why, "the index of a segment cannot be written: it stays in memory, and is tried again with the next one");
@@ -246,6 +258,29 @@ impl Shared {
         if let Some(part) = inner.full.iter_mut().find(|part| *part.segment() == *sidecar.segment) {
             *part = Part::Sidecar(Arc::new(sidecar));
         }
+    }
+
+    fn entries_of_request(&self, request: RequestId) -> io::Result<Vec<Entry>> {
+        let (parts, live) = {
+            let inner = self.inner.read();
+            let parts = inner.candidates(Hash::of_request(request), &Window::default());
+            let live = inner
+                .live
+                .as_ref()
+                .map(|live| (Arc::clone(&live.segment), live.of_request(request).to_vec()));
+            (parts, live)
+        };
+        let mut entries = Vec::new();
+        for part in &parts {
+            let offsets = self.of_request(part, request)?;
+            self.frames(part.segment(), offsets, &mut entries)?;
+        }
+        if let Some((segment, offsets)) = live {
+            self.frames(&segment, offsets, &mut entries)?;
+        }
+        // A frame may end with what follows for the customer alone.
+        entries.retain(|entry| entry.change.request() == Some(request));
+        Ok(entries)
     }
 
     fn of_request(&self, part: &Part, request: RequestId) -> io::Result<Vec<u32>> {
@@ -300,12 +335,28 @@ impl Shared {
         if offsets.is_empty() {
             return Ok(());
         }
-        let file = self.disk.open(segment)?;
-        let size = file.size()?;
-        for offset in offsets {
-            entries.extend(read_frame(&*file, size, u64::from(offset))?);
+        for frame in self.open(segment)?.frames(offsets.into_iter()) {
+            entries.extend(frame?);
         }
         Ok(())
+    }
+
+    fn open(&self, segment: &str) -> io::Result<Opened> {
+        let file = self.disk.open(segment)?;
+        let size = file.size()?;
+        Ok(Opened { file, size })
+    }
+}
+
+/// A segment that is read here and there.
+struct Opened {
+    file: Arc<dyn File>,
+    size: u64,
+}
+
+impl Opened {
+    fn frames(&self, offsets: impl Iterator<Item = u32>) -> impl Iterator<Item = io::Result<Vec<Entry>>> {
+        offsets.map(|offset| read_frame(&*self.file, self.size, u64::from(offset)))
     }
 }
 

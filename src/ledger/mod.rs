@@ -34,6 +34,7 @@ mod sidecar;
 mod standing;
 mod state;
 mod table;
+mod totals;
 mod values;
 pub mod verify;
 
@@ -50,6 +51,7 @@ pub use open::{OpenError, Recovered};
 pub use places::Window;
 pub use segment::JournalError;
 pub use standing::Standing;
+pub use totals::{Day, Group, Label, Labels, Sums, Usage};
 pub use verify::{Recompute, Verified};
 
 use crate::clock::Timestamp;
@@ -59,9 +61,11 @@ use disk::Disk;
 use index::Index;
 use journal::{Queue, Submission};
 use parking_lot::Mutex;
+use segment::{Position, Segment};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -300,6 +304,47 @@ impl Ledger {
         limit: usize,
     ) -> io::Result<Vec<Entry>> {
         self.index.of_customer(customer, &window, limit)
+    }
+
+    /// Gives every entry after `after` that is durable now, in order, until `take` breaks off. Reads
+    /// segment by segment, each verified: not for the request path.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn export(
+        &self,
+        after: Seq,
+        mut take: impl FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), JournalError> {
+        let (segments, durable) = self.index.segments_after(after);
+        let mut flow = ControlFlow::Continue(());
+        for (name, before) in segments {
+            let segment = Segment::load(&*self.disk, &name, Position::Last)?;
+            segment.read_until(before, durable, |frame| {
+                for entry in frame.entries.into_iter().filter(|entry| entry.seq > after) {
+                    if flow.is_continue() {
+                        flow = take(entry);
+                    }
+                }
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How charges are labelled in [`Ledger::usage`]: to be told once, before the first use.
+    pub fn label_by(&self, labels: Labels) {
+        self.index.label_by(labels);
+    }
+
+    /// Sums of a customer's durable charges by day, key and label, of days in the window.
+    ///
+    /// # Errors
+    /// When the journal cannot be read. Reads from the disk: not for the request path.
+    pub fn usage(&self, customer: CustomerId, window: Window) -> io::Result<Usage> {
+        self.index.usage(customer, &window)
     }
 
     /// Whether nothing more can be made durable.

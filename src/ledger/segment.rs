@@ -252,8 +252,16 @@ impl Segment {
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn read_until(&self, head: Head, last: Seq) -> Result<Ending, JournalError> {
-        self.scan(head, last, last, |_, _| Ok(()))
+    pub fn read_until(
+        &self,
+        head: Head,
+        last: Seq,
+        mut visit: impl FnMut(Frame),
+    ) -> Result<Ending, JournalError> {
+        self.scan(head, last, last, |frame, _| {
+            visit(frame);
+            Ok(())
+        })
     }
 
     /// Its first bytes.

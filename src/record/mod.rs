@@ -1,6 +1,8 @@
 //! The record of a request: one log line, metrics, and the receipt that the ledger proves.
 
 pub mod access;
+pub mod export;
 pub mod metrics;
 pub mod output;
 pub mod receipt;
+pub mod usage;

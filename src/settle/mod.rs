@@ -126,7 +126,7 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
         if unit_price.times(*quantity) != *amount {
             return Err(format!("{quantity} {} at {unit_price} are not {amount}", class.name()));
         }
-        let counted = take_class(&mut left, *class);
+        let counted = std::mem::take(left.of_mut(*class));
         if counted != *quantity {
             return Err(format!("{counted} {} were used, the line says {quantity}", class.name()));
         }
@@ -136,18 +136,6 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
         return Err(format!("{} tokens stand in no line", left.total()));
     }
     Ok(sum)
-}
-
-fn take_class(usage: &mut Usage, class: Class) -> u64 {
-    std::mem::take(match class {
-        Class::Input => &mut usage.input,
-        Class::CachedInput => &mut usage.cached_input,
-        Class::CacheWrite => &mut usage.cache_write,
-        Class::CacheWrite1h => &mut usage.cache_write_1h,
-        Class::CacheWrite12h => &mut usage.cache_write_12h,
-        Class::Output => &mut usage.output,
-        Class::Reasoning => &mut usage.reasoning,
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::support::gateway::{json_of, run, stdout, text};
 use crate::support::{Account, Client, Gateway, Simulated, ask};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -89,4 +89,75 @@ async fn state_and_indexes_are_made_again_from_the_journal() {
     assert!(shown.starts_with("made again from 5 entries"), "{shown}");
     let gateway = gateway.again();
     gateway.settles_at(&customer, "0.9999886").await;
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn usage_is_summed_by_day_model_and_key_and_adds_up_to_what_was_charged() {
+    let (_provider, gateway) = start();
+    let customer = gateway.customer("1.00");
+    let second = text(&gateway.json(&["key", "create", "--customer", &customer.id])["key"]);
+    let client = Client::h1(&gateway, &customer);
+    for _ in 0..3 {
+        assert_eq!(client.ask(&ask(&[])).await.status, 200);
+    }
+    assert_eq!(client.with_key(&second).ask(&ask(&[])).await.status, 200);
+    gateway.settles_at(&customer, "0.9999544").await;
+    let usage = |more: &[&str]| {
+        let asked = [&["usage", "--customer", &customer.id], more].concat();
+        gateway.run(&asked)
+    };
+    let all = lines(&usage(&["--json"]));
+    assert_eq!((all.len(), &all[0]["requests"], &all[0]["charge"]), (1, &json!(4), &json!("0.0000456")));
+    let by_key = lines(&usage(&["--json", "--by", "key,model"]));
+    let mut requests: Vec<_> = by_key.iter().map(|line| line["requests"].as_u64().unwrap()).collect();
+    requests.sort_unstable();
+    assert_eq!(requests, [1, 3]);
+    assert!(by_key.iter().all(|line| line["model"] == by_key[0]["model"] && line["day"].is_null()));
+    let days = lines(&usage(&["--json", "--by", "day"]));
+    let day = text(&days[0]["day"]);
+    assert_eq!((days.len(), day.len()), (1, 10));
+    assert!(lines(&usage(&["--json", "--by", "day", "--to", &day])).is_empty());
+    assert_eq!(lines(&usage(&["--json", "--from", &day]))[0]["requests"], 4);
+    let table = stdout(&usage(&["--by", "day"]));
+    assert!(table.starts_with("day") && table.lines().nth(1).unwrap().ends_with("0.0000456"), "{table}");
+    let csv = stdout(&usage(&["--by", "day", "--format", "csv"]));
+    assert!(csv.starts_with("day,requests,input,") && csv.lines().count() == 2, "{csv}");
+    fails(&usage(&["--from", "2026-11-23T12:00:00Z"]), 3, "whole days");
+    fails(&usage(&["--by", "hour"]), 2, "hour");
+    fails(&gateway.run(&["usage", "--customer", "cus_0000000000000000"]), 3, "no such customer");
+}
+
+#[tokio::test]
+async fn an_export_has_every_entry_and_resumes() {
+    let (_provider, gateway) = start();
+    let customer = gateway.customer("1.00");
+    for _ in 0..5 {
+        assert_eq!(Client::h1(&gateway, &customer).ask(&ask(&[])).await.status, 200);
+    }
+    gateway.settles_at(&customer, "0.999943").await;
+    let entries = gateway.json(&["ledger", "verify"])["entries"].as_u64().unwrap();
+    let all = lines(&gateway.run(&["ledger", "export"]));
+    let numbers: Vec<_> = all.iter().map(|line| line["entry_id"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=entries).collect::<Vec<_>>());
+    assert!(all.iter().all(|line| line["customer"] == *customer.id));
+    let statement = lines(&gateway.run(&["statement", "--customer", &customer.id, "--json"]));
+    for (exported, line) in all.iter().zip(&statement) {
+        for (name, value) in line.as_object().unwrap() {
+            assert_eq!(exported[name], *value, "{name}");
+        }
+    }
+    let capture = all.iter().find(|line| line["kind"] == "capture").unwrap();
+    assert!(capture["detail"]["usage"]["output"].as_u64() > Some(0), "{capture}");
+    let rest = lines(&gateway.run(&["ledger", "export", "--after", "7"]));
+    assert_eq!(rest, all[7..]);
+    assert!(lines(&gateway.run(&["ledger", "export", "--after", "1000000"])).is_empty());
+    let csv = stdout(&gateway.run(&["ledger", "export", "--format", "csv"]));
+    assert_eq!(csv.lines().count(), all.len() + 1);
+    assert!(csv.starts_with("entry_id,at,customer,kind,"), "{csv}");
+    let rest = stdout(&gateway.run(&["ledger", "export", "--format", "csv", "--after", "7"]));
+    assert_eq!(rest.lines().collect::<Vec<_>>(), csv.lines().skip(8).collect::<Vec<_>>(), "no second head");
 }

@@ -11,3 +11,4 @@ mod power;
 mod rotation;
 mod sidecars;
 mod store;
+mod usage;
