@@ -8,6 +8,7 @@ mod reload;
 
 use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
+use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::auth::key::{Digester, SECRET_FILE};
 use crate::config::Config;
@@ -132,6 +133,7 @@ impl App {
             live: Arc::clone(&live),
             ledger: Arc::clone(&ledger),
             metrics: Arc::clone(&metrics),
+            failed_keys: FailedKeys::default(),
             budget: BodyBudget::default(),
             keepalive: config.gateway.keepalive_timeout,
         };

@@ -1,11 +1,13 @@
-//! Time: a moment on the wall clock, in microseconds, written as RFC 3339.
+//! Time: a moment on the wall clock, in microseconds, written as RFC 3339; and one on a clock that
+//! never steps back.
 //!
 //! Entries are ordered by sequence number, durations come from the monotonic clock; a
 //! [`Timestamp`] only says when something happened.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 
@@ -49,6 +51,18 @@ impl Timestamp {
 
     fn of(moment: OffsetDateTime) -> Option<Self> {
         i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp)
+    }
+}
+
+/// Microseconds on a clock that never steps back, from some moment of this process on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// Now.
+    pub fn now() -> Self {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Tick(u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }
 

@@ -1,14 +1,15 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
-use super::{Admin, Config, Gateway, Log, Metrics, Retry, Upstream};
+use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Retry, Upstream};
 use crate::settle::price::{ModelPrice, PriceBook};
 use crate::usage::Class;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// Settings that a reload does not change: sockets and threads are made once.
-pub const AFTER_RESTART: [&str; 8] = [
+pub const AFTER_RESTART: [&str; 9] = [
     "gateway.listen",
+    "gateway.h2_streams_max",
     "gateway.threads",
     "gateway.keepalive_timeout_ms",
     "gateway.drain_timeout_ms",
@@ -43,11 +44,12 @@ pub struct Change {
     pub takes: Takes,
 }
 
-/// Notes the fields that differ. Naming each makes sure that none is forgotten.
+/// Notes the fields that differ. Naming each makes sure that none is forgotten; those behind `but`
+/// are compared elsewhere.
 macro_rules! compare {
     ($noted:ident, $place:expr, $old:expr, $new:expr,
-        $of:ident { $($field:ident),+ $(,)? } $(ms { $($ms:ident),+ $(,)? })?) => {{
-        let ($of { $($field: _,)+ $($($ms: _),+)? }, old, new) = ($old, $old, $new);
+        $of:ident { $($field:ident),+ $(,)? } $(ms { $($ms:ident),+ $(,)? })? $(but { $inner:ident })?) => {{
+        let ($of { $($field: _,)+ $($($ms: _,)+)? $($inner: _)? }, old, new) = ($old, $old, $new);
         $($noted.compare(&format!("{}{}", $place, stringify!($field)), &old.$field, &new.$field);)+
         $($(
             let [old_ms, new_ms] = [old, new].map(|of| of.$ms.as_millis());
@@ -62,7 +64,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let Config { gateway, admin, metrics, store_directory, prices, upstreams, retry, log } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
         Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
-        ms { body_timeout, first_bytes_timeout, keepalive_timeout, write_timeout, drain_timeout });
+        ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge });
+    let (old_edge, new_edge) = (&gateway.edge, &new.gateway.edge);
+    compare!(noted, "gateway.", old_edge, new_edge,
+        Edge { connections_max, connections_per_address_max, h2_streams_max, failed_keys_per_minute, trusted_proxies }
+        but { header });
+    compare!(noted, "gateway.header_", &old_edge.header, &new_edge.header,
+        HeaderLimits { bytes_max, fields_max } ms { timeout });
     compare!(noted, "admin.", admin, &new.admin, Admin { listen, token });
     compare!(noted, "metrics.", metrics, &new.metrics, Metrics { listen });
     noted.compare("store.directory", store_directory, &new.store_directory);

@@ -11,6 +11,7 @@
 mod base_url;
 mod book;
 mod change;
+mod edge;
 mod expand;
 mod fault;
 mod locate;
@@ -28,6 +29,7 @@ pub use secret::Secret;
 
 use crate::money::Amount;
 use crate::settle::price::PriceBook;
+use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -69,14 +71,42 @@ pub struct Gateway {
     pub body_bytes_total_max: usize,
     /// For a whole request body.
     pub body_timeout: Duration,
-    /// For the first bytes of a connection.
-    pub first_bytes_timeout: Duration,
+    /// What keeps strangers from harming others.
+    pub edge: Edge,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
     /// For a client that does not read.
     pub write_timeout: Duration,
     /// For requests under way when asked to stop.
     pub drain_timeout: Duration,
+}
+
+/// What keeps strangers from harming others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Connections at once from one address.
+    pub connections_per_address_max: usize,
+    /// Requests at once on one connection of HTTP/2.
+    pub h2_streams_max: u32,
+    /// Of each request's header.
+    pub header: HeaderLimits,
+    /// Keys that open nothing, from one address.
+    pub failed_keys_per_minute: u64,
+    /// Proxies in front, whose word counts for where a client is.
+    pub trusted_proxies: Arc<[IpNet]>,
+}
+
+/// Bounds of a request's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderLimits {
+    /// Its size, with its request line.
+    pub bytes_max: usize,
+    /// Its fields.
+    pub fields_max: usize,
+    /// From its first byte to its last.
+    pub timeout: Duration,
 }
 
 /// The listener that the operator talks to.

@@ -6,7 +6,7 @@ use super::locate::Place;
 use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
-use super::{Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Retry, upstreams};
+use super::{Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Retry, edge, upstreams};
 use crate::settle::price::PriceBook;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -105,7 +105,7 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
         section.fault("body_bytes_total_max", "must be at least `body_bytes_max`: raise it");
     }
     let body_timeout = section.millis("body_timeout_ms", 120_000);
-    let first_bytes_timeout = section.millis("first_bytes_timeout_ms", 10_000);
+    let edge = edge::read(&mut section);
     let keepalive_timeout = section.millis("keepalive_timeout_ms", 60_000);
     let write_timeout = section.millis("write_timeout_ms", 60_000);
     let drain_timeout = section.millis("drain_timeout_ms", 600_000);
@@ -116,7 +116,7 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
         body_bytes_max,
         body_bytes_total_max,
         body_timeout,
-        first_bytes_timeout,
+        edge: edge?,
         keepalive_timeout,
         write_timeout,
         drain_timeout,

@@ -23,6 +23,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a plain answer cost, in USD.
@@ -43,6 +44,7 @@ pub struct Line {
     inner: Mutex<Option<Box<HttpSession>>>,
     hang_up: Mutex<Option<HangUp>>,
     gone: Mutex<Option<Instant>>,
+    stalled: AtomicBool,
 }
 
 impl Line {
@@ -56,8 +58,16 @@ impl Line {
         *self.gone.lock()
     }
 
+    /// Whether the client is gone because it did not read.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
     /// The client went away: gives the error back unless the answer is to be drained.
     fn went(&self, error: Box<Error>) -> Result<()> {
+        if *error.etype() == ErrorType::WriteTimedout {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
         match *self.hang_up.lock() {
             Some(HangUp::Drain) => {
                 self.gone.lock().get_or_insert_with(Instant::now);

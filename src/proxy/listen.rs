@@ -2,10 +2,18 @@
 //! do before Pingora takes it.
 
 use super::Gateway;
+use super::address;
+use super::respond::Refusal;
+use super::watched::{Then, Watched, turn_away};
+use crate::admit::strangers::{Connections, ConnectionsMax, Full};
+use crate::config::Edge as Limits;
 use crate::live::Current;
+use crate::record::metrics::Metrics;
 use async_trait::async_trait;
-use pingora::apps::{HttpServerOptions, ServerApp};
-use pingora::protocols::Stream;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
@@ -14,10 +22,11 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// What Pingora reads of a connection before it decides between HTTP/1.1 and h2c: the length of the
-/// latter's preface. No request is shorter that has a key.
-const FIRST_BYTES: usize = 24;
+/// What Pingora reads of a connection before it decides between HTTP/1.1 and h2c. No request is
+/// shorter that has a key.
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket that listens.
 pub struct Bound {
@@ -39,14 +48,23 @@ impl Listening {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(gateway.keepalive);
-        let live = Arc::clone(&gateway.live);
+        let (live, metrics) = (Arc::clone(&gateway.live), Arc::clone(&gateway.metrics));
         let mut proxy = http_proxy(conf, gateway);
         proxy.server_options = Some(options);
-        let edge = Edge { proxy: Arc::new(proxy), live };
+        proxy.h2_options = Some(h2_options(&live.load().config.gateway.edge));
+        let requests = Arc::new(Requests(Arc::new(proxy)));
+        let edge = Edge { requests, live, connections: Arc::default(), metrics };
         let mut inner = ListeningService::new("gateway".into(), edge);
         bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
         Listening { inner, bound }
     }
+}
+
+fn h2_options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_concurrent_streams(limits.h2_streams_max);
+    options.max_header_list_size(u32::try_from(limits.header.bytes_max).unwrap_or(u32::MAX));
+    options
 }
 
 #[async_trait]
@@ -71,25 +89,84 @@ impl Service for Listening {
     }
 }
 
-/// Pingora's proxy behind a bound of its own: it would wait for ever for the first bytes.
+/// Pingora's proxy behind bounds of its own: it would take any number of connections, and wait for
+/// ever for their first bytes.
 struct Edge {
-    proxy: Arc<HttpProxy<Gateway>>,
+    requests: Arc<Requests>,
     live: Current,
+    connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
 }
 
 #[async_trait]
 impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let mut first = [0; FIRST_BYTES];
-        let timeout = self.live.load().config.gateway.first_bytes_timeout;
-        let came = tokio::time::timeout(timeout, stream.try_peek(&mut first)).await;
-        match came {
-            Ok(Ok(_)) => self.proxy.process_new(stream, shutdown).await,
-            Ok(Err(_)) | Err(_) => None,
+        let opened = Instant::now();
+        let live = self.live.load_full();
+        let limits = &live.config.gateway.edge;
+        let stranger = address::stranger(stream.get_socket_digest().as_deref(), &limits.trusted_proxies);
+        let max =
+            ConnectionsMax { total: limits.connections_max, per_address: limits.connections_per_address_max };
+        let _permit = match self.connections.open(stranger, max) {
+            Ok(permit) => permit,
+            Err(full) => {
+                let refusal = match full {
+                    Full::Total => Refusal::Crowded,
+                    Full::Address => Refusal::AddressCrowded,
+                };
+                self.metrics.shed(refusal.reason());
+                turn_away(&mut stream, &refusal).await;
+                return None;
+            }
+        };
+        let _counted = self.metrics.connection();
+        let mut first = [0; H2_PREFACE.len()];
+        let peeked = tokio::time::timeout(limits.header.timeout, stream.try_peek(&mut first)).await;
+        let Ok(peeked) = peeked else {
+            self.metrics.shed(Refusal::HeaderTimeout.reason());
+            turn_away(&mut stream, &Refusal::HeaderTimeout).await;
+            return None;
+        };
+        peeked.ok()?;
+        // HTTP/2 has bounds of its own.
+        if first != *H2_PREFACE && !matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            let metrics = Arc::clone(&self.metrics);
+            stream = Box::new(Watched::new(stream, limits.header, opened, metrics));
         }
+        drop(live);
+        self.requests.process_new(stream, shutdown).await
     }
 
     async fn cleanup(&self) {
-        self.proxy.cleanup().await;
+        self.requests.0.http_cleanup().await;
+    }
+}
+
+/// Pingora's proxy, request by request.
+struct Requests(Arc<HttpProxy<Gateway>>);
+
+#[async_trait]
+impl HttpServerApp for Requests {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if session.stream().and_then(Watched::of).map(Watched::expect_header) == Some(Then::Close) {
+            return None;
+        }
+        self.0.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.0.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.0.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.0.http_cleanup().await;
     }
 }

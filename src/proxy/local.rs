@@ -40,7 +40,7 @@ impl Gateway {
         ctx: &mut Context,
         path: &str,
     ) -> Result<(), Refusal> {
-        self.directory.authenticate(&session.req_header().headers)?;
+        self.authenticate(session, ctx)?;
         let live = Arc::clone(&ctx.live);
         let prices = &live.config.prices;
         let sold = |name: &str| prices.models.contains_key(name) && live.pool.serves(name);
@@ -64,7 +64,7 @@ impl Gateway {
         ctx: &mut Context,
         path: &str,
     ) -> Result<(), Refusal> {
-        let caller = self.directory.authenticate(&session.req_header().headers)?;
+        let caller = self.authenticate(session, ctx)?;
         let unknown = || Refusal::UnknownPath { asked: format!("GET {path}") };
         let customer = caller.customer();
         if path == "/tollgate/v1/balance" {

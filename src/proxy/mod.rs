@@ -6,12 +6,14 @@
 //! *Architecture invariant:* only this module names Pingora's session types, and only [`respond`]
 //! chooses error statuses.
 
+mod address;
 mod attempt;
 mod body;
 pub mod context;
 mod downstream;
 pub mod exchange;
 mod forward;
+mod framing;
 pub mod listen;
 mod local;
 mod recorded;
@@ -19,8 +21,10 @@ pub mod request;
 pub mod respond;
 mod route;
 mod trace;
+pub mod watched;
 
 use crate::admit::Admission;
+use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::clock::Timestamp;
 use crate::config::OnHangUp;
@@ -66,6 +70,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// What is told of each request.
     pub access: AccessLog,
+    /// Who presented keys that open nothing.
+    pub failed_keys: FailedKeys,
     /// All bodies at once.
     pub budget: BodyBudget,
     /// For the next request on a connection.
@@ -95,7 +101,11 @@ impl ProxyHttp for Gateway {
         session.downstream_session.set_total_drain_timeout(Some(LINGER_MAX));
         // Its next request may follow its body at once, and is read together with the end of it.
         session.downstream_session.set_pipelining_enabled(true);
-        match self.route(session, ctx).await {
+        let routed = match framing::check(session, &ctx.live.config.gateway.edge.header) {
+            Ok(()) => self.route(session, ctx).await,
+            Err(refusal) => Err(refusal),
+        };
+        match routed {
             Ok(true) => Ok(true),
             Ok(false) => Ok(false),
             Err(refusal) => {
@@ -370,6 +380,9 @@ impl ProxyHttp for Gateway {
         let mut settled = None;
         if let Some(admitted) = ctx.admitted.as_mut() {
             downstream::restore(session, &admitted.line);
+            if admitted.line.is_stalled() {
+                self.metrics.shed("client_stalled");
+            }
             admitted.exchange.abort(End::Failed);
             settled = admitted.exchange.settled().await.and_then(Result::ok);
             self.ended(admitted, settled.as_ref());

@@ -20,6 +20,21 @@ pub enum Refusal {
     MissingKey,
     /// The key opens nothing.
     InvalidKey,
+    /// Too many keys that open nothing came from one address.
+    FailedKeys {
+        /// Until the next one is heard.
+        wait: Duration,
+    },
+    /// There are too many connections.
+    Crowded,
+    /// There are too many connections from one address.
+    AddressCrowded,
+    /// The header did not come in time.
+    HeaderTimeout,
+    /// The header is too large, or has too many fields.
+    HeaderTooLarge,
+    /// The header can be understood in more than one way.
+    BadHeader(&'static str),
     /// No such path.
     UnknownPath {
         /// Method and path as asked for.
@@ -83,17 +98,26 @@ impl Refusal {
                 (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
             }
             Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
+            Refusal::FailedKeys { .. } | Refusal::AddressCrowded => {
+                (StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"))
+            }
+            Refusal::HeaderTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("request_too_large"))
+            }
+            Refusal::BadHeader(_) => (StatusCode::BAD_REQUEST, INVALID, None),
             Refusal::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
             Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, INVALID, None),
             Refusal::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large"))
             }
-            Refusal::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout")),
+            Refusal::BodyTimeout | Refusal::HeaderTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"))
+            }
             Refusal::UnknownModel(_) => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
             Refusal::InsufficientCredit { .. } => {
                 (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
             }
-            Refusal::Overloaded | Refusal::PoolBusy { .. } => {
+            Refusal::Overloaded | Refusal::PoolBusy { .. } | Refusal::Crowded => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("overloaded"))
             }
             Refusal::UpstreamUnavailable { .. } => {
@@ -112,6 +136,12 @@ impl Refusal {
     pub const fn reason(&self) -> &'static str {
         match self {
             Refusal::MissingKey | Refusal::InvalidKey => "invalid_api_key",
+            Refusal::FailedKeys { .. } => "failed_keys",
+            Refusal::Crowded => "connections",
+            Refusal::AddressCrowded => "connections_per_address",
+            Refusal::HeaderTimeout => "header_timeout",
+            Refusal::HeaderTooLarge => "header_too_large",
+            Refusal::BadHeader(_) => "bad_header",
             Refusal::UnknownPath { .. } => "unknown_path",
             Refusal::WrongMethod { .. } => "wrong_method",
             Refusal::BadRequest(_) => "bad_request",
@@ -133,6 +163,20 @@ impl Refusal {
                 "You didn't provide an API key. Send it as Authorization: Bearer KEY.".into()
             }
             Refusal::InvalidKey => "The API key is not valid. Check it, or ask for a new one.".into(),
+            Refusal::FailedKeys { .. } => {
+                "Too many keys that are not valid came from this address. Check the key, then wait.".into()
+            }
+            Refusal::Crowded => "The gateway has too many connections. Try again in a moment.".into(),
+            Refusal::AddressCrowded => {
+                "There are too many connections from this address. Use fewer, and keep them open.".into()
+            }
+            Refusal::HeaderTimeout => {
+                "The header of the request did not arrive in time. Send it faster.".into()
+            }
+            Refusal::HeaderTooLarge => {
+                "The header of the request is too large or has too many fields. Send less.".into()
+            }
+            Refusal::BadHeader(why) => format!("The header of the request is not what HTTP asks for: {why}."),
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
             Refusal::BadRequest(bad) => bad.message.clone(),
@@ -167,6 +211,12 @@ impl Refusal {
             Refusal::UnknownModel(_) | Refusal::OtherEndpoint(_) => Some("model"),
             Refusal::MissingKey
             | Refusal::InvalidKey
+            | Refusal::FailedKeys { .. }
+            | Refusal::Crowded
+            | Refusal::AddressCrowded
+            | Refusal::HeaderTimeout
+            | Refusal::HeaderTooLarge
+            | Refusal::BadHeader(_)
             | Refusal::UnknownPath { .. }
             | Refusal::WrongMethod { .. }
             | Refusal::BodyTooLarge { .. }
@@ -182,7 +232,9 @@ impl Refusal {
     /// Whole seconds until it is worth trying again: rounded up, or clients come a moment too early.
     fn retry_after_s(&self) -> u64 {
         match self {
-            Refusal::PoolBusy { wait } | Refusal::UpstreamUnavailable { wait } => {
+            Refusal::PoolBusy { wait }
+            | Refusal::UpstreamUnavailable { wait }
+            | Refusal::FailedKeys { wait } => {
                 (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(RETRY_AFTER_S)
             }
             _ => RETRY_AFTER_S,
@@ -208,15 +260,31 @@ impl Refusal {
             "error": { "message": self.short_message(), "type": kind, "param": self.param(), "code": code }
         });
         let (mut header, body) = json_answer(status, &body)?;
-        if status.is_server_error() {
+        let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        if again {
             header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
         }
         // Clients of OpenAI's make obeys this over their own rules.
-        header.insert_header("x-should-retry", if status.is_server_error() { "true" } else { "false" })?;
+        header.insert_header("x-should-retry", if again { "true" } else { "false" })?;
         if let Refusal::WrongMethod { takes, .. } = self {
             header.insert_header(header::ALLOW, *takes)?;
         }
         Ok((header, body))
+    }
+}
+
+impl Refusal {
+    /// The answer as HTTP/1.1, after which the connection is closed: for clients whose request Pingora
+    /// does not hand to us.
+    pub fn wire(&self) -> Bytes {
+        let Ok((header, body)) = self.answer() else { return Bytes::new() };
+        let mut text = format!("HTTP/1.1 {}\r\n", header.status).into_bytes();
+        for (name, value) in &header.headers {
+            text.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        text.extend_from_slice(b"connection: close\r\n\r\n");
+        text.extend_from_slice(&body);
+        text.into()
     }
 }
 

@@ -5,12 +5,15 @@ use super::downstream::{self, Line};
 use super::exchange::Exchange;
 use super::request::Request;
 use super::respond::Refusal;
-use super::{Gateway, attempt, body, local};
+use super::{Gateway, address, attempt, body, local};
+use crate::admit::rate::PerMinute;
+use crate::auth::{AuthError, Caller};
+use crate::clock::Tick;
 use crate::endpoint::Endpoint;
 use http::Method;
 use pingora_proxy::Session;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Gateway {
     /// Takes the request to where it is served. Tells whether it was answered.
@@ -50,6 +53,25 @@ impl Gateway {
         }
     }
 
+    /// Who is calling. Keys that open nothing are counted by the address they come from.
+    pub(super) fn authenticate(&self, session: &Session, ctx: &Context) -> Result<Caller, Refusal> {
+        let headers = &session.req_header().headers;
+        self.directory.authenticate(headers).map_err(|why| {
+            let edge = &ctx.live.config.gateway.edge;
+            let rate = PerMinute(edge.failed_keys_per_minute);
+            let peer = session.digest().and_then(|digest| digest.socket_digest.as_deref());
+            let address = address::client(peer, headers, &edge.trusted_proxies);
+            let counted = match (why, address) {
+                (AuthError::Missing, _) | (AuthError::Invalid, None) => Ok(()),
+                (AuthError::Invalid, Some(address)) => self.failed_keys.count(address, rate, Tick::now()),
+            };
+            counted.map_or_else(
+                |wait_us| Refusal::FailedKeys { wait: Duration::from_micros(wait_us) },
+                |()| why.into(),
+            )
+        })
+    }
+
     /// Authenticates, reads, admits: after this the request has a hold.
     async fn admit(
         &self,
@@ -57,7 +79,7 @@ impl Gateway {
         ctx: &mut Context,
         endpoint: Endpoint,
     ) -> Result<(), Refusal> {
-        let caller = self.directory.authenticate(&session.req_header().headers)?;
+        let caller = self.authenticate(session, ctx)?;
         ctx.caller = Some(caller.clone());
         if self.ledger.is_down() {
             return Err(Refusal::Overloaded);

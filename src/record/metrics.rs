@@ -44,6 +44,18 @@ pub struct Metrics {
     reload_success: IntGauge,
     reload_timestamp: Gauge,
     scraping: Mutex<()>,
+    connections: IntGauge,
+    shed: IntCounterVec,
+}
+
+/// A connection that is counted until this is dropped.
+#[must_use]
+pub struct CountedConnection(IntGauge);
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -112,6 +124,8 @@ impl Metrics {
                 &["reason"],
             ),
             ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
+            connections: made.int_gauge("connections_open", "Connections of clients"),
+            shed: made.counters("connections_shed_total", "Connections cut: too many, too slow", &["reason"]),
             registry,
         };
         metrics.reload_took();
@@ -178,6 +192,17 @@ impl Metrics {
     /// A line of the access log was lost.
     pub fn log_line_dropped(&self) {
         self.log_lines_dropped.inc();
+    }
+
+    /// A connection was taken.
+    pub fn connection(&self) -> CountedConnection {
+        self.connections.inc();
+        CountedConnection(self.connections.clone())
+    }
+
+    /// A connection was closed to protect the others.
+    pub fn shed(&self, reason: &str) {
+        self.shed.with_label_values(&[reason]).inc();
     }
 
     /// A group of entries became durable.

@@ -9,6 +9,8 @@ mod support;
 mod path;
 mod readme;
 mod refusals;
+mod framing;
+mod strangers;
 mod answers;
 mod endpoints;
 mod money;

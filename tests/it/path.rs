@@ -460,7 +460,7 @@ async fn what_a_provider_says_before_its_answer_is_passed_over() {
     let answer = Script::json(r#"{"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
     let scripts = ["100 Continue", "102 Processing", "103 Early Hints"].map(|status| {
         let mut script = answer.clone();
-        script.bytes = [format!("HTTP/1.1 {status}\r\n\r\n").as_bytes(), &script.bytes].concat();
+        script.bytes = [format!("HTTP/1.1 {status}\r\n\r\n").as_bytes(), &script.bytes].concat().into();
         script
     });
     let count = scripts.len();

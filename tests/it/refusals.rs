@@ -201,23 +201,6 @@ async fn a_body_that_is_framed_wrongly_is_told_so_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_not_kept() {
-    let scene = scene_with(&Settings { gateway: ", first_bytes_timeout_ms: 200", ..Settings::default() });
-    for said in ["", "GET / HTTP/1.1"] {
-        let mut raw = Raw::connect(scene.gateway.address);
-        raw.send(said);
-        assert!(raw.is_closed(), "{said:?}");
-    }
-    // Who has said enough may take its time with the rest.
-    let opened = std::time::Instant::now();
-    let mut raw = Raw::connect(scene.gateway.address);
-    raw.send("GET /healthz HTTP/1.1\r\nhost: gateway\r\n");
-    eventually("time passes", || (opened.elapsed().as_millis() > 400).then_some(())).await;
-    raw.send("\r\n");
-    assert_eq!(raw.answer().0, 200);
-}
-
-#[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let scene = scene_with(&Settings { gateway: ", body_timeout_ms: 200", ..Settings::default() });
     let mut raw = Raw::connect(scene.gateway.address);

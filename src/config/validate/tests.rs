@@ -110,7 +110,14 @@ gateway:
   body_bytes_max: 1
   body_bytes_total_max: 2
   body_timeout_ms: 3
-  first_bytes_timeout_ms: 4
+  connections_max: 8
+  connections_per_address_max: 9
+  h2_streams_max: 10
+  header_bytes_max: 1024
+  header_fields_max: 16
+  header_timeout_ms: 4
+  failed_keys_per_minute: 11
+  trusted_proxies: [\"::1\", \"10.0.0.0/8\"]
   keepalive_timeout_ms: 5
   write_timeout_ms: 6
   drain_timeout_ms: 7
@@ -138,9 +145,14 @@ log: { format: text, success_one_in: 7 }
     assert_eq!((gateway.listen.len(), gateway.threads.map(|n| n.get())), (2, Some(7)));
     assert_eq!((gateway.body_bytes_max, gateway.body_bytes_total_max), (1, 2));
     assert_eq!(
-        [gateway.body_timeout, gateway.first_bytes_timeout, gateway.keepalive_timeout],
+        [gateway.body_timeout, gateway.edge.header.timeout, gateway.keepalive_timeout],
         [3, 4, 5].map(ms)
     );
+    let edge = &gateway.edge;
+    assert_eq!((edge.connections_max, edge.connections_per_address_max, edge.h2_streams_max), (8, 9, 10));
+    let header = edge.header;
+    assert_eq!((header.bytes_max, header.fields_max, edge.failed_keys_per_minute), (1024, 16, 11));
+    assert_eq!(*edge.trusted_proxies, ["::1/128", "10.0.0.0/8"].map(|network| network.parse().unwrap()));
     assert_eq!((gateway.write_timeout, gateway.drain_timeout), (ms(6), ms(7)));
     assert_eq!(config.admin.token.expose(), "sk-canary-from-a-file");
     assert_eq!(config.store_directory, directory.path().join("store"));

@@ -1,6 +1,7 @@
 //! A provider that sends exactly the bytes it was told to, for what the simulated one cannot do. It
 //! keeps the requests that it saw, as they came.
 
+use bytes::Bytes;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::thread;
 #[derive(Clone)]
 pub struct Script {
     /// Sent at once.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// And then?
     pub then: Then,
 }
@@ -52,11 +53,20 @@ pub struct Scripted {
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-type Answers = dyn Fn(usize) -> Script + Send + Sync;
+type Answers = dyn Fn(usize, &Seen) -> Script + Send + Sync;
 
 impl Scripted {
     /// Answers the n-th request, counted from 0, by `answer(n)`.
     pub fn start(answer: impl Fn(usize) -> Script + Send + Sync + 'static) -> Self {
+        Self::serve(move |number, _| answer(number))
+    }
+
+    /// Answers each request by what it says.
+    pub fn by_request(answer: impl Fn(&Seen) -> Script + Send + Sync + 'static) -> Self {
+        Self::serve(move |_, seen| answer(seen))
+    }
+
+    fn serve(answer: impl Fn(usize, &Seen) -> Script + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -83,7 +93,7 @@ impl Scripted {
 impl Script {
     /// These bytes, and the connection stays.
     pub fn send(bytes: impl Into<Vec<u8>>) -> Self {
-        Script { bytes: bytes.into(), then: Then::KeepAlive }
+        Script { bytes: Bytes::from(bytes.into()), then: Then::KeepAlive }
     }
 
     pub fn then(mut self, then: Then) -> Self {
@@ -118,10 +128,10 @@ fn serve(connection: usize, stream: &TcpStream, seen: &Mutex<Vec<Seen>>, answer:
     while let Some(request) = read_request(&mut reader, connection) {
         let number = {
             let mut seen = seen.lock().unwrap();
-            seen.push(request);
+            seen.push(request.clone());
             seen.len() - 1
         };
-        let script = answer(number);
+        let script = answer(number, &request);
         if writer.write_all(&script.bytes).is_err() {
             return;
         }
