@@ -8,6 +8,8 @@ mod reload;
 
 use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
+use crate::admit::gate::Gates;
+use crate::admit::limits::Limits;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::auth::key::{Digester, SECRET_FILE};
@@ -56,6 +58,8 @@ pub enum StartError {
     Store(OpenError),
     /// The secret of the key digests cannot be read or made.
     Secret(io::Error),
+    /// What is limited cannot be read: a later version wrote it.
+    Limits(String),
     /// An upstream account cannot be used.
     Upstream(String),
     /// Threads or runtimes cannot be made.
@@ -68,6 +72,7 @@ impl fmt::Display for StartError {
             StartError::Listen(address, why) => write!(f, "cannot listen on {address}: {why}"),
             StartError::Store(why) => write!(f, "{why}"),
             StartError::Secret(why) => write!(f, "the secret of the key digests: {why}"),
+            StartError::Limits(why) => write!(f, "limits of {why}"),
             StartError::Upstream(why) => write!(f, "upstream {why}"),
             StartError::System(why) => write!(f, "{why}"),
         }
@@ -119,6 +124,7 @@ impl App {
             Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
         ledger.label_by(LABELS);
         let directory = Arc::new(open_directory(&ledger)?);
+        let gates = Arc::new(open_gates(&ledger)?);
         let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
         let hangup = prepare(&live.pool)?;
         warm(&config.prices);
@@ -129,6 +135,7 @@ impl App {
         let gateway = Gateway {
             access: access.clone(),
             directory: Arc::clone(&directory),
+            gates: Arc::clone(&gates),
             admission: Arc::new(Admission::new(Arc::clone(&ledger))),
             live: Arc::clone(&live),
             ledger: Arc::clone(&ledger),
@@ -141,7 +148,13 @@ impl App {
         let conf = Arc::clone(&server.configuration);
         server.bootstrap();
         server.add_service(Listening::new(&conf, gateway, gateway_listeners));
-        let admin = Arc::new(Admin { ledger: Arc::clone(&ledger), directory, live: Arc::clone(&live) });
+        let admin = Arc::new(Admin {
+            ledger: Arc::clone(&ledger),
+            directory,
+            gates,
+            setting: tokio::sync::Mutex::default(),
+            live: Arc::clone(&live),
+        });
         let scrape =
             Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), live: Arc::clone(&live) };
         let http = Http(Mutex::new(vec![
@@ -170,6 +183,24 @@ fn bind(address: &SocketAddr) -> Result<Bound, StartError> {
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Bound { address: listener.local_addr().map_err(failed)?, listener })
+}
+
+/// Limits that cannot be read must not be taken for none.
+fn open_gates(ledger: &Ledger) -> Result<Gates, StartError> {
+    let gates = Gates::default();
+    let mut faults = Vec::new();
+    let mut read = |whose: &dyn fmt::Display, limits: &[u8], set: &dyn Fn(Limits)| {
+        if !limits.is_empty() {
+            Limits::parse(limits).map_or_else(|why| faults.push(format!("{whose}: {why}")), set);
+        }
+    };
+    ledger.each_customer(|customer, found| {
+        read(&customer, &found.limits, &|limits| gates.set_customer(customer, limits));
+        for (key, known) in found.keys.iter().filter(|(_, key)| key.status == KeyStatus::Active) {
+            read(key, &known.limits, &|limits| gates.set_key(*key, limits));
+        }
+    });
+    if faults.is_empty() { Ok(gates) } else { Err(StartError::Limits(faults.join("; "))) }
 }
 
 fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {

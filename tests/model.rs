@@ -139,6 +139,7 @@ impl Moved {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::StandingChanged { .. }
             | Change::Extended { .. }
             | Change::Held { .. } => {}

@@ -4,11 +4,13 @@
 //! gateway's have. Beside it stands the metrics listener, which needs no token.
 
 mod credit;
+mod limits;
 mod ledger;
 mod refusal;
 mod routes;
 pub mod views;
 
+use crate::admit::gate::Gates;
 use crate::auth::Directory;
 use crate::ledger::Ledger;
 use crate::live::Current;
@@ -31,6 +33,10 @@ pub struct Admin {
     pub ledger: Arc<Ledger>,
     /// Who may call.
     pub directory: Arc<Directory>,
+    /// Whose use is limited.
+    pub gates: Arc<Gates>,
+    /// Limits are changed one at a time.
+    pub setting: tokio::sync::Mutex<()>,
     /// What the operator presents stands in the configuration.
     pub live: Current,
 }
@@ -44,6 +50,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/customers/{id}/usage", get(ledger::usage))
         .route("/admin/v1/keys", post(routes::create_key).get(routes::list_keys))
         .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
+        .route("/admin/v1/keys/{id}/limits", post(limits::limit_key))
+        .route("/admin/v1/customers/{id}/limits", post(limits::limit_customer))
         .route("/admin/v1/deposits", post(credit::deposit))
         .route("/admin/v1/refunds", post(credit::refund))
         .route("/admin/v1/adjustments", post(credit::adjust))

@@ -1,8 +1,8 @@
 //! What each path of the admin API does.
 
-use super::Admin;
 use super::refusal::AdminRefusal;
-use super::views::{CustomerView, KeyView, StatementPage};
+use super::views::{CustomerView, KeyView, StatementPage, limits_of};
+use super::{Admin, limits};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -60,10 +60,13 @@ pub(super) struct NewKey {
     /// A key of another gateway; without it, a new one is made.
     #[serde(default)]
     import: Option<String>,
+    #[serde(default)]
+    limits: limits::Changes,
 }
 
 pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Created<KeyView> {
-    let Json(NewKey { customer, name, import }) = body?;
+    let Json(NewKey { customer, name, import, limits }) = body?;
+    limits::check(&limits)?;
     let plain = match &import {
         Some(text) => PlainKey::import(text).map_err(AdminRefusal::malformed)?,
         None => PlainKey::from_random(random::<RANDOM_BYTES>()?),
@@ -76,13 +79,21 @@ pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Crea
     let made = Arc::clone(&admin);
     whole(async move {
         made.ledger.create_key(customer, created).await?;
+        // It opens nothing before its limits are in force.
+        if !limits.is_empty() {
+            limits::set_key(&made, customer, key, limits).await?;
+        }
         made.directory.insert(digest, customer, key);
         Ok(())
     })
     .await?;
+    let limits = admin.ledger.customer(customer, |found| {
+        found.keys.get(&key).map(|known| limits_of(&known.limits)).unwrap_or_default()
+    });
+    let limits = limits.unwrap_or_default();
     let shown = if import.is_some() { None } else { Some(plain.expose().into()) };
     let (name, prefix) = ((*name).into(), (*prefix).into());
-    let view = KeyView { id: key, customer, name, prefix, status: "active".into(), key: shown };
+    let view = KeyView { id: key, customer, name, prefix, status: "active".into(), limits, key: shown };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
@@ -110,26 +121,26 @@ pub(super) async fn list_keys(
 }
 
 pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> Answer<KeyView> {
-    let unknown = || AdminRefusal::not_found("there is no such key, or it was revoked already");
-    let id = KeyId::parse(&id).ok_or_else(unknown)?;
+    let id = KeyId::parse(&id).ok_or_else(unknown_key)?;
     let mut owner = None;
     admin.ledger.each_customer(|customer, found| {
         if let Some(key) = found.keys.get(&id) {
             owner = Some((customer, key.digest));
         }
     });
-    let (customer, digest) = owner.ok_or_else(unknown)?;
+    let (customer, digest) = owner.ok_or_else(unknown_key)?;
     let ended = Arc::clone(&admin);
     whole(async move {
         ended.ledger.revoke_key(customer, id).await?;
         ended.directory.remove(digest);
+        ended.gates.remove_key(id);
         Ok(())
     })
     .await?;
     let view = admin
         .ledger
         .customer(customer, |found| found.keys.get(&id).map(|key| KeyView::of(customer, id, key)));
-    view.flatten().map(Json).ok_or_else(unknown)
+    view.flatten().map(Json).ok_or_else(unknown_key)
 }
 
 pub(super) async fn receipt(State(admin): Shared, Path(id): Path<String>) -> Answer<Receipt> {
@@ -180,12 +191,17 @@ pub(super) async fn statement(
     Ok(Json(StatementPage { lines, next }))
 }
 
+/// There is no such key.
+pub(super) fn unknown_key() -> AdminRefusal {
+    AdminRefusal::not_found("there is no such key, or it was revoked already")
+}
+
 pub(super) fn unknown_customer() -> AdminRefusal {
     AdminRefusal::not_found("there is no such customer")
 }
 
 /// Does something whole, even if the operator does not wait for it.
-async fn whole(
+pub(super) async fn whole(
     work: impl Future<Output = Result<(), AdminRefusal>> + Send + 'static,
 ) -> Result<(), AdminRefusal> {
     tokio::spawn(work).await.map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))?

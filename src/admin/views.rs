@@ -1,5 +1,6 @@
 //! What the admin API answers with; the commands read the same.
 
+use crate::admit::limits::Limits;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::{Customer, Key, KeyStatus, Seq};
 use crate::money::Amount;
@@ -19,6 +20,9 @@ pub struct CustomerView {
     pub balance: Amount,
     /// What of it is not held, in USD.
     pub available: Amount,
+    /// What is limited for all their keys together.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub limits: Limits,
 }
 
 impl CustomerView {
@@ -30,8 +34,18 @@ impl CustomerView {
             status: "active".into(),
             balance: customer.balance.posted(),
             available: customer.balance.available,
+            limits: limits_of(&customer.limits),
         }
     }
+}
+
+/// Limits as the ledger keeps them: it was checked at the start that they can be read.
+pub(super) fn limits_of(kept: &[u8]) -> Limits {
+    Limits::parse(kept).unwrap_or_default()
+}
+
+fn is_none(limits: &Limits) -> bool {
+    *limits == Limits::default()
 }
 
 /// A key as the operator sees it.
@@ -47,6 +61,9 @@ pub struct KeyView {
     pub prefix: Box<str>,
     /// `active` or `revoked`.
     pub status: Box<str>,
+    /// What is limited.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub limits: Limits,
     /// The key itself, when it was just made: it is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Box<str>>,
@@ -60,7 +77,15 @@ impl KeyView {
             KeyStatus::Revoked => "revoked",
         };
         let (name, prefix) = ((*key.name).into(), (*key.prefix).into());
-        KeyView { id, customer, name, prefix, status: status.into(), key: None }
+        KeyView {
+            id,
+            customer,
+            name,
+            prefix,
+            status: status.into(),
+            limits: limits_of(&key.limits),
+            key: None,
+        }
     }
 }
 

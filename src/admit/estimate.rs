@@ -50,14 +50,25 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
 
 /// What the input will likely be in tokens: for estimates that nobody pays by.
 pub fn input_tokens_likely(demand: &Demand, price: &ModelPrice) -> u64 {
-    let text = demand.input_bytes / TOKEN_BYTES_LIKELY + 1;
-    let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_LIKELY));
+    let input = text_and_images_likely(demand);
     price.max_input_tokens.map_or(input, |longest| input.min(longest))
 }
 
 /// An upper bound of the charge; `None` as for [`tokens_max`].
 pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
     tokens_max(demand, price).map(|tokens| tokens.charge_max(demand, price))
+}
+
+/// About how many tokens a request will use, for limits of a minute: they are made true when it has
+/// ended. An answer whose length the client leaves open counts when it is there.
+pub fn tokens_likely(demand: &Demand) -> u64 {
+    let answer = demand.output_tokens_max.unwrap_or(0).saturating_mul(demand.choices);
+    text_and_images_likely(demand).saturating_add(answer)
+}
+
+fn text_and_images_likely(demand: &Demand) -> u64 {
+    let text = demand.input_bytes / TOKEN_BYTES_LIKELY + 1;
+    text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_LIKELY))
 }
 
 #[cfg(test)]

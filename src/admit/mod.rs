@@ -4,6 +4,8 @@
 //! way the request can end. What has no price is refused.
 
 pub mod estimate;
+pub mod gate;
+pub mod limits;
 pub mod rate;
 pub mod strangers;
 

@@ -18,6 +18,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// One that is known to be good, for tests of what follows on authentication.
+    #[cfg(test)]
+    pub(crate) fn known(customer: CustomerId, key: KeyId) -> Self {
+        Caller { customer, key }
+    }
+
     /// Who pays.
     pub fn customer(&self) -> CustomerId {
         self.customer

@@ -4,12 +4,13 @@ use super::client::Client;
 use super::table::{layout, print, print_json};
 use super::{Done, Failed};
 use crate::admin::views::{CustomerView, KeyView, StatementPage};
+use crate::admit::limits::Limits;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
 use crate::record::export::csv_cell;
 use crate::record::receipt::{Receipt, Refund, StatementLine};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::io::Read;
 
 /// How a statement is printed.
@@ -64,8 +65,14 @@ fn show_customers(client: &Client, customers: &[CustomerView]) -> Done {
 }
 
 /// `key create`
-pub fn create_key(client: &Client, customer: CustomerId, name: Option<String>) -> Done {
-    let key: KeyView = client.post("/keys", &json!({ "customer": customer, "name": name }))?;
+pub fn create_key(
+    client: &Client,
+    customer: CustomerId,
+    name: Option<String>,
+    limits: &Map<String, Value>,
+) -> Done {
+    let key: KeyView =
+        client.post("/keys", &json!({ "customer": customer, "name": name, "limits": limits }))?;
     if client.json {
         return print_json(&key);
     }
@@ -73,6 +80,36 @@ pub fn create_key(client: &Client, customer: CustomerId, name: Option<String>) -
     print(&format!("{plain}\n"))?;
     eprintln!("{} of {}; the key is not kept and will not be shown again", key.id, key.customer);
     Ok(())
+}
+
+/// `customer set`
+pub fn limit(client: &Client, id: CustomerId, limits: &Map<String, Value>) -> Done {
+    let customer: CustomerView = client.post(&format!("/customers/{id}/limits"), &json!(limits))?;
+    if client.json { print_json(&customer) } else { print(&limits_text(&customer.limits)) }
+}
+
+/// `key set`
+pub fn limit_key(client: &Client, id: KeyId, limits: &Map<String, Value>) -> Done {
+    let key: KeyView = client.post(&format!("/keys/{id}/limits"), &json!(limits))?;
+    if client.json { print_json(&key) } else { print(&limits_text(&key.limits)) }
+}
+
+/// Limits for the eye, one a line.
+fn limits_text(limits: &Limits) -> String {
+    let Ok(Value::Object(fields)) = serde_json::to_value(limits) else {
+        unreachable!("limits are an object")
+    };
+    if fields.is_empty() {
+        return "not limited\n".into();
+    }
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    };
+    fields.iter().map(|(name, value)| format!("{name:<12} {}\n", plain(value))).collect()
 }
 
 /// `key import`

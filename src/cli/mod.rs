@@ -5,6 +5,7 @@ mod credit;
 mod customer;
 mod demo;
 mod gateway;
+mod key_limits;
 mod ledger;
 mod table;
 mod usage;
@@ -14,6 +15,7 @@ use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::Chain;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+use key_limits::LimitOptions;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,6 +108,14 @@ enum CustomerCommand {
     },
     /// All customers
     List,
+    /// Change the limits of all keys of a customer together, at once; those that are not named stay
+    Set {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        #[command(flatten)]
+        limits: LimitOptions,
+    },
     /// One customer
     Show {
         /// Which
@@ -124,6 +134,16 @@ enum KeyCommand {
         /// Any name, to tell it from others
         #[arg(long)]
         name: Option<String>,
+        #[command(flatten)]
+        limits: LimitOptions,
+    },
+    /// Change the limits of a key, at once; those that are not named stay
+    Set {
+        /// Which
+        #[arg(value_parser = id::<KeyId>)]
+        id: KeyId,
+        #[command(flatten)]
+        limits: LimitOptions,
     },
     /// Take over a key of another gateway, read from standard input
     Import {
@@ -235,8 +255,14 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Customer(CustomerCommand::Create { name }) => customer::create(&client()?, &name),
         Command::Customer(CustomerCommand::List) => customer::list(&client()?),
         Command::Customer(CustomerCommand::Show { id }) => customer::show(&client()?, id),
-        Command::Key(KeyCommand::Create { customer, name }) => {
-            customer::create_key(&client()?, customer, name)
+        Command::Customer(CustomerCommand::Set { id, limits }) => {
+            customer::limit(&client()?, id, &limits.changes())
+        }
+        Command::Key(KeyCommand::Create { customer, name, limits }) => {
+            customer::create_key(&client()?, customer, name, &limits.changes())
+        }
+        Command::Key(KeyCommand::Set { id, limits }) => {
+            customer::limit_key(&client()?, id, &limits.changes())
         }
         Command::Key(KeyCommand::Import { customer, name }) => {
             customer::import_key(&client()?, customer, name)

@@ -44,6 +44,7 @@ impl Booking {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }
             | Change::Captured { .. }

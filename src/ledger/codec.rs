@@ -46,17 +46,12 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             out.push(1);
             put_bytes(out, name.as_bytes());
         }
-        Change::KeyCreated(KeyCreated { key, digest, prefix, name }) => {
-            out.push(2);
-            put(out, key.int().to_le_bytes());
-            put(out, digest.0);
-            put_bytes(out, prefix.as_bytes());
-            put_bytes(out, name.as_bytes());
-        }
+        Change::KeyCreated(created) => put_key_created(out, created),
         Change::KeyRevoked { key } => {
             out.push(3);
             put(out, key.int().to_le_bytes());
         }
+        Change::Limited { key, limits } => put_limits(out, *key, limits),
         Change::Deposited { amount, reference } => {
             out.push(4);
             put_amount(out, *amount);
@@ -147,6 +142,7 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
         Change::CustomerCreated { .. }
         | Change::KeyCreated(_)
         | Change::KeyRevoked { .. }
+        | Change::Limited { .. }
         | Change::Deposited { .. }
         | Change::Held { .. }
         | Change::Extended { .. }
@@ -155,6 +151,21 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
         | Change::WrittenOff { .. }
         | Change::Released { .. } => unreachable!("encoded without a note"),
     }
+}
+
+fn put_key_created(out: &mut Vec<u8>, KeyCreated { key, digest, prefix, name }: &KeyCreated) {
+    out.push(2);
+    put(out, key.int().to_le_bytes());
+    put(out, digest.0);
+    put_bytes(out, prefix.as_bytes());
+    put_bytes(out, name.as_bytes());
+}
+
+fn put_limits(out: &mut Vec<u8>, key: Option<KeyId>, limits: &[u8]) {
+    out.push(20);
+    // No key has the number of none.
+    put(out, key.map_or(u64::MAX, KeyId::int).to_le_bytes());
+    put_bytes(out, limits);
 }
 
 /// Reads one entry off the front of `input`.
@@ -225,6 +236,11 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             total: take_amount(input)?,
             note: take_note(input)?,
         },
+        20 => {
+            let key = take_key(input)?;
+            let key = (key.int() != u64::MAX).then_some(key);
+            Change::Limited { key, limits: take_bytes(input)?.into() }
+        }
         19 => Change::ForfeitureReversed { amount: take_amount(input)?, note: take_note(input)? },
         other => return Err(CodecError::UnknownTag(other)),
     })
@@ -371,6 +387,8 @@ mod tests {
         check(Change::CustomerCreated { name: "Zoë".into() });
         check(Change::KeyCreated(created));
         check(Change::KeyRevoked { key });
+        check(Change::Limited { key: Some(key), limits: b"{}".as_slice().into() });
+        check(Change::Limited { key: None, limits: Arc::default() });
         check(Change::Deposited { amount, reference: "invoice 1".into() });
         check(Change::Held { request, key, amount, price_version: "2026-11-23".into() });
         let (price_version, note) = (Arc::<str>::from("2026-11-23"), note());
@@ -444,7 +462,7 @@ mod tests {
 
     #[test]
     fn an_unknown_tag_is_refused() {
-        assert_eq!(decode_change(20, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(20)));
+        assert_eq!(decode_change(21, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(21)));
         assert_eq!(decode_change(17, &mut &[9_u8; 64][..]), Err(CodecError::UnknownTag(9)));
     }
 }

@@ -32,6 +32,13 @@ pub enum Command {
         /// Which.
         key: KeyId,
     },
+    /// Set what a key, or without one the customer, may do.
+    Limit {
+        /// Which key.
+        key: Option<KeyId>,
+        /// All that is limited from now on.
+        limits: Arc<[u8]>,
+    },
     /// Pay in.
     Deposit {
         /// Above zero, at most [`Amount::OUTSIDE_MAX`].
@@ -176,6 +183,7 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             "the name must be at most 256 bytes without control characters",
         ),
         Command::RevokeKey { .. } => return Ok(()),
+        Command::Limit { limits, .. } => (limits.len() > RECORD_BYTES_MAX, "the limits are too long"),
         Command::Deposit { amount, reference } => {
             check_reference(reference)?;
             (!is_amount(*amount), ABOVE_ZERO)

@@ -33,6 +33,8 @@ pub struct Key {
     pub name: Arc<str>,
     /// Whether it opens anything.
     pub status: KeyStatus,
+    /// What is limited, opaque here; nothing if it is empty.
+    pub limits: Arc<[u8]>,
 }
 
 /// Whether a key opens anything.
@@ -53,6 +55,8 @@ pub struct Customer {
     pub balance: Balance,
     /// What they may do.
     pub standing: Standing,
+    /// What is limited for all their keys together, opaque here; nothing if it is empty.
+    pub limits: Arc<[u8]>,
     /// By id, in order.
     pub keys: BTreeMap<KeyId, Key>,
     /// By request.
@@ -68,6 +72,7 @@ impl Customer {
             name,
             balance: Balance::default(),
             standing: Standing::Active,
+            limits: Arc::default(),
             keys: BTreeMap::new(),
             holds: HashMap::new(),
             bookings: HashMap::new(),
@@ -88,6 +93,15 @@ impl Customer {
             Change::KeyRevoked { key } => {
                 let known = self.keys.get_mut(key).ok_or_else(|| format!("{key} is revoked but unknown"))?;
                 known.status = KeyStatus::Revoked;
+                Ok(())
+            }
+            Change::Limited { key: None, limits } => {
+                self.limits = Arc::clone(limits);
+                Ok(())
+            }
+            Change::Limited { key: Some(key), limits } => {
+                let known = self.keys.get_mut(key).ok_or_else(|| format!("{key} is limited but unknown"))?;
+                known.limits = Arc::clone(limits);
                 Ok(())
             }
             Change::Deposited { .. } => self.book(change),
@@ -156,6 +170,7 @@ impl Customer {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }
@@ -173,6 +188,7 @@ impl Customer {
             prefix: Arc::clone(prefix),
             name: Arc::clone(name),
             status: KeyStatus::Active,
+            limits: Arc::default(),
         };
         let before = self.keys.insert(*key, added);
         refuse_if(before.is_some(), || format!("{key} is created twice"))

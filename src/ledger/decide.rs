@@ -17,6 +17,10 @@ impl Customer {
             Command::CreateKey(key) if self.keys.contains_key(&key.key) => Err(Refusal::KeyExists),
             Command::CreateKey(key) => Ok(vec![Change::KeyCreated(key)]),
             Command::RevokeKey { key } => self.active_key(key).map(|()| vec![Change::KeyRevoked { key }]),
+            Command::Limit { key, limits } => {
+                key.map_or(Ok(()), |key| self.active_key(key))?;
+                Ok(vec![Change::Limited { key, limits }])
+            }
             Command::Deposit { amount, reference } => {
                 self.decide_booking(Change::Deposited { amount, reference })
             }

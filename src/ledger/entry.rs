@@ -95,6 +95,13 @@ pub enum Change {
         /// Which.
         key: KeyId,
     },
+    /// What a key or the customer may do was set, apart from what the balance allows.
+    Limited {
+        /// Which key; without it, the customer as a whole.
+        key: Option<KeyId>,
+        /// All that is limited from now on, opaque here; nothing if it is empty.
+        limits: Arc<[u8]>,
+    },
     /// Credit was paid in.
     Deposited {
         /// How much, above zero.
@@ -310,6 +317,7 @@ impl Change {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
             | Change::StandingChanged { .. }
@@ -338,6 +346,7 @@ impl Change {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
             | Change::StandingChanged { .. }
@@ -357,6 +366,7 @@ impl Change {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }
@@ -373,6 +383,7 @@ impl Change {
             Change::CustomerCreated { .. } => "customer_created",
             Change::KeyCreated(_) => "key_created",
             Change::KeyRevoked { .. } => "key_revoked",
+            Change::Limited { .. } => "limits",
             Change::Deposited { .. } => "deposit",
             Change::Held { .. } => "hold",
             Change::Extended { .. } => "extension",

@@ -44,6 +44,7 @@ impl Change {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::StandingChanged { .. } => [NONE; 5],
             Change::Deposited { amount, .. } => moves(Account::Cash, Account::Available, amount),
             Change::Held { amount, .. } | Change::Extended { amount, .. } => {

@@ -182,6 +182,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// Sets what a key, or without one the customer, may do: opaque here.
+    ///
+    /// # Errors
+    /// When either is unknown, or nothing can be made durable.
+    pub async fn limit(
+        &self,
+        customer: CustomerId,
+        key: Option<KeyId>,
+        limits: Arc<[u8]>,
+    ) -> Result<(), Failure> {
+        let mut applied = self.transact(customer, Command::Limit { key, limits })?;
+        applied.commit.durable().await?;
+        Ok(())
+    }
+
     /// Ends a key for good. Requests in flight go on.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The format that this version writes; any other is rebuilt.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The name of the record of where the state stands.
 pub const META: u8 = b'm';
 const CUSTOMER: u8 = b'c';
@@ -29,8 +29,9 @@ const HOLD: u8 = b'h';
 const BOOKING: u8 = b'o';
 const STANDING: u8 = b's';
 const FORFEITED: u8 = b'f';
+const LIMITS: u8 = b'l';
 /// Of all other records, in the order in which they are read.
-pub const PREFIXES: [u8; 8] = [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED];
+pub const PREFIXES: [u8; 9] = [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS];
 
 /// What is to be written next: the last of what came, once each.
 #[derive(Default)]
@@ -65,6 +66,7 @@ impl Pending {
                     prefix: Arc::clone(&created.prefix),
                     name: Arc::clone(&created.name),
                     status: KeyStatus::Active,
+                    limits: Arc::default(),
                 };
                 let place = name(KEY, &[&owner, &created.key.int().to_be_bytes()]);
                 self.records.push((place, key_value(&key)));
@@ -72,6 +74,14 @@ impl Pending {
             Change::KeyRevoked { key } => {
                 let place = name(REVOKED, &[&owner, &key.int().to_be_bytes()]);
                 self.records.push((place, seal(Vec::new())));
+            }
+            Change::Limited { key, limits } => {
+                // Behind the customer's own number there is nothing.
+                let place = match key {
+                    Some(key) => name(LIMITS, &[&owner, &key.int().to_be_bytes()]),
+                    None => name(LIMITS, &[&owner]),
+                };
+                self.records.push((place, seal(limits.to_vec())));
             }
             Change::Held { request, key, amount, price_version } => {
                 let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
@@ -149,7 +159,8 @@ pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> 
         KEY => {
             let digest = KeyDigest(codec::take(&mut value)?);
             let (prefix, called) = (codec::take_text(&mut value)?, codec::take_text(&mut value)?);
-            let key = Key { digest, prefix, name: called, status: KeyStatus::Active };
+            let limits = Arc::default();
+            let key = Key { digest, prefix, name: called, status: KeyStatus::Active, limits };
             customer.keys.insert(key_id(name)?, key);
         }
         REVOKED => {
@@ -177,6 +188,15 @@ pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> 
                 return Err(StateError::Damaged("credit is forfeited, but nobody is banned"));
             }
         },
+        LIMITS => {
+            let limits = Arc::from(std::mem::take(&mut value));
+            if name.is_empty() {
+                customer.limits = limits;
+            } else {
+                let key = customer.keys.get_mut(&key_id(name)?);
+                key.ok_or(StateError::Damaged("a limited key is missing"))?.limits = limits;
+            }
+        }
         _ => unreachable!("only known prefixes are scanned"),
     }
     if value.is_empty() { Ok(()) } else { Err(CodecError::Trailing.into()) }

@@ -4,6 +4,7 @@ use super::downstream::Line;
 use super::exchange::Exchange;
 use super::respond::Refusal;
 use super::trace::Trace;
+use crate::admit::gate::Passed;
 use crate::auth::Caller;
 use crate::config::Retry;
 use crate::endpoint::Endpoint;
@@ -58,6 +59,8 @@ pub struct Context {
     pub caller: Option<Caller>,
     /// The model that it asks for, if that is one of the price book.
     pub model: Option<Box<str>>,
+    /// Its place behind the limits of its key and customer.
+    pub passed: Option<Passed>,
     /// Once admitted.
     pub admitted: Option<InExchange>,
     /// Why it was answered by us with an error.
@@ -121,6 +124,7 @@ impl Context {
             place: Place::Other,
             caller: None,
             model: None,
+            passed: None,
             admitted: None,
             refusal: None,
             status: 0,

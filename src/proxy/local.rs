@@ -1,8 +1,9 @@
 //! Answers that need no provider.
 
 use super::context::Context;
-use super::respond::{Refusal, json_answer};
+use super::respond::{Refusal, json_answer, tell_rates};
 use super::{Gateway, sign};
+use crate::clock::Tick;
 use crate::id::RequestId;
 use crate::record::receipt::Receipt;
 use bytes::Bytes;
@@ -40,10 +41,11 @@ impl Gateway {
         ctx: &mut Context,
         path: &str,
     ) -> Result<(), Refusal> {
-        self.authenticate(session, ctx)?;
+        let passed = self.look(session, ctx)?.1;
         let live = Arc::clone(&ctx.live);
         let prices = &live.config.prices;
-        let sold = |name: &str| prices.models.contains_key(name) && live.pool.serves(name);
+        let may = |name: &str| passed.as_ref().is_none_or(|passed| passed.allows_model(name));
+        let sold = |name: &str| prices.models.contains_key(name) && live.pool.serves(name) && may(name);
         let body = match path.strip_prefix("/v1/models/") {
             Some(name) if sold(name) => model(name),
             Some(name) => return Err(Refusal::UnknownModel(name.into())),
@@ -64,7 +66,7 @@ impl Gateway {
         ctx: &mut Context,
         path: &str,
     ) -> Result<(), Refusal> {
-        let caller = self.authenticate(session, ctx)?;
+        let caller = self.look(session, ctx)?.0;
         let unknown = || Refusal::UnknownPath { asked: format!("GET {path}") };
         let customer = caller.customer();
         if path == "/tollgate/v1/balance" {
@@ -128,6 +130,9 @@ pub(super) async fn write(
     body: Bytes,
 ) -> Result<()> {
     sign(&mut header, ctx.request)?;
+    if let Some(passed) = &ctx.passed {
+        tell_rates(&mut header, passed, Tick::now())?;
+    }
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(header), empty).await?;
     if !empty {

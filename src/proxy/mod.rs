@@ -24,9 +24,10 @@ mod trace;
 pub mod watched;
 
 use crate::admit::Admission;
+use crate::admit::gate::Gates;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
-use crate::clock::Timestamp;
+use crate::clock::{Tick, Timestamp};
 use crate::config::OnHangUp;
 use crate::id::RequestId;
 use crate::ledger::Ledger;
@@ -60,6 +61,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(300);
 pub struct Gateway {
     /// Who may call.
     pub directory: Arc<Directory>,
+    /// Whose use is limited.
+    pub gates: Arc<Gates>,
     /// Who is admitted.
     pub admission: Arc<Admission>,
     /// What the operator set and who serves: one snapshot for each request.
@@ -219,6 +222,9 @@ impl ProxyHttp for Gateway {
         }
         ctx.status = status;
         forward::response(response, request)?;
+        if let Some(passed) = &ctx.passed {
+            respond::tell_rates(response, passed, Tick::now())?;
+        }
         // A plain answer is held back until its charge is durable, which comes after its hold.
         if !admitted.exchange.is_held_back()
             && let Some(mut commit) = admitted.commit.take()
@@ -386,6 +392,10 @@ impl ProxyHttp for Gateway {
             admitted.exchange.abort(End::Failed);
             settled = admitted.exchange.settled().await.and_then(Result::ok);
             self.ended(admitted, settled.as_ref());
+        }
+        if let Some(passed) = &mut ctx.passed {
+            let tokens = settled.as_ref().map_or(0, |settled| settled.usage.total());
+            passed.used(tokens, Tick::now());
         }
         self.record(ctx, settled.as_ref(), error);
     }

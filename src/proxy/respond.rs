@@ -5,7 +5,9 @@
 
 use super::request::BadRequest;
 use crate::admit::AdmitError;
+use crate::admit::gate::{Passed, Rate, Shut};
 use crate::auth::AuthError;
+use crate::clock::Tick;
 use crate::money::Amount;
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -20,6 +22,8 @@ pub enum Refusal {
     MissingKey,
     /// The key opens nothing.
     InvalidKey,
+    /// The key or the customer is limited.
+    Shut(Shut),
     /// Too many keys that open nothing came from one address.
     FailedKeys {
         /// Until the next one is heard.
@@ -87,6 +91,8 @@ pub enum Refusal {
 const MESSAGE_CHARS_MAX: usize = 400;
 /// How soon a client may try again, in seconds, unless something else is known.
 const RETRY_AFTER_S: u64 = 1;
+/// The longest that clients obey.
+const NEVER_S: u64 = 60;
 
 impl Refusal {
     /// The status, the error's type and its code.
@@ -98,7 +104,11 @@ impl Refusal {
                 (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
             }
             Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
-            Refusal::FailedKeys { .. } | Refusal::AddressCrowded => {
+            Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
+            Refusal::Shut(Shut::Rate(_, Rate::Tokens, ..)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "tokens", Some("rate_limit_exceeded"))
+            }
+            Refusal::FailedKeys { .. } | Refusal::AddressCrowded | Refusal::Shut(Shut::Rate(..)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"))
             }
             Refusal::HeaderTooLarge => {
@@ -136,6 +146,8 @@ impl Refusal {
     pub const fn reason(&self) -> &'static str {
         match self {
             Refusal::MissingKey | Refusal::InvalidKey => "invalid_api_key",
+            Refusal::Shut(Shut::Restricted(_, why)) => why.name(),
+            Refusal::Shut(Shut::Rate(_, rate, ..)) => rate.name(),
             Refusal::FailedKeys { .. } => "failed_keys",
             Refusal::Crowded => "connections",
             Refusal::AddressCrowded => "connections_per_address",
@@ -163,6 +175,7 @@ impl Refusal {
                 "You didn't provide an API key. Send it as Authorization: Bearer KEY.".into()
             }
             Refusal::InvalidKey => "The API key is not valid. Check it, or ask for a new one.".into(),
+            Refusal::Shut(shut) => shut.to_string(),
             Refusal::FailedKeys { .. } => {
                 "Too many keys that are not valid came from this address. Check the key, then wait.".into()
             }
@@ -211,6 +224,7 @@ impl Refusal {
             Refusal::UnknownModel(_) | Refusal::OtherEndpoint(_) => Some("model"),
             Refusal::MissingKey
             | Refusal::InvalidKey
+            | Refusal::Shut(_)
             | Refusal::FailedKeys { .. }
             | Refusal::Crowded
             | Refusal::AddressCrowded
@@ -236,6 +250,10 @@ impl Refusal {
             | Refusal::UpstreamUnavailable { wait }
             | Refusal::FailedKeys { wait } => {
                 (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(RETRY_AFTER_S)
+            }
+            // What would never pass is not worth trying soon.
+            Refusal::Shut(Shut::Rate(_, _, _, short)) => {
+                short.wait_us.map_or(NEVER_S, |wait_us| wait_us.div_ceil(1_000_000).max(RETRY_AFTER_S))
             }
             _ => RETRY_AFTER_S,
         }
@@ -285,6 +303,47 @@ impl Refusal {
         text.extend_from_slice(b"connection: close\r\n\r\n");
         text.extend_from_slice(&body);
         text.into()
+    }
+}
+
+impl From<Shut> for Refusal {
+    fn from(shut: Shut) -> Self {
+        Refusal::Shut(shut)
+    }
+}
+
+/// Tells the caller's own rates, as OpenAI does.
+///
+/// # Errors
+/// When a header cannot be made: a bug.
+pub fn tell_rates(header: &mut ResponseHeader, passed: &Passed, now: Tick) -> pingora::Result<()> {
+    const NAMES: [(Rate, [&str; 3]); 2] = [
+        (
+            Rate::Requests,
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        ),
+        (
+            Rate::Tokens,
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+        ),
+    ];
+    for (rate, [limit, remaining, reset]) in NAMES {
+        if let Some(told) = passed.told(rate, now) {
+            header.insert_header(limit, told.limit)?;
+            header.insert_header(remaining, told.remaining)?;
+            header.insert_header(reset, duration_text(told.reset_us))?;
+        }
+    }
+    Ok(())
+}
+
+/// A duration as OpenAI writes it: `6m0s`, `1s`, `20ms`.
+fn duration_text(us: u64) -> String {
+    let ms = us.div_ceil(1_000);
+    match (ms / 60_000, ms % 60_000) {
+        (0, ms) if ms < 1_000 => format!("{ms}ms"),
+        (0, ms) => format!("{}s", ms.div_ceil(1_000)),
+        (minutes, ms) => format!("{minutes}m{}s", ms / 1_000),
     }
 }
 

@@ -6,12 +6,15 @@ use super::exchange::Exchange;
 use super::request::Request;
 use super::respond::Refusal;
 use super::{Gateway, address, attempt, body, local};
+use crate::admit::estimate;
+use crate::admit::gate::{Knock, Passed};
 use crate::admit::rate::PerMinute;
 use crate::auth::{AuthError, Caller};
-use crate::clock::Tick;
+use crate::clock::{Tick, Timestamp};
 use crate::endpoint::Endpoint;
 use http::Method;
 use pingora_proxy::Session;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,22 +57,24 @@ impl Gateway {
     }
 
     /// Who is calling. Keys that open nothing are counted by the address they come from.
-    pub(super) fn authenticate(&self, session: &Session, ctx: &Context) -> Result<Caller, Refusal> {
+    fn authenticate(&self, session: &Session, ctx: &Context) -> Result<Caller, Refusal> {
         let headers = &session.req_header().headers;
         self.directory.authenticate(headers).map_err(|why| {
-            let edge = &ctx.live.config.gateway.edge;
-            let rate = PerMinute(edge.failed_keys_per_minute);
-            let peer = session.digest().and_then(|digest| digest.socket_digest.as_deref());
-            let address = address::client(peer, headers, &edge.trusted_proxies);
-            let counted = match (why, address) {
+            let rate = PerMinute(ctx.live.config.gateway.edge.failed_keys_per_minute);
+            let counted = match (why, client_address(session, ctx)) {
                 (AuthError::Missing, _) | (AuthError::Invalid, None) => Ok(()),
                 (AuthError::Invalid, Some(address)) => self.failed_keys.count(address, rate, Tick::now()),
             };
-            counted.map_or_else(
-                |wait_us| Refusal::FailedKeys { wait: Duration::from_micros(wait_us) },
-                |()| why.into(),
-            )
+            let failed = |wait_us| Refusal::FailedKeys { wait: Duration::from_micros(wait_us) };
+            counted.map_or_else(failed, |()| why.into())
         })
+    }
+
+    /// Who is calling for what costs nothing, and what they may do.
+    pub(super) fn look(&self, session: &Session, ctx: &Context) -> Result<(Caller, Option<Passed>), Refusal> {
+        let caller = self.authenticate(session, ctx)?;
+        let passed = self.gates.look(&caller, client_address(session, ctx), Timestamp::now())?;
+        Ok((caller, passed))
     }
 
     /// Authenticates, reads, admits: after this the request has a hold.
@@ -81,6 +86,13 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let caller = self.authenticate(session, ctx)?;
         ctx.caller = Some(caller.clone());
+        let passed = self.gates.pass(&caller, || Knock {
+            endpoint: endpoint.name(),
+            from: client_address(session, ctx),
+            at: Timestamp::now(),
+            tick: Tick::now(),
+        })?;
+        ctx.passed = passed;
         if self.ledger.is_down() {
             return Err(Refusal::Overloaded);
         }
@@ -93,6 +105,9 @@ impl Gateway {
         ctx.model = live.config.prices.models.contains_key(model).then(|| model.clone());
         if !live.pool.serves(model) {
             return Err(Refusal::UnknownModel(model.clone()));
+        }
+        if let Some(passed) = &mut ctx.passed {
+            passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }
         let admitted = self
             .admission
@@ -118,4 +133,9 @@ impl Gateway {
         });
         Ok(())
     }
+}
+
+fn client_address(session: &Session, ctx: &Context) -> Option<IpAddr> {
+    let peer = session.digest().and_then(|digest| digest.socket_digest.as_deref());
+    address::client(peer, &session.req_header().headers, &ctx.live.config.gateway.edge.trusted_proxies)
 }

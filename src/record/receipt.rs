@@ -143,6 +143,7 @@ impl Receipt {
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Adjusted { .. }
@@ -236,7 +237,8 @@ fn reference(change: &Change) -> Box<str> {
         | Change::Released { request, .. } => request.to_string().into(),
         Change::CustomerCreated { name } => (**name).into(),
         Change::KeyCreated(created) => created.key.to_string().into(),
-        Change::KeyRevoked { key } => key.to_string().into(),
+        Change::KeyRevoked { key } | Change::Limited { key: Some(key), .. } => key.to_string().into(),
+        Change::Limited { key: None, .. } => "".into(),
         Change::StandingChanged { .. } | Change::Forfeited { .. } | Change::ForfeitureReversed { .. } => {
             "".into()
         }
@@ -251,6 +253,7 @@ fn model(change: &Change) -> Option<Box<str>> {
         Change::CustomerCreated { .. }
         | Change::KeyCreated(_)
         | Change::KeyRevoked { .. }
+        | Change::Limited { .. }
         | Change::Deposited { .. }
         | Change::Held { .. }
         | Change::Extended { .. }

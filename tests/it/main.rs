@@ -11,6 +11,7 @@ mod readme;
 mod refusals;
 mod framing;
 mod strangers;
+mod limits;
 mod answers;
 mod endpoints;
 mod money;

@@ -1,0 +1,101 @@
+//! Limits of keys and of customers: set one by one, kept by the ledger, in force at once.
+
+use super::Admin;
+use super::refusal::AdminRefusal;
+use super::routes::{Answer, Body, Shared, unknown_customer, unknown_key, whole};
+use super::views::{CustomerView, KeyView};
+use crate::admit::limits::Limits;
+use crate::endpoint::Endpoint;
+use crate::id::{CustomerId, KeyId};
+use crate::ledger::Customer;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// The fields of [`Limits`] that are to have other values; `null` lifts a limit.
+pub type Changes = Map<String, Value>;
+
+pub(super) async fn limit_key(
+    State(admin): Shared,
+    Path(id): Path<String>,
+    body: Body<Changes>,
+) -> Answer<KeyView> {
+    let Json(changes) = body?;
+    let key = KeyId::parse(&id).ok_or_else(unknown_key)?;
+    let customer = owner(&admin, key).ok_or_else(unknown_key)?;
+    let set = Arc::clone(&admin);
+    whole(async move { set_key(&set, customer, key, changes).await }).await?;
+    let view = |found: &Customer| found.keys.get(&key).map(|known| KeyView::of(customer, key, known));
+    admin.ledger.customer(customer, view).flatten().map(Json).ok_or_else(unknown_key)
+}
+
+pub(super) async fn limit_customer(
+    State(admin): Shared,
+    Path(id): Path<String>,
+    body: Body<Changes>,
+) -> Answer<CustomerView> {
+    let Json(changes) = body?;
+    let customer = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
+    let set = Arc::clone(&admin);
+    whole(async move {
+        let _one = set.setting.lock().await;
+        let before = set.ledger.customer(customer, |found| Arc::clone(&found.limits));
+        let limits = changed(&before.ok_or_else(unknown_customer)?, changes)?;
+        set.ledger.limit(customer, None, limits.to_json().into()).await?;
+        set.gates.set_customer(customer, limits);
+        Ok(())
+    })
+    .await?;
+    let view = admin.ledger.customer(customer, |found| CustomerView::of(customer, found));
+    view.map(Json).ok_or_else(unknown_customer)
+}
+
+/// Changes limits of a key: durable, then in force.
+pub(super) async fn set_key(
+    admin: &Admin,
+    customer: CustomerId,
+    key: KeyId,
+    changes: Changes,
+) -> Result<(), AdminRefusal> {
+    // One at a time: each starts from what the one before it left.
+    let _one = admin.setting.lock().await;
+    let known = |found: &Customer| found.keys.get(&key).map(|known| Arc::clone(&known.limits));
+    let before = admin.ledger.customer(customer, known).flatten().ok_or_else(unknown_key)?;
+    let limits = changed(&before, changes)?;
+    admin.ledger.limit(customer, Some(key), limits.to_json().into()).await?;
+    admin.gates.set_key(key, limits);
+    Ok(())
+}
+
+/// What is wrong with limits for a new key is told before it is made.
+pub(super) fn check(changes: &Changes) -> Result<(), AdminRefusal> {
+    changed(&[], changes.clone()).map(drop)
+}
+
+fn changed(before: &[u8], changes: Changes) -> Result<Limits, AdminRefusal> {
+    let before = match before {
+        [] => Limits::default(),
+        kept => Limits::parse(kept).map_err(AdminRefusal::failed)?,
+    };
+    let malformed = |why| AdminRefusal::malformed(format!("limits: {why}"));
+    let limits = before.with(changes).map_err(malformed)?;
+    let sold = |name: &str| Endpoint::ALL.iter().any(|endpoint| endpoint.name() == name);
+    match limits.endpoints.iter().flatten().find(|name| !sold(name)) {
+        Some(name) => Err(malformed(format!(
+            "there is no endpoint `{name}`, only {}",
+            Endpoint::ALL.map(Endpoint::name).join(", ")
+        ))),
+        None => Ok(limits),
+    }
+}
+
+fn owner(admin: &Admin, key: KeyId) -> Option<CustomerId> {
+    let mut owner = None;
+    admin.ledger.each_customer(|customer, found| {
+        if found.keys.contains_key(&key) {
+            owner = Some(customer);
+        }
+    });
+    owner
+}

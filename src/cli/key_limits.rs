@@ -1,0 +1,76 @@
+//! Limits of keys and customers, as options.
+
+use crate::clock::Timestamp;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+/// What may be limited. `none` lifts a limit.
+#[derive(Args)]
+pub struct LimitOptions {
+    /// Models that may be asked for, with commas between
+    #[arg(long, value_name = "A,B")]
+    models: Option<String>,
+    /// Endpoints that may be used, with commas between, such as chat.completions
+    #[arg(long, value_name = "A,B")]
+    endpoints: Option<String>,
+    /// Requests a minute
+    #[arg(long, value_name = "N", value_parser = number)]
+    rpm: Option<Value>,
+    /// Tokens a minute, input and output
+    #[arg(long, value_name = "N", value_parser = number)]
+    tpm: Option<Value>,
+    /// Requests at once
+    #[arg(long, value_name = "N", value_parser = number)]
+    concurrency: Option<Value>,
+    /// Until when: RFC 3339, or a date
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    expires: Option<Value>,
+    /// Addresses or networks that requests may come from, with commas between
+    #[arg(long, value_name = "CIDR,..")]
+    allow_ip: Option<String>,
+    /// Whether it opens anything
+    #[arg(long, value_name = "true|false")]
+    enabled: Option<bool>,
+}
+
+impl LimitOptions {
+    /// What was given, for the admin API.
+    pub fn changes(&self) -> Map<String, Value> {
+        let list = |text: &Option<String>| {
+            text.as_ref().map(|text| match &**text {
+                NONE => Value::Null,
+                text => text.split(',').map(|item| json!(item.trim())).collect(),
+            })
+        };
+        let fields = [
+            ("models", list(&self.models)),
+            ("endpoints", list(&self.endpoints)),
+            ("rpm", self.rpm.clone()),
+            ("tpm", self.tpm.clone()),
+            ("concurrency", self.concurrency.clone()),
+            ("expires", self.expires.clone()),
+            ("allow_ip", list(&self.allow_ip)),
+            ("enabled", self.enabled.map(Value::Bool)),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+const NONE: &str = "none";
+
+fn number(text: &str) -> Result<Value, String> {
+    match text {
+        NONE => Ok(Value::Null),
+        text => text.parse::<u64>().map(Value::from).map_err(|_| "must be a whole number, or none".into()),
+    }
+}
+
+fn moment(text: &str) -> Result<Value, String> {
+    match text {
+        NONE => Ok(Value::Null),
+        text => {
+            let at = Timestamp::parse(text).ok_or("must be a time such as 2027-01-31T12:00:00Z, or none")?;
+            Ok(json!(at))
+        }
+    }
+}
