@@ -4,6 +4,7 @@
 //! ledger; the pool; the services. Order of an end: stop accepting, let requests finish, make the
 //! last entries durable.
 
+mod notify;
 mod reload;
 
 use crate::admin::{self, Admin, Scrape};
@@ -27,6 +28,7 @@ use crate::upstream::Pool;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
+use notify::Notify;
 use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -41,6 +43,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// Kept-alive connections to providers, over all accounts.
 const KEPT_ALIVE_MAX: usize = 4_096;
@@ -130,9 +133,11 @@ impl App {
         warm(&config.prices);
         let live = Arc::new(ArcSwap::from_pointee(live));
 
+        let (serving, is_serving) = watch::channel(None);
         let access =
             AccessLog::start(Arc::clone(&ledger), Arc::clone(&metrics)).map_err(StartError::System)?;
         let gateway = Gateway {
+            serving,
             access: access.clone(),
             directory: Arc::clone(&directory),
             gates: Arc::clone(&gates),
@@ -145,6 +150,8 @@ impl App {
             keepalive: config.gateway.keepalive_timeout,
         };
         let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+        let notify = Notify { serving: is_serving, status: reload::status(config) };
+        server.add_service(background_service("notify", notify));
         let conf = Arc::clone(&server.configuration);
         server.bootstrap();
         server.add_service(Listening::new(&conf, gateway, gateway_listeners));

@@ -1,5 +1,6 @@
 //! Reload: SIGHUP reads the configuration again, and what runs changes as a whole or not at all.
 
+use super::notify;
 use crate::config::{self, Change, Config, Faults, Takes};
 use crate::live::Current;
 use crate::record::metrics::Metrics;
@@ -48,8 +49,14 @@ impl BackgroundService for Reload {
 }
 
 impl Reload {
-    /// Replaces what runs, unless the files have a fault.
+    /// Replaces what runs, unless the files have a fault. The service manager is told.
     async fn reload(&self) {
+        notify::reloading();
+        self.replace().await;
+        notify::ready(&status(&self.live.load().config));
+    }
+
+    async fn replace(&self) {
         // Some small files, on a thread that serves no request.
         let loaded = (self.load)().map_err(|faults| {
             let left = faults.as_slice().len().saturating_sub(FAULTS_TOLD_MAX);
@@ -77,6 +84,17 @@ impl Reload {
         self.metrics.reload_took();
         tell(&changes);
     }
+}
+
+/// What runs, in a line.
+pub(super) fn status(config: &Config) -> String {
+    let Config { prices, upstreams, .. } = config;
+    format!(
+        "prices {}, {} models, {} upstream accounts",
+        prices.version,
+        prices.models.len(),
+        upstreams.len()
+    )
 }
 
 fn tell(changes: &[Change]) {

@@ -40,11 +40,13 @@ pub struct Bound {
 pub struct Listening {
     inner: ListeningService<Edge>,
     bound: Vec<Bound>,
+    serving: super::Serving,
 }
 
 impl Listening {
     /// Serves `gateway` on `bound`.
     pub fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
+        let serving = gateway.serving.clone();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(gateway.keepalive);
@@ -56,7 +58,7 @@ impl Listening {
         let edge = Edge { requests, live, connections: Arc::default(), metrics };
         let mut inner = ListeningService::new("gateway".into(), edge);
         bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
-        Listening { inner, bound }
+        Listening { inner, bound, serving }
     }
 }
 
@@ -75,6 +77,7 @@ impl Service for Listening {
         shutdown: ShutdownWatch,
         listeners_per_fd: usize,
     ) {
+        self.serving.send_replace(Some(tokio::runtime::Handle::current()));
         if let Some(fds) = &fds {
             let mut fds = fds.lock();
             for Bound { address, listener } in self.bound.drain(..) {

@@ -57,6 +57,9 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 /// The longest that an answer is read on for a client that is gone.
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 
+/// Says by which runtime requests are served.
+pub type Serving = tokio::sync::watch::Sender<Option<tokio::runtime::Handle>>;
+
 /// What the proxy works with.
 pub struct Gateway {
     /// Who may call.
@@ -71,6 +74,8 @@ pub struct Gateway {
     pub ledger: Arc<Ledger>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// Told by which runtime requests are served, once they are.
+    pub serving: Serving,
     /// What is told of each request.
     pub access: AccessLog,
     /// Who presented keys that open nothing.

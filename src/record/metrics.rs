@@ -9,7 +9,7 @@ use crate::usage::{Class, Metered, Usage};
 use parking_lot::Mutex;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ const OVERHEAD_BUCKETS: &[f64] = &[
 /// Everything that is measured.
 pub struct Metrics {
     registry: Registry,
+    process: Registry,
     requests: IntCounterVec,
     duration: HistogramVec,
     overhead: Histogram,
@@ -65,6 +66,9 @@ impl Metrics {
     /// When a name is registered twice: a bug.
     pub fn new() -> Self {
         let registry = Registry::new_custom(Some("tollgate".into()), None).expect("a valid prefix");
+        // Memory, CPU and file handles, under the names that every exporter gives them.
+        let process = Registry::new();
+        process.register(Box::new(ProcessCollector::for_self())).expect("registered once");
         let made = Make(&registry);
         let build = made.gauge_vec("build_info", "The version that runs; always 1", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -127,6 +131,7 @@ impl Metrics {
             connections: made.int_gauge("connections_open", "Connections of clients"),
             shed: made.counters("connections_shed_total", "Connections cut: too many, too slow", &["reason"]),
             registry,
+            process,
         };
         metrics.reload_took();
         metrics
@@ -236,7 +241,8 @@ impl Metrics {
         self.upstream_headroom.reset();
         upstreams(self);
         let mut text = Vec::new();
-        let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let families = [self.registry.gather(), self.process.gather()].concat();
+        let encoded = TextEncoder::new().encode(&families, &mut text);
         encoded.map_or_else(|why| format!("# {why}\n"), |()| String::from_utf8_lossy(&text).into_owned())
     }
 }

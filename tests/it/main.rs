@@ -24,3 +24,4 @@ mod credit;
 mod metrics;
 mod reload;
 mod log;
+mod service;

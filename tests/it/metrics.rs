@@ -2,6 +2,9 @@
 
 use crate::support::{Account, Client, Customer, Gateway, Simulated, ask, eventually, streamed};
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// The names of the contract that this path produces, without their prefix: there is no cost book yet.
 const NAMES: [&str; 18] = [
@@ -60,7 +63,7 @@ async fn the_names_are_those_of_the_contract() {
         NAMES.into_iter().filter(|name| !scrape.contains(&format!("# TYPE tollgate_{name} "))).collect();
     assert_eq!(missing, [""; 0], "{scrape}");
     for line in scrape.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.starts_with("tollgate_"), "{line}");
+        assert!(line.starts_with("tollgate_") || line.starts_with("process_"), "{line}");
     }
 }
 
@@ -94,6 +97,32 @@ async fn what_is_counted_adds_up() {
     // The failed one went out and came back as well.
     has("tollgate_overhead_seconds_count 11");
     gateway.settles_at(&customer, "0.9998806").await;
+}
+
+/// The longest that a scrape may take, with the gateway as busy as this machine lets it be.
+const SCRAPE_MAX: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_of_a_busy_gateway_is_quick() {
+    let (_provider, gateway, customer) = load().await;
+    let served = Arc::new(AtomicUsize::new(0));
+    for client in Client::both(&gateway, &customer).into_iter().cycle().take(8) {
+        let served = Arc::clone(&served);
+        tokio::spawn(async move {
+            loop {
+                assert_eq!(client.ask(&streamed(ask(&[]))).await.status, 200);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let mut took: Vec<Duration> = Vec::new();
+    while served.load(Ordering::Relaxed) < 100 {
+        let begun = Instant::now();
+        assert!(tokio::task::block_in_place(|| gateway.scrape()).contains("tollgate_in_flight"));
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    assert!(took.len() > 10 && took[took.len() / 2] < SCRAPE_MAX, "{took:?}");
 }
 
 #[tokio::test]

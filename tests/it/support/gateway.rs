@@ -82,6 +82,8 @@ impl Account {
 pub struct Settings {
     /// Of `gateway:`, in YAML's flow style, with a comma before it.
     pub gateway: &'static str,
+    /// Variables of its environment.
+    pub environment: Vec<(&'static str, String)>,
     /// Of `retry:`, in YAML's flow style.
     pub retry: &'static str,
     /// Of how many requests that were served one is logged; each unless told otherwise.
@@ -117,14 +119,14 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("prices.yaml"), PRICES).unwrap();
         std::fs::write(folder.path().join("tollgate.yaml"), config(accounts, settings)).unwrap();
-        Self::spawn(Arc::new(folder), settings.log)
+        Self::spawn(Arc::new(folder), settings)
     }
 
     /// The same store and configuration in a new process, once this one has ended.
     pub fn again(self) -> Self {
         let folder = Arc::clone(&self.folder);
         drop(self);
-        Self::spawn(folder, None)
+        Self::spawn(folder, &Settings::default())
     }
 
     /// Writes its configuration anew, has it read, and gives what it said about that: its last word
@@ -145,12 +147,13 @@ impl Gateway {
         .await
     }
 
-    fn spawn(folder: Arc<TempDir>, log: Option<&str>) -> Self {
+    fn spawn(folder: Arc<TempDir>, settings: &Settings) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--config"])
             .arg(folder.path().join("tollgate.yaml"))
             .env("TOLLGATE_ADMIN_TOKEN", TOKEN)
-            .env("TOLLGATE_LOG", log.unwrap_or("info,tollgate=debug"))
+            .env("TOLLGATE_LOG", settings.log.unwrap_or("info,tollgate=debug"))
+            .envs(settings.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
