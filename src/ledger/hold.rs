@@ -2,7 +2,7 @@
 
 use super::command::Command;
 use super::entry::{Balance, Charge, Release, Seq};
-use super::journal::Down;
+use super::line::{Down, Line, Place};
 use super::{Failure, Ledger};
 use crate::id::{CustomerId, RequestId};
 use crate::money::Amount;
@@ -12,17 +12,26 @@ use tokio::sync::oneshot;
 
 /// Entries on their way to the disk.
 pub struct Commit {
+    pub(super) line: Arc<Line>,
+    pub(super) place: Place,
     pub(super) waiting: oneshot::Receiver<Result<Seq, Down>>,
     pub(super) known: Option<Result<Seq, Down>>,
 }
 
 impl Commit {
+    /// Sends them on their way now, because they will be waited for. Without it they ride along with
+    /// what others wait for, until they are waited for themselves.
+    pub fn begin(&self) {
+        self.line.urge(self.place);
+    }
+
     /// Waits until they are durable, and gives the last of them. May be asked again.
     ///
     /// # Errors
     /// When they never will be.
     pub async fn durable(&mut self) -> Result<Seq, Down> {
         if self.known.is_none() {
+            self.begin();
             self.known = Some((&mut self.waiting).await.unwrap_or(Err(Down)));
         }
         self.known.unwrap_or(Err(Down))
@@ -30,6 +39,7 @@ impl Commit {
 
     /// The same, on a thread that may block.
     pub(super) fn wait(self) -> Result<(), Down> {
+        self.begin();
         self.waiting.blocking_recv().unwrap_or(Err(Down)).map(|_| ())
     }
 }

@@ -5,17 +5,14 @@
 //! unknown then, so the journal goes down, every waiter is told, and a restart reads what is there.
 
 use super::disk::{Disk, File};
-use super::entry::{Balance, Change, Entry, Seq};
+use super::entry::{Entry, Seq};
 use super::frame::{self, FRAME_BYTES_MAX, Head};
 use super::index::Index;
+use super::line::{Down, End, Line, Submission};
 use super::segment::{self, Journal, SEGMENT_BYTES};
 use super::state::Feed;
-use crate::clock::Timestamp;
-use crate::id::CustomerId;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -23,22 +20,6 @@ use tokio::sync::oneshot;
 /// Groups begin at least this long after one another: a lone request commits at once, while many
 /// share their fsyncs, and nobody has to wake this thread in between.
 const PACE: Duration = Duration::from_millis(1);
-
-/// The journal is down: a write failed, or it was closed. Nothing more becomes durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Down;
-
-/// The entries of one command, on their way to the disk.
-pub struct Submission {
-    /// Whose.
-    pub customer: CustomerId,
-    /// When they were made.
-    pub at: Timestamp,
-    /// What changed, each with the balance after it. At least one.
-    pub changes: Vec<(Change, Balance)>,
-    /// Who waits for them.
-    pub done: oneshot::Sender<Result<Seq, Down>>,
-}
 
 /// What one group took.
 #[derive(Clone, Copy, Debug)]
@@ -52,51 +33,8 @@ pub struct Committed {
 /// Called by the writer after each group.
 pub type OnCommit = Box<dyn Fn(Committed) + Send>;
 
-/// Gives entries to the writer.
-pub struct Queue {
-    /// `None` ends the writer.
-    sender: mpsc::Sender<Option<Submission>>,
-    gauge: Arc<Gauge>,
-}
-
-/// What others may know of the writer.
-#[derive(Default)]
-struct Gauge {
-    depth: AtomicUsize,
-    down: AtomicBool,
-}
-
-impl Queue {
-    /// Puts entries in line. Their order in the journal is the order of these calls.
-    ///
-    /// The line is bounded by its callers: each request in flight has one hold and one end.
-    pub fn submit(&self, submission: Submission) {
-        self.gauge.depth.fetch_add(1, Ordering::Relaxed);
-        if let Err(mpsc::SendError(Some(refused))) = self.sender.send(Some(submission)) {
-            self.gauge.depth.fetch_sub(1, Ordering::Relaxed);
-            let _ = refused.done.send(Err(Down));
-        }
-    }
-
-    /// Ends the writer once everything in line is durable.
-    pub fn close(&self) {
-        // An error means that it has ended already.
-        let _ = self.sender.send(None);
-    }
-
-    /// Commands that wait to become durable.
-    pub fn depth(&self) -> usize {
-        self.gauge.depth.load(Ordering::Relaxed)
-    }
-
-    /// Whether nothing more will become durable.
-    pub fn is_down(&self) -> bool {
-        self.gauge.down.load(Ordering::Acquire)
-    }
-}
-
 /// Starts the writer after the end of `journal`, whose torn tail is cut off. It ends by
-/// [`Queue::close`].
+/// [`Line::close`].
 ///
 /// # Errors
 /// When the last segment cannot be mended or begun.
@@ -106,7 +44,7 @@ pub fn start(
     index: Arc<Index>,
     state: Feed,
     on_commit: OnCommit,
-) -> io::Result<(Queue, JoinHandle<()>)> {
+) -> io::Result<(Arc<Line>, JoinHandle<()>)> {
     let (file, end) = match journal.last {
         None => {
             let created = segment::create(&*disk, journal.head)?;
@@ -122,8 +60,7 @@ pub fn start(
             (file, end)
         }
     };
-    let (sender, receiver) = mpsc::channel();
-    let gauge = Arc::new(Gauge::default());
+    let line = Arc::new(Line::default());
     let writer = Writer {
         disk,
         file,
@@ -133,10 +70,10 @@ pub fn start(
         index,
         state,
         on_commit,
-        gauge: Arc::clone(&gauge),
+        line: End(Arc::clone(&line)),
     };
-    let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run(&receiver))?;
-    Ok((Queue { sender, gauge }, thread))
+    let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
+    Ok((line, thread))
 }
 
 struct Writer {
@@ -148,14 +85,7 @@ struct Writer {
     index: Arc<Index>,
     state: Feed,
     on_commit: OnCommit,
-    gauge: Arc<Gauge>,
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // However it ends, also by a panic.
-        self.gauge.down.store(true, Ordering::Release);
-    }
+    line: End,
 }
 
 /// Entries that became durable together.
@@ -175,24 +105,23 @@ struct Gathered {
 }
 
 impl Writer {
-    fn run(mut self, queue: &mpsc::Receiver<Option<Submission>>) {
-        let mut open = true;
+    fn run(mut self) {
+        let line = Arc::clone(&self.line.0);
+        let mut submissions = Vec::new();
         let mut begun = None;
-        while open {
-            let Ok(Some(first)) = queue.recv() else { break };
+        while line.wait() {
             if let Some(early) = begun.and_then(|begun: Instant| PACE.checked_sub(begun.elapsed())) {
                 thread::sleep(early);
             }
             begun = Some(Instant::now());
-            let (group, goes_on) = self.gather(first, queue);
-            open = goes_on;
+            line.take(&mut submissions);
+            let group = self.gather(&mut submissions);
             let commands = group.waiting.len();
-            let outcome =
-                if self.gauge.down.load(Ordering::Acquire) { Err(Down) } else { self.commit(&group) };
+            let outcome = if line.is_down() { Err(Down) } else { self.commit(&group) };
             if outcome.is_ok() {
                 self.publish(group.entries, &group.places);
             }
-            self.gauge.depth.fetch_sub(commands, Ordering::Relaxed);
+            line.leave(commands);
             for (waiting, seq) in group.waiting {
                 // Nobody may be waiting any more: the entry stands all the same.
                 let _ = waiting.send(outcome.map(|()| seq));
@@ -200,36 +129,22 @@ impl Writer {
         }
     }
 
-    /// Takes all that is in line; tells whether more may come.
-    fn gather(&mut self, first: Submission, queue: &mpsc::Receiver<Option<Submission>>) -> (Gathered, bool) {
+    fn gather(&mut self, submissions: &mut Vec<Submission>) -> Gathered {
         let mut group = Gathered::default();
         let durable = self.head.seq;
-        let mut head = self.head;
-        let mut next = Some(first);
-        let mut open = true;
         self.buffer.clear();
-        while let Some(submission) = next {
+        for Submission { customer, at, changes, done } in submissions.drain(..) {
             let begin = group.entries.len();
-            let mut seq = head.seq;
-            for (change, balance) in submission.changes {
+            let mut seq = self.head.seq;
+            for (change, balance) in changes {
                 seq = seq.next();
-                let Submission { at, customer, .. } = submission;
                 group.entries.push(Entry { seq, at, customer, change, balance });
                 group.places.push(self.end + u64::try_from(self.buffer.len()).expect("usize fits"));
             }
-            head = frame::encode(&group.entries[begin..], head, durable, &mut self.buffer);
-            group.waiting.push((submission.done, head.seq));
-            next = match queue.try_recv() {
-                Ok(None) => {
-                    open = false;
-                    None
-                }
-                Ok(more) => more,
-                Err(_) => None,
-            };
+            self.head = frame::encode(&group.entries[begin..], self.head, durable, &mut self.buffer);
+            group.waiting.push((done, self.head.seq));
         }
-        self.head = head;
-        (group, open)
+        group
     }
 
     fn commit(&mut self, group: &Gathered) -> Result<(), Down> {
@@ -237,7 +152,7 @@ impl Writer {
         let written = self.file.write_at(&self.buffer, self.end).and_then(|()| self.file.sync());
         if let Err(why) = written {
             tracing::error!(%why, "the journal cannot be written: no more requests are admitted; make room and restart");
-            self.gauge.down.store(true, Ordering::Release);
+            self.line.0.fail();
             return Err(Down);
         }
         (self.on_commit)(Committed { elapsed: begin.elapsed(), entries: group.entries.len() });
@@ -258,7 +173,7 @@ impl Writer {
                 }
                 Err(why) => {
                     tracing::error!(%why, "a new journal segment cannot be begun: no more requests are admitted; make room and restart");
-                    self.gauge.down.store(true, Ordering::Release);
+                    self.line.0.fail();
                 }
             }
         }

@@ -25,6 +25,7 @@ mod hold;
 mod index;
 mod journal;
 pub mod legs;
+mod line;
 mod open;
 mod places;
 mod records;
@@ -46,7 +47,8 @@ pub use customer::{Customer, Key, KeyStatus};
 pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Release, Seq, Step};
 pub use frame::Chain;
 pub use hold::{Applied, Commit, Hold};
-pub use journal::{Committed, Down, OnCommit};
+pub use journal::{Committed, OnCommit};
+pub use line::Down;
 pub use open::{OpenError, Recovered};
 pub use places::Window;
 pub use segment::JournalError;
@@ -59,7 +61,7 @@ use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use disk::Disk;
 use index::Index;
-use journal::{Queue, Submission};
+use line::{Line, Submission};
 use parking_lot::Mutex;
 use segment::{Position, Segment};
 use std::collections::HashSet;
@@ -109,7 +111,7 @@ pub struct Ledger {
     digests: Mutex<HashSet<KeyDigest>>,
     bookings: tokio::sync::Mutex<()>,
     index: Arc<Index>,
-    queue: Queue,
+    line: Arc<Line>,
     holds_open: AtomicUsize,
     threads: Mutex<Threads>,
     _lock: fs::File,
@@ -142,10 +144,10 @@ impl Ledger {
     /// # Errors
     /// When the balance does not reach, the key was revoked, or the ledger cannot take more.
     pub fn hold(self: &Arc<Self>, terms: Terms) -> Result<(Hold, Commit), Failure> {
-        if self.queue.is_down() {
+        if self.line.is_down() {
             return Err(Failure::Down);
         }
-        if self.queue.depth() > QUEUE_MAX {
+        if self.line.depth() > QUEUE_MAX {
             return Err(Failure::Busy);
         }
         let Terms { customer, key, request, amount, price_version } = terms;
@@ -364,12 +366,12 @@ impl Ledger {
 
     /// Whether nothing more can be made durable.
     pub fn is_down(&self) -> bool {
-        self.queue.is_down()
+        self.line.is_down()
     }
 
     /// Commands that wait for the disk.
     pub fn queue_depth(&self) -> usize {
-        self.queue.depth()
+        self.line.depth()
     }
 
     /// Holds that have not ended.
@@ -405,7 +407,7 @@ impl Ledger {
 
     /// Ends all writing, once everything submitted is durable and the state is up to date.
     pub fn close(&self) {
-        self.queue.close();
+        self.line.close();
         let mut threads = self.threads.lock();
         for thread in [threads.journal.take(), threads.state.take()].into_iter().flatten() {
             if thread.join().is_err() {
@@ -427,8 +429,9 @@ impl Ledger {
         }
         let balance = changes.last().expect("a command changes something").1;
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
-        self.queue.submit(Submission { customer, at: Timestamp::now(), changes, done });
-        Ok(Applied { commit: Commit { waiting, known: None }, balance, charged })
+        let place = self.line.submit(Submission { customer, at: Timestamp::now(), changes, done });
+        let commit = Commit { line: Arc::clone(&self.line), place, waiting, known: None };
+        Ok(Applied { commit, balance, charged })
     }
 
     fn shard(&self, customer: CustomerId) -> &Mutex<Book> {

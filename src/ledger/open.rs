@@ -5,7 +5,8 @@ use super::command::Command;
 use super::disk::{Directory, Disk};
 use super::entry::{Release, Seq};
 use super::index::Index;
-use super::journal::{self, Down, OnCommit};
+use super::journal::{self, OnCommit};
+use super::line::Down;
 use super::recover::{Recovery, recover};
 use super::segment::JournalError;
 use super::state::{self, Snapshot, State, StateError};
@@ -97,7 +98,7 @@ impl Ledger {
         let (feed, intake) = state::line();
         let state =
             std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
-        let (queue, writer) =
+        let (line, writer) =
             journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
@@ -106,7 +107,7 @@ impl Ledger {
             digests: Mutex::new(digests),
             bookings: tokio::sync::Mutex::new(()),
             index,
-            queue,
+            line,
             holds_open: AtomicUsize::new(0),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
             _lock: lock,

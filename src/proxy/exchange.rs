@@ -115,6 +115,10 @@ impl Exchange {
     /// A new exchange, and the commit of its hold.
     pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
         let Admitted { hold, commit, price } = admitted;
+        if request.stream.is_some() {
+            // Durable by the time the provider begins. A plain answer waits for its charge anyway.
+            commit.begin();
+        }
         let state = State {
             hold: Some(hold),
             upstream_body: Bytes::new(),

@@ -6,7 +6,8 @@ use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Release, Seq};
 use super::super::frame::{self, Head};
 use super::super::index::{Bookings, Index, note_booking};
-use super::super::journal::{self, Down, Group, OnCommit};
+use super::super::journal::{self, Group, OnCommit};
+use super::super::line::Down;
 use super::super::open::{OpenError, split};
 use super::super::recover::{Recovery, recover};
 use super::super::segment::{self, JournalError};
@@ -107,7 +108,7 @@ impl Bench {
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let open: Vec<_> = book.open_holds().collect();
         let (feed, intake) = state::line();
-        let (queue, writer) =
+        let (line, writer) =
             journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
         let state = thread::spawn(move || told.run(state_book, bookings, &intake));
@@ -118,7 +119,7 @@ impl Bench {
             digests: Mutex::new(HashSet::new()),
             bookings: tokio::sync::Mutex::new(()),
             index,
-            queue,
+            line,
             holds_open: AtomicUsize::new(0),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
             _lock: tempfile::tempfile().expect("a file"),

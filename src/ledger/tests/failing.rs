@@ -3,7 +3,7 @@
 
 use super::super::disk::{Directory, Disk, File};
 use super::super::entry::Seq;
-use super::super::journal::Down;
+use super::super::line::Down;
 use super::super::{Commit, Failure, Ledger, Recompute};
 use super::bench::{ADA, Bench, DEPOSIT, Told, atto, block_on, read, recompute, record, terms};
 use super::memory::{Memory, Operation};

@@ -8,6 +8,7 @@ mod failing;
 mod golden;
 mod memory;
 mod power;
+mod riding;
 mod rotation;
 mod sidecars;
 mod store;

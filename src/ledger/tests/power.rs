@@ -9,7 +9,7 @@
 
 use super::super::entry::{Entry, Seq};
 use super::super::index::Index;
-use super::super::journal::Down;
+use super::super::line::Down;
 use super::super::recover::recover;
 use super::super::state::Snapshot;
 use super::super::{Commit, Failure, Hold, Refusal, Window};
