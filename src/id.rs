@@ -5,6 +5,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $int:ty, $prefix:literal, $digits:literal) => {
         $(#[$doc])*
@@ -35,7 +37,15 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&format!(concat!($prefix, "{:0", $digits, "x}"), self.0))
+                let mut text = [0; $prefix.len() + $digits];
+                let (prefix, digits) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                let mut rest = self.0;
+                for digit in digits.iter_mut().rev() {
+                    *digit = HEX[usize::from(rest.to_le_bytes()[0] & 0xf)];
+                    rest >>= 4;
+                }
+                f.pad(std::str::from_utf8(&text).expect("ASCII"))
             }
         }
 

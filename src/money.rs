@@ -52,6 +52,10 @@ impl Amount {
         Ok(Amount(units))
     }
 
+    fn print(self, printed: &mut Printed) -> &str {
+        print_decimal(self.0, AMOUNT_PLACES, printed)
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(self) -> bool {
         self.0 < 0
@@ -100,7 +104,7 @@ impl Sum for Amount {
 /// Prints exactly, with at least two decimal places: `25.00`, `0.0000315`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print_decimal(self.0, AMOUNT_PLACES, f)
+        f.pad(self.print(&mut Printed::default()))
     }
 }
 
@@ -128,6 +132,10 @@ impl UnitPrice {
         }
     }
 
+    fn print(self, printed: &mut Printed) -> &str {
+        print_decimal(i128::from(self.0), PRICE_PLACES, printed)
+    }
+
     /// What `tokens` cost. Exact.
     pub fn times(self, tokens: u64) -> Amount {
         let units = i128::from(self.0).checked_mul(i128::from(tokens));
@@ -139,7 +147,7 @@ impl UnitPrice {
 /// Prints US dollars for a million tokens, exactly: `0.075`.
 impl fmt::Display for UnitPrice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print_decimal(i128::from(self.0), PRICE_PLACES, f)
+        f.pad(self.print(&mut Printed::default()))
     }
 }
 
@@ -197,9 +205,17 @@ fn parse_decimal(text: &str, places: u32) -> Result<i128, MoneyError> {
 /// Digits of the largest `i128`, a point, a sign and a leading zero.
 const PRINTED_BYTES_MAX: usize = 48;
 
-/// Prints from the last digit to the first, into a buffer on the stack: every receipt has a dozen.
-fn print_decimal(units: i128, places: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut buffer = [b'0'; PRINTED_BYTES_MAX];
+/// Room on the stack: every receipt prints a dozen.
+struct Printed([u8; PRINTED_BYTES_MAX]);
+
+impl Default for Printed {
+    fn default() -> Self {
+        Printed([b'0'; PRINTED_BYTES_MAX])
+    }
+}
+
+/// Prints from the last digit to the first.
+fn print_decimal(units: i128, places: u32, Printed(buffer): &mut Printed) -> &str {
     let mut at = PRINTED_BYTES_MAX;
     let mut put = |byte| {
         at -= 1;
@@ -222,7 +238,7 @@ fn print_decimal(units: i128, places: u32, f: &mut fmt::Formatter<'_>) -> fmt::R
     if units < 0 {
         put(b'-');
     }
-    f.pad(std::str::from_utf8(&buffer[at..]).expect("digits are ASCII"))
+    std::str::from_utf8(&buffer[at..]).expect("digits are ASCII")
 }
 
 /// Takes the last decimal digit off. Most numbers fit 64 bits, where division is quick.
@@ -245,7 +261,7 @@ macro_rules! as_decimal_string {
     ($type:ty, $parse:path) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(self.print(&mut Printed::default()))
             }
         }
         impl<'de> Deserialize<'de> for $type {

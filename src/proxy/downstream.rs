@@ -12,7 +12,7 @@ use super::exchange::{Exchange, Settled};
 use crate::ledger::Down;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, header, response};
 use parking_lot::Mutex;
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
@@ -20,7 +20,7 @@ use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::server::Session as HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,12 +157,14 @@ impl Kept {
     fn settle(&mut self, out: &mut Vec<HttpTask>, settled: Result<Settled, Down>) -> Result<()> {
         let settled = settled
             .map_err(|Down| Error::explain(ErrorType::InternalError, "the charge cannot be made durable"))?;
-        let Some(mut header) = self.header.take() else { return Ok(()) };
+        let Some(header) = self.header.take() else { return Ok(()) };
         let length: usize = out.iter().map(piece_length).sum();
-        header.remove_header(&header::TRANSFER_ENCODING);
-        header.insert_header(header::CONTENT_LENGTH, length)?;
-        header.insert_header(CHARGE, settled.charge.to_string())?;
-        out.insert(0, HttpTask::Header(header, false));
+        let charge = settled.charge.to_string().try_into();
+        let mut parts = response::Parts::from(*header);
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        parts.headers.insert(header::CONTENT_LENGTH, length.into());
+        parts.headers.insert(CHARGE, charge.or_err(ErrorType::InvalidHTTPHeader, "a charge")?);
+        out.insert(0, HttpTask::Header(Box::new(parts.into()), false));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
-use super::sign;
+use super::{id_value, sign};
 use crate::clock::Timestamp;
 use crate::config::Scheme;
 use crate::endpoint::Endpoint;
@@ -9,9 +9,9 @@ use crate::meter::Decoder;
 use crate::upstream::Account;
 use crate::upstream::health::Fault;
 use crate::upstream::told::Report;
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora::Result;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +25,8 @@ const RESPONSE_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::CACHE_C
 /// The same, OpenAI's own.
 const RESPONSE_NAMES: [HeaderName; 2] =
     [HeaderName::from_static("openai-processing-ms"), HeaderName::from_static("openai-version")];
+/// Room for all headers of a message.
+const HEADERS_MAX: usize = 12;
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
@@ -56,21 +58,25 @@ pub fn request(
     request: RequestId,
     body_bytes: usize,
 ) -> Result<RequestHeader> {
-    let path = account.path_of(endpoint);
-    let mut header = RequestHeader::build_no_case(client.method.clone(), path.as_bytes(), Some(8))?;
-    header.set_version(Version::HTTP_11);
-    header.insert_header(header::HOST, account.authority.clone())?;
-    header.insert_header(header::AUTHORIZATION, account.authorization.clone())?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = client.method.clone();
+    parts.uri =
+        account.path_of(endpoint).parse().or_err(ErrorType::InvalidHTTPHeader, "the path of an account")?;
+    parts.version = Version::HTTP_11;
+    let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
+    headers.insert(header::HOST, account.authority.clone());
+    headers.insert(header::AUTHORIZATION, account.authorization.clone());
     for name in REQUEST_HEADERS {
         if let Some(value) = client.headers.get(&name) {
-            header.insert_header(name, value.clone())?;
+            headers.insert(name, value.clone());
         }
     }
-    header.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
-    header.insert_header(header::USER_AGENT, USER_AGENT)?;
-    header.insert_header(CLIENT_REQUEST_ID, request.to_string())?;
-    header.insert_header(header::CONTENT_LENGTH, body_bytes)?;
-    Ok(header)
+    headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+    headers.insert(header::USER_AGENT, USER_AGENT);
+    headers.insert(CLIENT_REQUEST_ID, id_value(request)?);
+    headers.insert(header::CONTENT_LENGTH, body_bytes.into());
+    parts.headers = headers;
+    Ok(parts.into())
 }
 
 /// What a provider's status means.
@@ -126,15 +132,17 @@ pub fn decoder(response: &ResponseHeader) -> std::result::Result<Option<Decoder>
 /// # Errors
 /// When a header cannot be made: a bug.
 pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()> {
-    let mut header = ResponseHeader::build_no_case(response.status, Some(8))?;
-    header.set_version(response.version);
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = response.status;
+    parts.version = response.version;
+    parts.headers.reserve(HEADERS_MAX);
     for name in RESPONSE_HEADERS.into_iter().chain(RESPONSE_NAMES) {
         if let Some(value) = response.headers.get(&name) {
-            header.insert_header(name, value.clone())?;
+            parts.headers.insert(name, value.clone());
         }
     }
-    sign(&mut header, request)?;
-    *response = header;
+    sign(&mut parts.headers, request)?;
+    *response = parts.into();
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::clock::Tick;
 use crate::id::RequestId;
 use crate::record::receipt::Receipt;
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode, header, response};
 use pingora::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -126,15 +126,17 @@ async fn answer(
 pub(super) async fn write(
     session: &mut Session,
     ctx: &Context,
-    mut header: ResponseHeader,
+    header: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    sign(&mut header, ctx.request)?;
+    let mut parts = response::Parts::from(header);
+    sign(&mut parts.headers, ctx.request)?;
+    let mut header = Box::new(ResponseHeader::from(parts));
     if let Some(passed) = &ctx.passed {
         tell_rates(&mut header, passed, Tick::now())?;
     }
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(header), empty).await?;
+    session.write_response_header(header, empty).await?;
     if !empty {
         session.write_response_body(Some(body), true).await?;
     }

@@ -42,9 +42,9 @@ use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange};
 use downstream::HangUp;
 use exchange::End;
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use respond::Refusal;
@@ -425,8 +425,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
 /// Headers of ours on every answer.
-fn sign(header: &mut ResponseHeader, request: RequestId) -> Result<()> {
-    header.insert_header(REQUEST_ID, request.to_string())?;
-    header.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY)?;
+fn sign(headers: &mut HeaderMap, request: RequestId) -> Result<()> {
+    headers.insert(REQUEST_ID, id_value(request)?);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
     Ok(())
+}
+
+fn id_value(request: RequestId) -> Result<HeaderValue> {
+    request.to_string().try_into().or_err(ErrorType::InvalidHTTPHeader, "the id of a request")
 }

@@ -3,10 +3,11 @@
 use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, refuse_other_tiers, streaming};
 use crate::admit::Demand;
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Fields that decide about the charge.
 const METERED: [&str; 11] = [
@@ -63,7 +64,7 @@ fn refuse_unmetered(fields: &Fields<'_>) -> Result<(), BadRequest> {
 /// are refused.
 fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
     let text = messages.get().as_bytes();
-    if PART_MARKS.iter().all(|mark| memmem::find(text, mark).is_none()) {
+    if PART_MARKS.iter().all(|mark| mark.find(text).is_none()) {
         return Ok(0);
     }
     let messages: Vec<Message<'_>> = typed("messages", messages, "an array of messages")?;
@@ -85,7 +86,8 @@ fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
 }
 
 /// Without any of these there is only text; an escape may hide one.
-const PART_MARKS: [&[u8]; 4] = [b"\"image_url\"", b"\"file\"", b"\"input_audio\"", b"\\u00"];
+static PART_MARKS: LazyLock<[Finder<'static>; 4]> =
+    LazyLock::new(|| ["\"image_url\"", "\"file\"", "\"input_audio\"", "\\u00"].map(Finder::new));
 
 #[derive(serde::Deserialize)]
 struct Message<'a> {
