@@ -4,15 +4,13 @@
 //! request; from it the charge can be computed again at any time.
 
 pub mod price;
+mod record;
 
 use crate::money::{Amount, UnitPrice};
 use crate::usage::{Class, Metered, Usage};
 use price::UnitPrices;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-/// What most records fit into.
-const RECORD_BYTES: usize = 1_024;
 
 /// One product of a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +61,7 @@ pub struct Attempt {
 }
 
 /// What the ledger keeps of a request beside the money: never anything of its text.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Detail {
     /// Which endpoint.
     pub endpoint: Box<str>,
@@ -78,39 +76,22 @@ pub struct Detail {
     /// How the usage was found.
     pub metered: Metered,
     /// The vocabulary of an estimate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub encoding: Option<Box<str>>,
     /// What was used.
     pub usage: Usage,
     /// The provider's own words about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reported: Option<Box<RawValue>>,
     /// What it costs.
     pub lines: Vec<Line>,
     /// All that was tried.
     pub attempts: Vec<Attempt>,
     /// From the first byte of the request to the first of the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub first_byte_ms: Option<u64>,
     /// From the first byte of the request to the settlement.
     pub duration_ms: u64,
-}
-
-impl Detail {
-    /// The bytes that the ledger keeps. `reported` is JSON of the provider's, checked when it was read:
-    /// it is put in as it is.
-    pub fn to_record(&self, reported: Option<&str>) -> Vec<u8> {
-        assert!(self.reported.is_none(), "given once");
-        let mut record = Vec::with_capacity(RECORD_BYTES);
-        serde_json::to_writer(&mut record, self).expect("a detail is plain JSON");
-        if let Some(reported) = reported {
-            record.pop();
-            record.extend_from_slice(b",\"reported\":");
-            record.extend_from_slice(reported.as_bytes());
-            record.push(b'}');
-        }
-        record
-    }
 }
 
 /// Computes the charge of a record again: each line from its quantity and unit price, the lines

@@ -1,0 +1,168 @@
+//! The bytes of a [`Detail`], as the ledger keeps them: JSON, written field by field, since every
+//! request has one. Serde reads them.
+
+use super::{Attempt, Detail, Line};
+use crate::usage::Class;
+use serde::Serialize;
+
+/// What most records fit into.
+const RECORD_BYTES: usize = 1_024;
+
+impl Detail {
+    /// The bytes that the ledger keeps. `reported` is JSON of the provider's, checked when it was read:
+    /// it is put in as it is.
+    pub fn to_record(&self, reported: Option<&str>) -> Vec<u8> {
+        // Each field by name: a new one does not compile before it is written.
+        let Detail {
+            endpoint,
+            model,
+            stream,
+            status,
+            end,
+            metered,
+            encoding,
+            usage,
+            lines,
+            attempts,
+            reported: none,
+            first_byte_ms,
+            duration_ms,
+        } = self;
+        assert!(none.is_none(), "given once");
+        let mut record = Record(Vec::with_capacity(RECORD_BYTES));
+        record.value("{\"endpoint\":", endpoint);
+        record.value(",\"model\":", model);
+        record.value(",\"stream\":", stream);
+        record.value(",\"status\":", status);
+        record.value(",\"end\":", end);
+        record.word(",\"metered\":\"", metered.name());
+        if let Some(encoding) = encoding {
+            record.value(",\"encoding\":", encoding);
+        }
+        record.raw(",\"usage\":");
+        let mut opening = "{\"";
+        for class in Class::ALL {
+            record.raw(opening);
+            record.raw(class.name());
+            record.value("\":", &usage.of(class));
+            opening = ",\"";
+        }
+        record.raw("}");
+        record.list(",\"lines\":[", lines, |record, Line { class, quantity, unit_price, amount }| {
+            record.word("{\"class\":\"", class.name());
+            record.value(",\"quantity\":", quantity);
+            record.value(",\"unit_price\":", unit_price);
+            record.value(",\"amount\":", amount);
+        });
+        record.list(",\"attempts\":[", attempts, |record, Attempt { upstream, outcome, status, ms }| {
+            record.value("{\"upstream\":", upstream);
+            record.value(",\"outcome\":", outcome);
+            record.value(",\"status\":", status);
+            record.value(",\"ms\":", ms);
+        });
+        if let Some(first_byte_ms) = first_byte_ms {
+            record.value(",\"first_byte_ms\":", first_byte_ms);
+        }
+        record.value(",\"duration_ms\":", duration_ms);
+        if let Some(reported) = reported {
+            record.raw(",\"reported\":");
+            record.raw(reported);
+        }
+        record.raw("}");
+        record.0
+    }
+}
+
+struct Record(Vec<u8>);
+
+impl Record {
+    fn raw(&mut self, json: &str) {
+        self.0.extend_from_slice(json.as_bytes());
+    }
+
+    /// One of our own words, which need no escapes.
+    fn word(&mut self, name: &str, word: &str) {
+        self.raw(name);
+        self.raw(word);
+        self.raw("\"");
+    }
+
+    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.raw(name);
+        serde_json::to_writer(&mut self.0, value).expect("plain JSON");
+    }
+
+    fn list<T>(&mut self, name: &str, items: &[T], write: impl Fn(&mut Self, &T)) {
+        self.raw(name);
+        for (place, item) in items.iter().enumerate() {
+            if place > 0 {
+                self.raw(",");
+            }
+            write(self, item);
+            self.raw("}");
+        }
+        self.raw("]");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::{Amount, UnitPrice};
+    use crate::usage::{Metered, Usage};
+
+    fn check(detail: Detail, reported: Option<&str>) {
+        let record = detail.to_record(reported);
+        let mut read: Detail = serde_json::from_slice(&record).expect("a record of ours");
+        let words = read.reported.take().map(|raw| raw.get().to_owned());
+        assert_eq!(words.as_deref(), reported);
+        assert_eq!(format!("{read:?}"), format!("{detail:?}"));
+    }
+
+    #[test]
+    fn every_field_reads_back_as_it_was() {
+        let line = |class, quantity| {
+            let unit_price = UnitPrice::parse_per_million("0.60").unwrap();
+            Line { class, quantity, unit_price, amount: unit_price.times(quantity) }
+        };
+        let attempt =
+            |status| Attempt { upstream: "a \"b\" \\ ü".into(), outcome: "ok".into(), status, ms: 7 };
+        let least = || Detail {
+            endpoint: "chat.completions".into(),
+            model: "m\n\"".into(),
+            stream: false,
+            status: 0,
+            end: "failed".into(),
+            metered: Metered::None,
+            encoding: None,
+            usage: Usage::default(),
+            reported: None,
+            lines: Vec::new(),
+            attempts: Vec::new(),
+            first_byte_ms: None,
+            duration_ms: u64::MAX,
+        };
+        check(least(), None);
+        let most = Detail {
+            stream: true,
+            status: 200,
+            metered: Metered::Estimated,
+            encoding: Some("o200k_base".into()),
+            usage: Usage {
+                input: 1,
+                cached_input: 2,
+                cache_write: 3,
+                cache_write_1h: 6,
+                cache_write_12h: 7,
+                output: 4,
+                reasoning: 5,
+            },
+            lines: vec![line(Class::Input, 1), line(Class::Reasoning, 5)],
+            attempts: vec![attempt(None), attempt(Some(429))],
+            first_byte_ms: Some(3),
+            ..least()
+        };
+        assert_ne!(most.lines[0].amount, Amount::ZERO);
+        check(most, Some(r#"{"prompt_tokens":6,"x":{"y":"}"}}"#));
+    }
+}
