@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 /// Groups begin at least this long after one another: a lone request commits at once, while many
 /// share their fsyncs, and nobody has to wake this thread in between.
-const PACE: Duration = Duration::from_millis(1);
+const PACE: Duration = Duration::from_millis(2);
 
 /// What one group took.
 #[derive(Clone, Copy, Debug)]
