@@ -1,4 +1,5 @@
-//! Pingora that passes through and does nothing else: what Tollgate is held against.
+//! Pingora that passes through and does nothing else: what Tollgate is held against. Built as Tollgate
+//! is, with as large a pool, and with the timeouts that no proxy may be without.
 
 use super::Failed;
 use async_trait::async_trait;
@@ -7,6 +8,10 @@ use pingora::server::{RunArgs, Server};
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+/// Never reached; that it is set is what costs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Bare(SocketAddr);
 
@@ -16,8 +21,19 @@ impl ProxyHttp for Bare {
 
     fn new_ctx(&self) {}
 
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> pingora::Result<bool> {
+        session.downstream_session.set_write_timeout(Some(TIMEOUT));
+        Ok(false)
+    }
+
     async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> pingora::Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+        let mut peer = HttpPeer::new(self.0, false, String::new());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(TIMEOUT);
+        options.read_timeout = Some(TIMEOUT);
+        options.write_timeout = Some(TIMEOUT);
+        options.idle_timeout = Some(TIMEOUT);
+        Ok(Box::new(peer))
     }
 }
 
