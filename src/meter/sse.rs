@@ -203,15 +203,9 @@ impl Lines {
     }
 }
 
-/// The place of the first LF or CR. Looks at 32 bytes at a time, which the compiler turns into
-/// vector instructions; lines are hundreds of bytes long.
+/// The place of the first LF or CR.
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    let is_end = |byte: &u8| *byte == b'\n' || *byte == b'\r';
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let clean =
-        blocks.iter().take_while(|block| !block.iter().fold(false, |found, byte| found | is_end(byte)));
-    let start = clean.count() * 32;
-    bytes[start..].iter().position(is_end).map(|found| start + found)
+    memchr::memchr2(b'\n', b'\r', bytes)
 }
 
 #[cfg(test)]
