@@ -105,6 +105,11 @@ impl Usage {
         }
     }
 
+    /// All tokens that were read.
+    pub const fn input_total(&self) -> u64 {
+        self.input + self.cached_input + self.cache_write + self.cache_write_1h + self.cache_write_12h
+    }
+
     /// All tokens.
     pub fn total(&self) -> u64 {
         Class::ALL.iter().map(|class| self.of(*class)).sum()

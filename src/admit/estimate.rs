@@ -2,7 +2,7 @@
 
 use super::Demand;
 use crate::money::Amount;
-use crate::settle::price::ModelPrice;
+use crate::settle::price::{ModelPrice, UnitPrices};
 
 /// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
 const IMAGE_TOKENS_MAX: u64 = 48_169;
@@ -26,8 +26,13 @@ pub struct TokensMax {
 impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
-        let input = price.unit.input_max(demand.cached_for).times(self.input);
-        input + price.unit.output_max().times(self.output)
+        // A tier that was asked for may not be given: the default applies then.
+        let tiers = [Some(&price.price.default), price.price.of(demand.tier)];
+        let units = tiers.into_iter().flatten().flat_map(|rates| rates.up_to(self.input));
+        let charge = |unit: &UnitPrices| {
+            unit.input_max(demand.cached_for).times(self.input) + unit.output_max().times(self.output)
+        };
+        units.map(charge).max().unwrap_or_default()
     }
 }
 
@@ -75,7 +80,7 @@ fn text_and_images_likely(demand: &Demand) -> u64 {
 mod tests {
     use super::*;
     use crate::money::UnitPrice;
-    use crate::settle::price::{CachedFor, Encoding, Reasoning, UnitPrices};
+    use crate::settle::price::{Band, CachedFor, Encoding, Rates, Reasoning, Tariff, Tier};
 
     fn price(max_output_tokens: Option<u64>, max_input_tokens: Option<u64>) -> ModelPrice {
         let price = |text| UnitPrice::parse_per_million(text).unwrap();
@@ -85,8 +90,15 @@ mod tests {
             output: price("10"),
             ..UnitPrices::default()
         };
+        let long = UnitPrices { input: price("2"), output: price("15"), ..UnitPrices::default() };
+        let soon = UnitPrices { input: price("4"), output: price("40"), ..UnitPrices::default() };
         ModelPrice {
-            unit,
+            price: Tariff {
+                default: Rates { unit, bands: vec![Band { above: 10_000, unit: long }] },
+                flex: Some(Rates::default()),
+                priority: Some(Rates { unit: soon, bands: Vec::new() }),
+            },
+            cost: None,
             max_output_tokens,
             max_input_tokens,
             encoding: Encoding::O200kBase,
@@ -108,8 +120,8 @@ mod tests {
     }
 
     fn demand(input_bytes: u64, output_tokens_max: Option<u64>) -> Demand {
-        let cached_for = CachedFor::default();
-        Demand { model: "m".into(), input_bytes, images: 0, cached_for, output_tokens_max, choices: 1 }
+        let (cached_for, tier) = (CachedFor::default(), Tier::default());
+        Demand { model: "m".into(), input_bytes, images: 0, cached_for, tier, output_tokens_max, choices: 1 }
     }
 
     #[test]
@@ -119,8 +131,10 @@ mod tests {
         check(demand(984, Some(5000)), None, "0.011");
         check(Demand { choices: 3, ..demand(984, Some(10)) }, None, "0.0013");
         check(Demand { cached_for: CachedFor::Hours, ..demand(984, Some(10)) }, None, "0.0021");
-        check(Demand { images: 1, ..demand(984, Some(10)) }, None, "0.049269");
-        check(demand(5_000_000, Some(10)), Some(128_000), "0.1281");
+        check(Demand { images: 1, ..demand(984, Some(10)) }, None, "0.098488");
+        check(demand(5_000_000, Some(10)), Some(128_000), "0.25615");
+        check(Demand { tier: Tier::Flex, ..demand(984, Some(10)) }, None, "0.0011");
+        check(Demand { tier: Tier::Priority, ..demand(984, Some(10)) }, None, "0.0044");
         check(Demand { choices: u64::from(u8::MAX), ..demand(984, Some(u64::MAX)) }, None, "2.551");
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::Caller;
 use crate::id::RequestId;
 use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Terms};
 use crate::money::Amount;
-use crate::settle::price::{CachedFor, ModelPrice, PriceBook};
+use crate::settle::price::{CachedFor, ModelPrice, PriceBook, Tier};
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
@@ -27,6 +27,8 @@ pub struct Demand {
     pub images: u64,
     /// For how long its input is to be cached.
     pub cached_for: CachedFor,
+    /// The service tier that is asked for.
+    pub tier: Tier,
     /// The longest answer that the client wants, in tokens.
     pub output_tokens_max: Option<u64>,
     /// How many answers the client wants; 0 where nothing is written.
@@ -40,6 +42,8 @@ pub enum AdmitError {
     UnknownModel,
     /// The model writes nothing, and was asked to.
     WritesNothing,
+    /// The model is not sold at the service tier.
+    OtherTier,
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.
@@ -61,7 +65,7 @@ pub struct Admitted {
     /// Durable before anything is delivered.
     pub commit: Commit,
     /// The prices that apply, pinned.
-    pub price: ModelPrice,
+    pub price: Arc<ModelPrice>,
 }
 
 /// Admits requests.
@@ -86,7 +90,11 @@ impl Admission {
         demand: &Demand,
         prices: &PriceBook,
     ) -> Result<Admitted, AdmitError> {
-        let price = prices.models.get(&demand.model).ok_or(AdmitError::UnknownModel)?.clone();
+        let (_, price) = prices.find(&demand.model).ok_or(AdmitError::UnknownModel)?;
+        let price = Arc::clone(price);
+        if price.price.of(demand.tier).is_none() {
+            return Err(AdmitError::OtherTier);
+        }
         let amount = estimate::charge_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
         let price_version = Arc::clone(&prices.version);
         let terms = Terms { customer: caller.customer(), key: caller.key(), request, amount, price_version };

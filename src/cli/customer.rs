@@ -174,6 +174,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         receipt.metered.name(),
         receipt.price_version,
     );
+    let tier = receipt.service_tier.as_ref().map(|tier| format!("service tier {tier}"));
+    let long = receipt.above_input_tokens.map(|above| format!("prices above {above} tokens of input"));
+    let applied: Vec<String> = tier.into_iter().chain(long).collect();
+    if !applied.is_empty() {
+        text.push_str(&format!("         {}\n", applied.join(", ")));
+    }
     for attempt in &receipt.attempts {
         let status = attempt.status.map(|status| format!(" {status}")).unwrap_or_default();
         text.push_str(&format!(
@@ -207,6 +213,9 @@ pub fn receipt_text(receipt: &Receipt) -> String {
             "=".into(),
             receipt.written_off.to_string(),
         ]);
+    }
+    if let Some(cost) = receipt.cost {
+        rows.push(vec!["  provider cost".into(), empty(), empty(), empty(), empty(), cost.to_string()]);
     }
     rows.push(vec![
         "  balance after".into(),

@@ -14,7 +14,7 @@ use crate::ledger::Verified;
 use crate::money::Amount;
 use crate::record::receipt::Receipt;
 use crate::settle;
-use crate::settle::price::PriceBook;
+use crate::settle::price::{PriceBook, Tier};
 use crate::simulate::{Options, Provider};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -150,9 +150,9 @@ impl Tour<'_> {
         let log = self.provider.log();
         let served = log.iter().find(|served| served.request == id && served.complete);
         let served = served.ok_or_else(|| Failed::Failed(format!("the provider did not serve {id}")))?;
-        let price =
-            self.prices.models.get(MODEL).ok_or_else(|| Failed::Failed("the model has no price".into()))?;
-        let due = settle::settle(&served.usage(), &price.unit).charge;
+        let (_, price) =
+            self.prices.find(MODEL).ok_or_else(|| Failed::Failed("the model has no price".into()))?;
+        let due = settle::settle(&served.usage(), Tier::Default, &price.price).charge;
         expect(due == receipt.charge, "the charge is not what the provider served")
     }
 

@@ -7,6 +7,7 @@ mod demo;
 mod gateway;
 mod key_limits;
 mod ledger;
+mod prices;
 mod table;
 mod usage;
 
@@ -94,6 +95,9 @@ enum Command {
     },
     /// What a customer used and was charged
     Usage(usage::Asked),
+    /// Price books: what is sold, and for how much
+    #[command(subcommand)]
+    Prices(PricesCommand),
     /// The journal and what follows from it
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -166,6 +170,12 @@ enum KeyCommand {
         #[arg(value_parser = id::<KeyId>)]
         id: KeyId,
     },
+}
+
+#[derive(Subcommand)]
+enum PricesCommand {
+    /// Make a price book of the public map of LiteLLM, on standard output
+    Import(prices::Import),
 }
 
 #[derive(Subcommand)]
@@ -275,6 +285,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
             customer::statement(&client()?, customer, from, to, format)
         }
         Command::Usage(asked) => usage::run(&client()?, &asked),
+        Command::Prices(PricesCommand::Import(what)) => prices::import(&what, global.json),
         Command::Ledger(what) => dispatch_ledger(what, global),
     }
 }

@@ -3,19 +3,18 @@
 use super::expand::Environment;
 use super::fault::Fault;
 use super::nearest::nearest;
+use super::rates::model;
 use super::raw::Document;
-use super::reader::{Node, Reader, Required, Section};
-use crate::money::UnitPrice;
-use crate::settle::price::{Encoding, ModelPrice, PriceBook, Reasoning, UnitPrices};
+use super::reader::{Node, Reader, Required};
+use crate::settle::price::{ModelPrice, PriceBook};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The longest version: it stands on each receipt.
 const VERSION_CHARACTERS_MAX: usize = 64;
 /// The longest name of a model.
 const MODEL_CHARACTERS_MAX: usize = 128;
-/// More tokens than any model reads or writes at once.
-const TOKENS_MAX: u64 = 10_000_000;
 
 /// Whether it can be the name of a model.
 pub(super) fn is_model_name(text: &str) -> bool {
@@ -69,7 +68,7 @@ fn version_of(node: &Node<'_>) -> Option<String> {
     Some(version)
 }
 
-type Models = HashMap<Box<str>, Option<ModelPrice>>;
+type Models = HashMap<Box<str>, Option<Arc<ModelPrice>>>;
 
 fn models(node: &Node<'_>) -> Models {
     let mut models = Models::new();
@@ -88,62 +87,6 @@ fn check_name(node: &Node<'_>, name: &str) {
         let node = node.clone().into_key();
         node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
     }
-}
-
-fn model(mut section: Section<'_>) -> Option<ModelPrice> {
-    let input = section.required(Required { key: "input", example: "\"0.15\"" });
-    let input = input.and_then(|node| price(&node));
-    // What writes nothing, such as embeddings, has no price of output and no longest answer.
-    let writes = ["output", "reasoning", "max_output_tokens"].into_iter().any(|key| section.has(key));
-    let output = match writes {
-        true => {
-            section.required(Required { key: "output", example: "\"0.60\"" }).and_then(|node| price(&node))
-        }
-        false => Some(UnitPrice::ZERO),
-    };
-    let mut price_or = |key, default| section.get(key).map_or(default, |node| price(&node));
-    let cached_input = price_or("cached_input", input);
-    let cache_write = price_or("cache_write", input);
-    let cache_write_1h = price_or("cache_write_1h", cache_write);
-    let cache_write_12h = price_or("cache_write_12h", cache_write);
-    let reasoning = price_or("reasoning", output);
-    let max_output_tokens = writes.then(|| {
-        let longest = section.required(Required { key: "max_output_tokens", example: "16384" });
-        longest.and_then(|node| node.number(1..=TOKENS_MAX))
-    });
-    let max_input_tokens = section.get("max_input_tokens").and_then(|node| node.number(1..=TOKENS_MAX));
-    let encodings = [Encoding::O200kBase, Encoding::Cl100kBase].map(|encoding| (encoding.name(), encoding));
-    let encoding = section.choice("encoding", &encodings);
-    let hidden = section.get("hidden_reasoning").and_then(|node| node.switch());
-    section.finish();
-    let unit = UnitPrices {
-        input: input?,
-        cached_input: cached_input?,
-        cache_write: cache_write?,
-        cache_write_1h: cache_write_1h?,
-        cache_write_12h: cache_write_12h?,
-        output: output?,
-        reasoning: reasoning?,
-    };
-    Some(ModelPrice {
-        unit,
-        max_output_tokens: match max_output_tokens {
-            Some(longest) => Some(longest?),
-            None => None,
-        },
-        max_input_tokens,
-        encoding,
-        hidden_reasoning: if hidden == Some(true) { Reasoning::Hidden } else { Reasoning::None },
-    })
-}
-
-fn price(node: &Node<'_>) -> Option<UnitPrice> {
-    if node.is_number() {
-        node.fault("must be a decimal string, which is exact: put the number in quotes, such as \"0.15\"");
-        return None;
-    }
-    let text = node.text()?;
-    UnitPrice::parse_per_million(&text).map_err(|error| node.fault(error.to_string())).ok()
 }
 
 fn add_aliases(aliases: &Node<'_>, models: &mut Models) {
@@ -169,6 +112,8 @@ fn add_aliases(aliases: &Node<'_>, models: &mut Models) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::money::UnitPrice;
+    use crate::settle::price::{Encoding, Reasoning, Tier};
 
     const GOOD: &str = "\
 version: 2026-11-23
@@ -194,7 +139,7 @@ models:
         assert_eq!(&*book.version, "2026-11-23");
         let model = &book.models["a"];
         let [one, two] = ["1", "2"].map(|text| UnitPrice::parse_per_million(text).unwrap());
-        let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class));
+        let prices = crate::usage::Class::ALL.map(|class| model.price.default.unit.of(class));
         assert_eq!(prices, [one, one, one, one, one, two, two]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
@@ -221,12 +166,74 @@ aliases: { x: a/b:c_d.e-1 }
 ";
         let book = read(text).unwrap();
         let model = &book.models["a/b:c_d.e-1"];
-        let prices = crate::usage::Class::ALL.map(|class| model.unit.of(class).to_string());
+        let prices = crate::usage::Class::ALL.map(|class| model.price.default.unit.of(class).to_string());
         assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "2.50", "2.00", "3.00"]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);
         assert_eq!((&*book.version, book.models.len()), ("1.10", 2));
+    }
+
+    #[test]
+    fn tiers_long_inputs_and_costs_have_rates_of_their_own() {
+        let text = "\
+version: v
+models:
+  m:
+    input: \"1\"
+    output: \"2\"
+    long_context:
+      - { above: 100, input: \"2\", output: \"3\" }
+      - { above: 200, input: \"4\", output: \"5\" }
+    flex: { input: \"0.5\", output: \"1\", long_context: [{ above: 100, input: \"0.7\", output: \"1\" }] }
+    max_output_tokens: 9
+    cost: { input: \"0.9\", output: \"1.8\", flex: { input: \"0.4\", output: \"0.9\" } }
+  e: { input: \"1\", flex: { input: \"0.5\" }, cost: { input: \"0.1\" } }
+";
+        let book = read(text).unwrap();
+        let model = &book.models["m"];
+        let input = |rates: &crate::settle::price::Rates, length| rates.at(length).0.input.to_string();
+        let [default, flex] = [Tier::Default, Tier::Flex].map(|tier| model.price.of(tier).unwrap());
+        assert_eq!([100, 200, 201].map(|length| input(default, length)), ["1.00", "2.00", "4.00"]);
+        assert_eq!([100, 200].map(|length| input(flex, length)), ["0.50", "0.70"]);
+        assert_eq!(model.price.of(Tier::Priority), None);
+        let cost = model.cost.as_ref().unwrap();
+        assert_eq!(
+            [&cost.default, cost.flex.as_ref().unwrap()].map(|rates| input(rates, 1)),
+            ["0.90", "0.40"]
+        );
+        assert!(book.models["e"].cost.is_some() && book.models["e"].max_output_tokens.is_none());
+    }
+
+    #[test]
+    fn faults_of_tiers_and_lengths() {
+        let text = "\
+version: v
+models:
+  m:
+    input: \"1\"
+    output: \"2\"
+    long_context:
+      - { above: 100, input: \"2\" }
+      - { above: 100, input: \"2\", output: \"3\", x: 1 }
+      - { input: \"2\", output: \"3\" }
+    flex: 1
+    priority: { output: \"1\" }
+    max_output_tokens: 9
+    cost: { input: \"0.9\" }
+";
+        check(
+            text,
+            &[
+                "p.yaml:7:9: models.m.long_context[0].output: is missing: add `output: \"0.60\"`",
+                "p.yaml:8:18: models.m.long_context[1].above: must be more than that of the one before it",
+                "p.yaml:8:48: models.m.long_context[1].x: unknown key `x`",
+                "p.yaml:9:9: models.m.long_context[2].above: is missing: add `above: 272000`",
+                "p.yaml:10:11: models.m.flex: must be a mapping, not a number",
+                "p.yaml:11:15: models.m.priority.input: is missing: add `input: \"0.15\"`",
+                "p.yaml:13:11: models.m.cost.output: is missing: add `output: \"0.60\"`",
+            ],
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::settle::price::{ModelPrice, PriceBook};
 use crate::usage::Class;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// Settings that a reload does not change: sockets and threads are made once.
 pub const AFTER_RESTART: [&str; 9] = [
@@ -104,7 +105,9 @@ impl Noted {
         for name in names {
             let (old, new) = (models.get(name), new.models.get(name));
             if old != new {
-                let shown = |price: Option<&ModelPrice>| price.map(unit_prices).unwrap_or_default();
+                let shown = |price: Option<&Arc<ModelPrice>>| {
+                    price.map(|price| unit_prices(price)).unwrap_or_default()
+                };
                 self.note(&format!("prices.{name}"), shown(old), shown(new));
             }
         }
@@ -151,16 +154,16 @@ fn shown(value: &impl Debug) -> String {
 
 /// What a model costs, for the eye: without what costs as much as other input or output does.
 fn unit_prices(price: &ModelPrice) -> String {
+    let unit = &price.price.default.unit;
     let tells = |class: &Class| match class {
         Class::Input | Class::Output => true,
         Class::CachedInput | Class::CacheWrite | Class::CacheWrite1h | Class::CacheWrite12h => {
-            price.unit.of(*class) != price.unit.input
+            unit.of(*class) != unit.input
         }
-        Class::Reasoning => price.unit.reasoning != price.unit.output,
+        Class::Reasoning => unit.reasoning != unit.output,
     };
     let priced = Class::ALL.into_iter().filter(tells);
-    let priced: Vec<String> =
-        priced.map(|class| format!("{} {}", class.name(), price.unit.of(class))).collect();
+    let priced: Vec<String> = priced.map(|class| format!("{} {}", class.name(), unit.of(class))).collect();
     priced.join(", ")
 }
 

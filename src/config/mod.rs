@@ -14,8 +14,10 @@ mod change;
 mod edge;
 mod expand;
 mod fault;
+mod import;
 mod locate;
 mod nearest;
+mod rates;
 mod raw;
 mod reader;
 mod secret;
@@ -252,10 +254,19 @@ pub fn load_with(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Co
     validate::load(path, env)
 }
 
+pub use import::{Imported, import};
+
 /// Reads a price book alone.
 ///
 /// # Errors
 /// Everything that is wrong, with its place.
 pub fn load_prices(path: &Path) -> Result<PriceBook, Faults> {
     validate::load_prices(path, &|name| std::env::var(name).ok())
+}
+
+/// Reads the text of a price book.
+#[cfg(test)]
+fn load_prices_text(text: &str) -> Result<PriceBook, Faults> {
+    let faults = |faults| Faults::of(faults).expect("what cannot be read has a fault");
+    book::parse(Path::new("p.yaml"), text.to_owned(), &|_| None).map_err(faults)
 }

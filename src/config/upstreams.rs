@@ -123,7 +123,7 @@ fn models_map(node: &Node<'_>, book: Option<&PriceBook>) -> Models {
 fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBook>) {
     if !is_model_name(name) {
         node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
-    } else if book.is_some_and(|book| !book.models.contains_key(name)) {
+    } else if book.is_some_and(|book| book.find(name).is_none()) {
         node.fault(format!("model `{name}` has no price: add it to the price book, or remove it here"));
     }
 }

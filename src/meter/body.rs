@@ -54,8 +54,8 @@ impl BodyMeter {
     ///
     /// What was delivered is only read where it may have to be counted: not beside a usage.
     pub fn end(self) -> (Bytes, Reading) {
-        if let Some(reading) =
-            quick::plain_usage(&self.body).and_then(|usage| Reading::of_usage(self.endpoint, usage))
+        if let Some(reading) = quick::plain_usage(&self.body)
+            .and_then(|(usage, tier)| Reading::of_usage(self.endpoint, usage, tier))
         {
             return (Bytes::from(self.body), reading);
         }

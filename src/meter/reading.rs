@@ -2,6 +2,7 @@
 
 use super::dialect::{self, Absurd, Field, Part, Unreadable, Why};
 use crate::endpoint::Endpoint;
+use crate::settle::price::Tier;
 use crate::usage::Usage;
 
 /// The most delivered text that is kept for counting, in bytes: what the tokenizer counts in a
@@ -19,6 +20,8 @@ pub struct Reading {
     pub shape: Shape,
     /// The last usage that the provider reported; `None` when it reported none, which is not zero.
     pub usage: Option<Reported>,
+    /// The service tier at which the provider says that it answered, if it says one that is known.
+    pub tier: Option<Tier>,
     /// The text that went to the client.
     pub delivered: Delivered,
     /// What could not be read.
@@ -55,13 +58,14 @@ impl Shape {
 
 impl Reading {
     /// Of a plain answer that is whole and says this usage, if that can be believed.
-    pub(super) fn of_usage(endpoint: Endpoint, raw: &str) -> Option<Self> {
+    pub(super) fn of_usage(endpoint: Endpoint, raw: &str, tier: Option<&str>) -> Option<Self> {
+        let tier = tier.and_then(Tier::named);
         let short = raw.len() <= USAGE_BYTES_MAX;
         let reported = short
             .then(|| Reported::new(endpoint, raw.to_owned()))
             .filter(|reported| reported.usage.is_ok())?;
         let (delivered, oddities) = (Delivered::default(), Oddities::default());
-        Some(Reading { shape: Shape::Complete, usage: Some(reported), delivered, oddities })
+        Some(Reading { shape: Shape::Complete, usage: Some(reported), tier, delivered, oddities })
     }
 }
 
@@ -122,6 +126,7 @@ pub struct Oddities {
 pub(super) struct Tally {
     /// The last usage as written; empty when it was too long to be kept.
     usage: Option<String>,
+    tier: Option<Tier>,
     pub(super) delivered: Delivered,
     pub(super) parsed: u64,
     pub(super) finished: bool,
@@ -152,6 +157,11 @@ impl Tally {
         }
     }
 
+    /// Takes the service tier that is told; the last one counts.
+    pub(super) fn tier(&mut self, name: &str) {
+        self.tier = Tier::named(name).or(self.tier);
+    }
+
     /// Takes a piece of delivered text.
     pub(super) fn text(&mut self, text: &str) {
         self.delivered.push(text);
@@ -166,7 +176,7 @@ impl Tally {
 
     pub(super) fn into_reading(self, endpoint: Endpoint, shape: Shape, oddities: Oddities) -> Reading {
         let usage = self.usage.map(|raw| Reported::new(endpoint, raw));
-        Reading { shape, usage, delivered: self.delivered, oddities }
+        Reading { shape, usage, tier: self.tier, delivered: self.delivered, oddities }
     }
 }
 

@@ -53,6 +53,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
     Reading {
         shape: expected.shape,
         usage,
+        tier: found.tier,
         delivered: Delivered { text: expected.text.to_owned(), bytes, events: expected.events },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
     }

@@ -10,7 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::ledger::{Applied, Balance, Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
 use crate::money::Amount;
-use crate::settle::price::ModelPrice;
+use crate::settle::price::{ModelPrice, Tier};
 use crate::settle::{self, Attempt, Detail};
 use crate::usage::{Metered, Usage};
 use bytes::Bytes;
@@ -62,8 +62,19 @@ pub struct Settled {
     pub usage: Usage,
     /// What was charged.
     pub charge: Amount,
+    /// What the provider takes for it, where the operator wrote that down.
+    pub cost: Option<Cost>,
     /// What the customer has after it.
     pub balance: Balance,
+}
+
+/// What an answer costs the operator.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    /// Whose account served it.
+    pub upstream: Box<str>,
+    /// How much.
+    pub amount: Amount,
 }
 
 /// An admitted exchange.
@@ -71,7 +82,7 @@ pub struct Exchange {
     /// What was asked.
     pub request: Request,
     /// At what prices.
-    pub price: ModelPrice,
+    pub price: Arc<ModelPrice>,
     started: Instant,
     state: Mutex<State>,
     settling: tokio::sync::Mutex<Settling>,
@@ -313,7 +324,8 @@ impl Exchange {
 
     fn settle(&self, state: &mut State, reading: Reading, end: End) {
         let Some(hold) = state.hold.take() else { return };
-        let bill = self.bill(state, end);
+        let mut bill = self.bill(state, end);
+        bill.tier = reading.tier.unwrap_or(bill.tier);
         let settling = match reading.usage {
             Some(Reported { raw, usage: Ok(usage) }) => {
                 let (commit, settled) = bill.capture(hold, usage, Metered::Reported, Some(&raw));
@@ -357,8 +369,9 @@ impl Exchange {
     fn bill(&self, state: &mut State, end: End) -> Bill {
         Bill {
             end,
-            price: self.price.clone(),
+            price: Arc::clone(&self.price),
             endpoint: self.request.endpoint,
+            tier: self.request.demand.tier,
             model: self.request.demand.model.clone(),
             stream: self.request.stream.is_some(),
             status: state.status,
@@ -395,8 +408,10 @@ async fn finish(mut commit: Commit, settled: Settled) -> Result<Settled, Down> {
 /// What a charge needs to know beside the usage.
 struct Bill {
     end: End,
-    price: ModelPrice,
+    price: Arc<ModelPrice>,
     endpoint: Endpoint,
+    /// At which it was served, or asked for.
+    tier: Tier,
     model: Box<str>,
     stream: bool,
     status: u16,
@@ -413,12 +428,19 @@ impl Bill {
         metered: Metered,
         reported: Option<&str>,
     ) -> (Commit, Settled) {
-        let (end, unit) = (self.end, self.price.unit);
-        let settlement = settle::settle(&usage, &unit);
-        let due = settlement.charge;
-        let detail = self.detail(usage, metered, settlement.lines);
+        let end = self.end;
+        let settlement = settle::settle(&usage, self.tier, &self.price.price);
+        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
+        let (due, tier) = (settlement.charge, settlement.tier);
+        let upstream = self.attempts.last().map(|attempt| attempt.upstream.clone());
+        let upstream = upstream.unwrap_or_else(|| "other".into());
+        let mut detail = self.detail(usage, metered, settlement.lines);
+        detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
+        detail.above_input_tokens = settlement.above_input_tokens;
+        detail.cost = cost;
         let Applied { commit, balance, charged } = hold.capture(due, detail.to_record(reported).into());
-        (commit, Settled { end, metered, usage, charge: charged, balance })
+        let cost = cost.map(|amount| Cost { upstream, amount });
+        (commit, Settled { end, metered, usage, charge: charged, cost, balance })
     }
 
     fn release(self, hold: Hold) -> (Commit, Settled) {
@@ -426,7 +448,7 @@ impl Bill {
         let detail = self.detail(Usage::default(), Metered::None, Vec::new());
         let Applied { commit, balance, .. } = hold.release(detail.to_record(None).into());
         let usage = Usage::default();
-        (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, balance })
+        (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, cost: None, balance })
     }
 
     fn detail(self, usage: Usage, metered: Metered, lines: Vec<settle::Line>) -> Detail {
@@ -439,6 +461,9 @@ impl Bill {
             status: self.status,
             end: self.end.name().into(),
             metered,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
             encoding,
             usage,
             reported: None,

@@ -81,7 +81,7 @@ impl Gateway {
         let entries = tokio::task::spawn_blocking(move || ledger.entries_of_request(id)).await;
         let entries = entries.ok().and_then(std::io::Result::ok).ok_or(Refusal::Overloaded)?;
         let receipt = Receipt::from_entries(&entries).filter(|receipt| receipt.customer == customer);
-        let receipt = receipt.ok_or_else(unknown)?;
+        let receipt = receipt.ok_or_else(unknown)?.for_customer();
         let body = serde_json::to_value(receipt).map_err(|_| Refusal::Overloaded)?;
         answer(session, ctx, StatusCode::OK, &body).await
     }

@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use super::context::{Context, Place};
-use super::exchange::Settled;
+use super::exchange::{Cost, Settled};
 use super::respond::Refusal;
 use crate::clock::Timestamp;
 use crate::record::access::{Charged, Line};
@@ -21,6 +21,9 @@ impl Gateway {
         };
         if let Some(settled) = settled {
             self.metrics.charged(&model, settled.metered, &settled.usage, settled.charge);
+            if let Some(Cost { upstream, amount }) = &settled.cost {
+                self.metrics.cost(&model, upstream, *amount);
+            }
         }
         let first_byte = ctx.admitted.as_ref().and_then(|admitted| admitted.exchange.first_byte());
         let first_byte = first_byte.map(|first_byte| first_byte.duration_since(ctx.started));

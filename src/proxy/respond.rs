@@ -64,6 +64,8 @@ pub enum Refusal {
     UnknownModel(Box<str>),
     /// The client's model is sold at other endpoints.
     OtherEndpoint(Box<str>),
+    /// The client's model is sold at other service tiers.
+    OtherTier(Box<str>),
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.
@@ -116,7 +118,7 @@ impl Refusal {
             }
             Refusal::BadHeader(_) => (StatusCode::BAD_REQUEST, INVALID, None),
             Refusal::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
-            Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, INVALID, None),
+            Refusal::BadRequest(_) | Refusal::OtherTier(_) => (StatusCode::BAD_REQUEST, INVALID, None),
             Refusal::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large"))
             }
@@ -161,6 +163,7 @@ impl Refusal {
             Refusal::BodyTimeout => "body_timeout",
             Refusal::UnknownModel(_) => "model_not_found",
             Refusal::OtherEndpoint(_) => "other_endpoint",
+            Refusal::OtherTier(_) => "other_tier",
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
             Refusal::Overloaded => "overloaded",
             Refusal::PoolBusy { .. } => "pool_busy",
@@ -200,6 +203,9 @@ impl Refusal {
             Refusal::UnknownModel(model) => {
                 format!("The model `{model}` does not exist or is not sold here. See GET /v1/models.")
             }
+            Refusal::OtherTier(model) => {
+                format!("The model `{model}` is not sold at this service tier. Leave service_tier out.")
+            }
             Refusal::OtherEndpoint(model) => {
                 format!(
                     "The model `{model}` writes no text and is not sold at this endpoint. Use embeddings."
@@ -222,6 +228,7 @@ impl Refusal {
         match self {
             Refusal::BadRequest(bad) => bad.param,
             Refusal::UnknownModel(_) | Refusal::OtherEndpoint(_) => Some("model"),
+            Refusal::OtherTier(_) => Some("service_tier"),
             Refusal::MissingKey
             | Refusal::InvalidKey
             | Refusal::Shut(_)
@@ -361,6 +368,7 @@ impl Refusal {
     pub fn not_admitted(error: AdmitError, model: &str) -> Self {
         match error {
             AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
+            AdmitError::OtherTier => Refusal::OtherTier(model.into()),
             AdmitError::WritesNothing => Refusal::OtherEndpoint(model.into()),
             AdmitError::InsufficientCredit { needed, available } => {
                 Refusal::InsufficientCredit { needed, available }

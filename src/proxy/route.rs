@@ -102,7 +102,7 @@ impl Gateway {
         ctx.times.read = Some(Instant::now());
         let request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
-        ctx.model = live.config.prices.models.contains_key(model).then(|| model.clone());
+        ctx.model = live.config.prices.find(model).map(|(name, _)| name.into());
         if !live.pool.serves(model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }

@@ -32,6 +32,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     metered: IntCounterVec,
     charged_usd: CounterVec,
+    cost_usd: CounterVec,
     holds_open: IntGauge,
     in_flight: IntGauge,
     journal_commit: Histogram,
@@ -103,6 +104,11 @@ impl Metrics {
             tokens: made.counters("tokens_total", "Tokens charged", &["model", "class"]),
             metered: made.counters("metered_total", "Requests by how their usage was found", &["kind"]),
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
+            cost_usd: made.float_counters(
+                "cost_usd_total",
+                "US dollars that providers take for what was charged, where the price book says how much",
+                &["model", "upstream"],
+            ),
             holds_open: made.int_gauge("holds_open", "Holds that have not ended"),
             in_flight: made.int_gauge("in_flight", "Requests under way"),
             journal_commit: made.histogram(
@@ -182,6 +188,11 @@ impl Metrics {
             self.tokens.with_label_values(&[model, class.name()]).inc_by(usage.of(class));
         }
         self.charged_usd.with_label_values(&[model]).inc_by(for_a_graph(charge));
+    }
+
+    /// What a charged request cost the operator.
+    pub fn cost(&self, model: &str, upstream: &str, cost: Amount) {
+        self.cost_usd.with_label_values(&[model, upstream]).inc_by(for_a_graph(cost));
     }
 
     /// An attempt on an upstream account has ended.

@@ -33,6 +33,15 @@ pub struct Receipt {
     pub end: Box<str>,
     /// How the usage was found.
     pub metered: Metered,
+    /// The service tier, where it is not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Box<str>>,
+    /// The length of input above which the prices hold, if they are not those of any length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_input_tokens: Option<u64>,
+    /// What the provider takes for it, in USD, where the operator wrote that down. For the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Amount>,
     /// The vocabulary of an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Box<str>>,
@@ -97,6 +106,9 @@ impl Receipt {
             http_status: 0,
             end: "".into(),
             metered: Metered::None,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
             encoding: None,
             usage: Usage::default(),
             reported: None,
@@ -114,6 +126,12 @@ impl Receipt {
         };
         entries[1..].iter().for_each(|entry| receipt.add(entry));
         Some(receipt)
+    }
+
+    /// As its customer may see it: what the operator pays is not theirs to know.
+    #[must_use]
+    pub fn for_customer(self) -> Self {
+        Receipt { cost: None, ..self }
     }
 
     fn add(&mut self, entry: &Entry) {
@@ -163,6 +181,9 @@ impl Receipt {
         self.http_status = detail.status;
         self.end = detail.end;
         self.metered = detail.metered;
+        self.service_tier = detail.service_tier;
+        self.above_input_tokens = detail.above_input_tokens;
+        self.cost = detail.cost;
         self.encoding = detail.encoding;
         self.usage = detail.usage;
         self.reported = detail.reported;

@@ -8,7 +8,7 @@ mod record;
 
 use crate::money::{Amount, UnitPrice};
 use crate::usage::{Class, Metered, Usage};
-use price::UnitPrices;
+use price::{Tariff, Tier};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -32,10 +32,15 @@ pub struct Settlement {
     pub lines: Vec<Line>,
     /// Their sum.
     pub charge: Amount,
+    /// At which tier.
+    pub tier: Tier,
+    /// The length of input above which these prices hold, if they are not those of any length.
+    pub above_input_tokens: Option<u64>,
 }
 
-/// Prices `usage`. Exact.
-pub fn settle(usage: &Usage, prices: &UnitPrices) -> Settlement {
+/// Prices `usage` of an answer that was served at `tier`. Exact.
+pub fn settle(usage: &Usage, tier: Tier, tariff: &Tariff) -> Settlement {
+    let (prices, above_input_tokens) = tariff.unit(tier, usage);
     let used = Class::ALL.into_iter().filter(|class| usage.of(*class) > 0);
     let lines: Vec<Line> = used
         .map(|class| {
@@ -44,7 +49,7 @@ pub fn settle(usage: &Usage, prices: &UnitPrices) -> Settlement {
         })
         .collect();
     let charge = lines.iter().map(|line| line.amount).sum();
-    Settlement { lines, charge }
+    Settlement { lines, charge, tier: tariff.charged(tier), above_input_tokens }
 }
 
 /// One try at one upstream account.
@@ -75,6 +80,15 @@ pub struct Detail {
     pub end: Box<str>,
     /// How the usage was found.
     pub metered: Metered,
+    /// The service tier, where it is not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Box<str>>,
+    /// The length of input above which the prices hold, if they are not those of any length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_input_tokens: Option<u64>,
+    /// What the provider takes for it, where the operator wrote that down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Amount>,
     /// The vocabulary of an estimate.
     #[serde(default)]
     pub encoding: Option<Box<str>>,
@@ -121,11 +135,13 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::price::{Rates, UnitPrices};
     use super::*;
+    use crate::money::UnitPrice;
 
-    fn prices() -> UnitPrices {
+    fn prices() -> Tariff {
         let price = |text| UnitPrice::parse_per_million(text).unwrap();
-        UnitPrices {
+        let unit = UnitPrices {
             input: price("0.15"),
             cached_input: price("0.075"),
             cache_write: price("0.15"),
@@ -133,11 +149,12 @@ mod tests {
             cache_write_12h: price("0.375"),
             output: price("0.60"),
             reasoning: price("0.60"),
-        }
+        };
+        Tariff { default: Rates { unit, bands: Vec::new() }, flex: None, priority: None }
     }
 
     fn detail(usage: Usage) -> Detail {
-        let lines = settle(&usage, &prices()).lines;
+        let lines = settle(&usage, Tier::Default, &prices()).lines;
         Detail {
             endpoint: "chat".into(),
             model: "m".into(),
@@ -145,6 +162,9 @@ mod tests {
             status: 200,
             end: "complete".into(),
             metered: Metered::Reported,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
             encoding: None,
             usage,
             reported: None,
@@ -158,18 +178,18 @@ mod tests {
     #[test]
     fn each_class_is_charged_once_at_its_price() {
         let usage = Usage { input: 36, cached_input: 64, output: 20, reasoning: 30, ..Usage::default() };
-        let settled = settle(&usage, &prices());
+        let settled = settle(&usage, Tier::Default, &prices());
         assert_eq!(settled.lines.len(), 4);
         // 36 x 0.15 + 64 x 0.075 + 50 x 0.60 = 40.2 for a million
         assert_eq!(settled.charge.to_string(), "0.0000402");
-        assert_eq!(settle(&Usage::default(), &prices()).charge, Amount::ZERO);
+        assert_eq!(settle(&Usage::default(), Tier::Default, &prices()).charge, Amount::ZERO);
     }
 
     #[test]
     fn a_record_recomputes_and_a_changed_one_does_not() {
         let usage = Usage { input: 100, output: 50, ..Usage::default() };
         let record = String::from_utf8(detail(usage).to_record(Some(r#"{"prompt_tokens":100}"#))).unwrap();
-        assert_eq!(recompute(record.as_bytes()), Ok(settle(&usage, &prices()).charge));
+        assert_eq!(recompute(record.as_bytes()), Ok(settle(&usage, Tier::Default, &prices()).charge));
         for (from, to) in [
             ("\"quantity\":100", "\"quantity\":101"),
             ("\"input\":100", "\"input\":101"),

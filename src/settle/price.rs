@@ -1,12 +1,16 @@
-//! The price book: unit prices of each model by class of token, under one version.
+//! The price book: unit prices of each model by class of token, service tier and length of input,
+//! under one version.
 
 use crate::money::UnitPrice;
-use crate::usage::Class;
+use crate::usage::{Class, Usage};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Names a price book for ever: a receipt says by which version it was charged.
 pub type PriceVersion = Arc<str>;
+
+/// What a fine-tuned model's name begins with; its base follows, and then whose it is.
+const FINE_TUNED: &str = "ft:";
 
 /// Prices of all models that are sold. What is not in it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,14 +18,28 @@ pub struct PriceBook {
     /// Its name, at most 64 characters.
     pub version: PriceVersion,
     /// By the name that customers ask for.
-    pub models: HashMap<Box<str>, ModelPrice>,
+    pub models: HashMap<Box<str>, Arc<ModelPrice>>,
+}
+
+impl PriceBook {
+    /// The prices of a model, and the name under which they stand: its own, or for a fine-tuned
+    /// `ft:BASE:…` that is not listed itself, `ft:BASE`.
+    pub fn find(&self, model: &str) -> Option<(&str, &Arc<ModelPrice>)> {
+        let listed = |name: &str| self.models.get_key_value(name).map(|(name, price)| (&**name, price));
+        listed(model).or_else(|| {
+            let base = model.strip_prefix(FINE_TUNED)?.split(':').next()?;
+            listed(&model[..FINE_TUNED.len() + base.len()])
+        })
+    }
 }
 
 /// What one model costs and how large its answers may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPrice {
-    /// US dollars for a million tokens, by class.
-    pub unit: UnitPrices,
+    /// What customers pay.
+    pub price: Tariff,
+    /// What the provider takes for the same usage, where the operator wrote it down.
+    pub cost: Option<Tariff>,
     /// The longest answer in tokens: the bound of a request that names none. `None` for what writes
     /// nothing, such as embeddings.
     pub max_output_tokens: Option<u64>,
@@ -31,6 +49,107 @@ pub struct ModelPrice {
     pub encoding: Encoding,
     /// Whether it spends hidden reasoning tokens, which cannot be counted from what it delivers.
     pub hidden_reasoning: Reasoning,
+}
+
+/// How fast an answer is wanted; the provider says at which it was served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// What there is without asking.
+    #[default]
+    Default,
+    /// Slower, and cheaper.
+    Flex,
+    /// Sooner, and dearer.
+    Priority,
+}
+
+impl Tier {
+    /// All of them.
+    pub const ALL: [Tier; 3] = [Tier::Default, Tier::Flex, Tier::Priority];
+
+    /// The name used in price books and receipts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tier::Default => "default",
+            Tier::Flex => "flex",
+            Tier::Priority => "priority",
+        }
+    }
+
+    /// The one that providers call so; `None` for what is not known here.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "default" | "auto" | "standard" | "standard_only" => Some(Tier::Default),
+            "flex" => Some(Tier::Flex),
+            "priority" | "fast" => Some(Tier::Priority),
+            _ => None,
+        }
+    }
+}
+
+/// Prices by service tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tariff {
+    /// At [`Tier::Default`].
+    pub default: Rates,
+    /// At [`Tier::Flex`], if it is sold.
+    pub flex: Option<Rates>,
+    /// At [`Tier::Priority`], if it is sold.
+    pub priority: Option<Rates>,
+}
+
+impl Tariff {
+    /// The rates of a tier, if it is sold.
+    pub const fn of(&self, tier: Tier) -> Option<&Rates> {
+        match tier {
+            Tier::Default => Some(&self.default),
+            Tier::Flex => self.flex.as_ref(),
+            Tier::Priority => self.priority.as_ref(),
+        }
+    }
+
+    /// The tier that is charged for an answer served at `tier`: a tier without rates costs the
+    /// default, and so does one that nobody sold.
+    pub const fn charged(&self, tier: Tier) -> Tier {
+        if self.of(tier).is_some() { tier } else { Tier::Default }
+    }
+
+    /// The unit prices of a usage at a tier, and the length above which they hold.
+    pub fn unit(&self, tier: Tier, usage: &Usage) -> (&UnitPrices, Option<u64>) {
+        self.of(tier).unwrap_or(&self.default).at(usage.input_total())
+    }
+}
+
+/// Prices by length of the input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of any length that has no band.
+    pub unit: UnitPrices,
+    /// Of long inputs, the shortest first.
+    pub bands: Vec<Band>,
+}
+
+/// Prices of a whole request whose input is longer than this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// Tokens of input; one more has these prices.
+    pub above: u64,
+    /// Its prices.
+    pub unit: UnitPrices,
+}
+
+impl Rates {
+    /// The prices of a request with so many tokens of input, and the length above which they hold.
+    pub fn at(&self, input_tokens: u64) -> (&UnitPrices, Option<u64>) {
+        let band = self.bands.iter().rev().find(|band| input_tokens > band.above);
+        band.map_or((&self.unit, None), |band| (&band.unit, Some(band.above)))
+    }
+
+    /// All prices that a request with at most so many tokens of input may have.
+    pub fn up_to(&self, input_tokens: u64) -> impl Iterator<Item = &UnitPrices> {
+        let bands = self.bands.iter().filter(move |band| input_tokens > band.above);
+        std::iter::once(&self.unit).chain(bands.map(|band| &band.unit))
+    }
 }
 
 /// Unit prices by class.
@@ -119,4 +238,60 @@ pub enum Reasoning {
     None,
     /// It also bills reasoning that it does not show.
     Hidden,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(input: &str) -> Rates {
+        let input = UnitPrice::parse_per_million(input).unwrap();
+        Rates { unit: UnitPrices { input, ..UnitPrices::default() }, bands: Vec::new() }
+    }
+
+    fn tariff() -> Tariff {
+        let band = |above, price: &str| Band { above, unit: rates(price).unit };
+        let default = Rates { bands: vec![band(100, "2"), band(200, "3")], ..rates("1") };
+        Tariff { default, flex: Some(rates("0.5")), priority: None }
+    }
+
+    fn check(tier: Tier, input: u64, cached_input: u64, price: &str, above: Option<u64>) {
+        let usage = Usage { input, cached_input, output: 1_000, ..Usage::default() };
+        let tariff = tariff();
+        let (unit, found) = tariff.unit(tier, &usage);
+        assert_eq!((unit.input.to_string().as_str(), found), (price, above), "{tier:?} {usage:?}");
+    }
+
+    #[test]
+    fn the_whole_request_has_the_price_of_its_band() {
+        check(Tier::Default, 100, 0, "1.00", None);
+        check(Tier::Default, 1, 100, "2.00", Some(100));
+        check(Tier::Default, 200, 0, "2.00", Some(100));
+        check(Tier::Default, 0, 201, "3.00", Some(200));
+        check(Tier::Flex, 1_000, 0, "0.50", None);
+        check(Tier::Priority, 101, 0, "2.00", Some(100));
+        assert_eq!(tariff().charged(Tier::Priority), Tier::Default);
+        assert_eq!(tariff().default.up_to(150).count(), 2);
+    }
+
+    #[test]
+    fn a_fine_tuned_model_has_the_price_of_its_base() {
+        let model = Arc::new(ModelPrice {
+            price: tariff(),
+            cost: None,
+            max_output_tokens: None,
+            max_input_tokens: None,
+            encoding: Encoding::O200kBase,
+            hidden_reasoning: Reasoning::None,
+        });
+        let models = ["ft:m-1", "m-1", "ft:m-1:own:x"].map(|name| (name.into(), Arc::clone(&model)));
+        let book = PriceBook { version: "v".into(), models: models.into() };
+        let name = |asked| book.find(asked).map(|(name, _)| name);
+        assert_eq!(name("m-1"), Some("m-1"));
+        assert_eq!(name("ft:m-1:acme::abc123"), Some("ft:m-1"));
+        assert_eq!(name("ft:m-1:own:x"), Some("ft:m-1:own:x"));
+        for unknown in ["m-2", "ft:m-2:acme", "ft:", "m-1:acme", ""] {
+            assert_eq!(name(unknown), None, "{unknown}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! | key (`simulate_…`) | value | effect |
 //! | --- | --- | --- |
 //! | `tokens`, `reasoning_tokens`, `cached_tokens` | count | the usage, for each choice |
+//! | `tier` | `default` `flex` `priority` | the service tier that is told, whatever was asked for |
 //! | `chunks` | count | content chunks of a stream, at most one for each token |
 //! | `status` | `400`-`599` | the provider's error of that status |
 //! | `code` | text | the error's `code`, such as `insufficient_quota` |
@@ -34,6 +35,7 @@ pub(super) struct Directives {
     pub reasoning_tokens: u64,
     pub cached_tokens: u64,
     pub chunks: Option<u32>,
+    pub tier: Option<&'static str>,
     faults: Faults,
     only_credential: Option<String>,
 }
@@ -106,6 +108,7 @@ impl Directives {
             "tokens" => self.tokens = Some(tokens(value)?),
             "reasoning_tokens" => self.reasoning_tokens = tokens(value)?,
             "cached_tokens" => self.cached_tokens = tokens(value)?,
+            "tier" => self.tier = Some(tier(value)?),
             "chunks" => self.chunks = Some(number(value)?),
             "status" => faults.status = Some(number(value).filter(|status| (400..600).contains(status))?),
             "code" => faults.code = Some(value.to_owned()),
@@ -152,6 +155,11 @@ pub(super) fn scramble(number: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
+}
+
+/// A service tier that is known.
+pub(super) fn tier(name: &str) -> Option<&'static str> {
+    ["default", "flex", "priority"].into_iter().find(|known| *known == name)
 }
 
 fn number<N: FromStr>(value: &str) -> Option<N> {

@@ -37,6 +37,9 @@ pub struct Served {
     pub completion_tokens: u64,
     /// Of the completion's tokens, those spent on reasoning.
     pub reasoning_tokens: u64,
+    /// The service tier that was told; empty for an error.
+    #[serde(default)]
+    pub service_tier: String,
     /// Whether the last byte was handed to the connection.
     pub complete: bool,
     /// Content chunks handed to the connection; 1 for a plain answer.

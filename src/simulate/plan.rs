@@ -41,6 +41,7 @@ pub(super) struct Plan {
     pub model: String,
     pub stream: bool,
     pub counts: Counts,
+    pub tier: &'static str,
     pub script: Script,
 }
 
@@ -72,6 +73,7 @@ impl Plan {
             model: String::new(),
             stream: false,
             counts: Counts::default(),
+            tier: "",
             script: Script::Whole(Whole::other("")),
         }
     }
@@ -96,6 +98,7 @@ impl Plan {
             return Err(Refusal::no_model(&request.model));
         }
         self.counts = request.counts();
+        self.tier = request.tier;
         let stamp = Stamp { id: scramble(asked.number), created: asked.now_s };
         let answer = Answer::to(&request, faults.usage, stamp);
         let spread = Spread {

@@ -3,7 +3,7 @@
 //! The prompt is counted while it is read and never kept.
 
 use super::answer::Counts;
-use super::faults::Directives;
+use super::faults::{self, Directives};
 use super::input::Input;
 use super::refusal::Refusal;
 use crate::endpoint::Endpoint;
@@ -34,6 +34,8 @@ pub(super) struct Request {
     pub choices: u64,
     /// Whether vectors are asked for as base64.
     pub base64: bool,
+    /// The service tier that is told: as asked for, unless directed otherwise.
+    pub tier: &'static str,
     pub directives: Directives,
     prompt_tokens: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
@@ -93,6 +95,8 @@ pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> 
     if written.stream_options.is_some() && !stream {
         return Err(Refusal::stray_stream_options());
     }
+    let directives = Directives::read(&written.metadata.unwrap_or_default())?;
+    let tier = written.service_tier.as_deref().and_then(faults::tier);
     let request = Request {
         endpoint,
         model,
@@ -100,7 +104,8 @@ pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> 
         include_usage: written.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
         choices: texts.saturating_mul(written.n.unwrap_or(1).max(1)),
         base64: written.encoding_format.as_deref() == Some("base64"),
-        directives: Directives::read(&written.metadata.unwrap_or_default())?,
+        tier: directives.tier.or(tier).unwrap_or("default"),
+        directives,
         prompt_tokens,
         cap: written.max_output_tokens.or(written.max_completion_tokens).or(written.max_tokens),
     };
@@ -121,6 +126,7 @@ struct Written {
     input: Option<Input>,
     instructions: Option<Input>,
     max_output_tokens: Option<u64>,
+    service_tier: Option<String>,
     encoding_format: Option<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,

@@ -261,6 +261,7 @@ mod tests {
             finish_reason: "stop",
             usage: Some("{}".to_owned()),
             base64: false,
+            tier: "default",
         };
         let opening = answer.opening(include_usage).expect("a stream");
         Script::Events(Box::new(Events::new(answer, opening, spread, wire)))

@@ -218,7 +218,7 @@ async fn the_configuration_is_checked_whole() {
         let arguments = ["check", "--config", config.to_str().unwrap(), "--json"];
         run(&arguments[..if json { 4 } else { 3 }], &[("TOLLGATE_ADMIN_TOKEN", TOKEN)], "")
     };
-    assert!(stdout(&check(false)).contains("ok, 7 models at prices it-1, 1 upstream accounts"));
+    assert!(stdout(&check(false)).contains("ok, 8 models at prices it-1, 1 upstream accounts"));
     let good = json_of(&check(true));
     assert_eq!((&good["ok"], &good["faults"]), (&json!(true), &json!([])));
 
@@ -368,4 +368,19 @@ async fn a_restart_loses_nothing() {
     let again = ["credit", "deposit", "--customer", &customer.id, "--amount", "1.00", "--reference", "first"];
     assert_eq!(text(&gateway.json(&again)["balance"]), "0.9999772", "still the same deposit");
     crate::support::audit(gateway, &[&provider]).is_exact(2);
+}
+
+#[test]
+fn a_price_book_is_made_of_the_public_map() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/litellm-map.json");
+    let made = run(&["prices", "import", map, "--name", "imported"], &[], "");
+    assert!(made.status.success() && String::from_utf8_lossy(&made.stderr).contains("left out: sim-inexact"));
+    let book = folder.path().join("book.yaml");
+    fs::write(&book, stdout(&made)).unwrap();
+    let checked = run(&["check", "--prices", book.to_str().unwrap()], &[], "");
+    assert!(stdout(&checked).contains("ok, 6 models at prices imported"), "{}", stdout(&checked));
+    let none = run(&["prices", "import", map, "--providers", "nobody"], &[], "");
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("has no model of nobody"));
 }

@@ -160,6 +160,69 @@ async fn a_stream_that_is_cut_anywhere_is_never_a_silent_zero() {
     }
 }
 
+/// What is charged is the tier that the provider says it served, whatever was asked for.
+#[tokio::test]
+async fn the_service_tier_of_the_answer_decides() {
+    let scene = scene();
+    for client in scene.clients() {
+        for (path, field) in [("/v1/chat/completions", "messages"), (RESPONSES, "input")] {
+            for stream in [false, true] {
+                for (asked, told, price) in [
+                    (json!("flex"), "flex", "0.40"),
+                    (json!("priority"), "priority", "1.60"),
+                    (json!("priority"), "default", "0.80"),
+                    (json!(null), "priority", "1.60"),
+                ] {
+                    let metadata = json!({ "simulate_tokens": "10", "simulate_tier": told });
+                    let mut body = json!({ "model": "tiered", "stream": stream, "service_tier": asked,
+                        "metadata": metadata });
+                    body[field] = json!([{ "role": "user", "content": "hi" }]);
+                    let answer = post(&client, path, &body).await;
+                    let receipt = scene.gateway.receipt(&answer.id()).await;
+                    let line = &receipt["lines"][1];
+                    let shown = (text(&line["class"]), text(&line["unit_price"]));
+                    assert_eq!(shown, ("output".into(), price.into()), "{asked} {told}: {receipt}");
+                    let tier = receipt.get("service_tier").map_or("default".into(), text);
+                    assert_eq!(tier, told, "{receipt}");
+                    // The provider takes half of the default, and a tier without costs is no dearer.
+                    assert!(receipt.get("cost").is_some(), "{receipt}");
+                    let own = client.get(&format!("/tollgate/v1/receipts/{}", answer.id())).await.json();
+                    assert_eq!((own.get("cost"), &own["charge"]), (None, &receipt["charge"]));
+                }
+            }
+        }
+        let mut body = json!({ "model": "gpt-4o", "input": "hi", "service_tier": "flex" });
+        let refused = post(&client, RESPONSES, &body).await;
+        refused.is_error(400, None);
+        assert_eq!(refused.json()["error"]["param"], "service_tier");
+        body["service_tier"] = json!("sooner");
+        post(&client, RESPONSES, &body).await.is_error(400, None);
+    }
+    let scraped = scene.gateway.scrape();
+    let cost = scraped.lines().find(|line| line.starts_with("tollgate_cost_usd_total"));
+    assert!(cost.is_some_and(|line| line.contains(r#"{model="tiered",upstream="first"}"#)), "{cost:?}");
+    let Scene { gateway, provider, .. } = scene;
+    audit(gateway, &[&provider]).is_exact(32);
+}
+
+/// All tokens of a request with a long input have the prices of its length.
+#[tokio::test]
+async fn a_long_input_has_prices_of_its_own() {
+    let scene = scene();
+    let [client, _] = scene.clients();
+    for (length, price, above) in [(100, "0.20", json!(null)), (4_000, "0.30", json!(500))] {
+        let body = json!({ "model": "tiered", "input": "x".repeat(length) });
+        let answer = post(&client, RESPONSES, &body).await;
+        let receipt = scene.gateway.receipt(&answer.id()).await;
+        assert_eq!(
+            (text(&receipt["lines"][0]["unit_price"]), &receipt["above_input_tokens"]),
+            (price.into(), &above)
+        );
+    }
+    let Scene { gateway, provider, .. } = scene;
+    audit(gateway, &[&provider]).is_exact(2);
+}
+
 #[tokio::test]
 async fn embeddings_are_charged_for_their_input() {
     let scene = scene();

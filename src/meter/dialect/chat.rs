@@ -17,6 +17,9 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     if let Some(usage) = answer.usage {
         tally.usage(usage.get());
     }
+    if let Some(tier) = &answer.service_tier {
+        tally.tier(tier);
+    }
     answer.each_text(|text| tally.text(text));
     Ok(answer.part())
 }
@@ -31,6 +34,8 @@ struct Answer<'a> {
     choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<Cow<'a, str>>,
     error: Option<IgnoredAny>,
 }
 

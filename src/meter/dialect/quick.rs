@@ -13,6 +13,7 @@ struct Marks {
     usage: Finder<'static>,
     delta: Finder<'static>,
     unfinished: Finder<'static>,
+    tier: Finder<'static>,
 }
 
 static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
@@ -20,6 +21,7 @@ static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
     usage: Finder::new("\"usage\""),
     delta: Finder::new(DELTA),
     unfinished: Finder::new("\"finish_reason\":null"),
+    tier: Finder::new(TIER),
 });
 
 const DELTA: &str = "\"delta\":{";
@@ -58,9 +60,9 @@ pub(in crate::meter) fn delivered_text(event: &[u8]) -> Option<&str> {
 const TAIL_BYTES_MAX: usize = 1_024;
 const USAGE: &[u8] = b"\"usage\":";
 
-/// The usage of a plain answer that is whole and no error, as written; `None` where the answer has to
-/// be parsed to know. What stands before the usage is not looked at.
-pub(in crate::meter) fn plain_usage(answer: &[u8]) -> Option<&str> {
+/// The usage of a plain answer that is whole and no error, as written, and its service tier; `None`
+/// where the answer has to be parsed to know. Nothing else that stands before the usage is looked at.
+pub(in crate::meter) fn plain_usage(answer: &[u8]) -> Option<(&str, Option<&str>)> {
     let answer = answer.trim_ascii();
     if answer.first() != Some(&b'{') || MARKS.error.find(answer).is_some() {
         return None;
@@ -74,8 +76,30 @@ pub(in crate::meter) fn plain_usage(answer: &[u8]) -> Option<&str> {
     let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
     let usage = values.next()?.ok()?.get();
     let tail = &rest[values.byte_offset()..];
-    (usage.starts_with('{') && ends_the_answer(tail)).then_some(usage)
+    let tier = service_tier(answer).ok()?;
+    (usage.starts_with('{') && ends_the_answer(tail)).then_some((usage, tier))
 }
+
+/// More than one tier, or one that is no plain string.
+struct Unclear;
+
+/// A quote within a string has a backslash before it, so that this is a name.
+fn service_tier(answer: &[u8]) -> Result<Option<&str>, Unclear> {
+    let names = MARKS.tier.find_iter(answer).filter(|at| *at > 0 && answer[at - 1] != b'\\');
+    let mut names = names.map(|at| answer[at + TIER.len()..].trim_ascii_start());
+    let Some(value) = names.next() else { return Ok(None) };
+    if names.next().is_some() {
+        return Err(Unclear);
+    }
+    if value.starts_with(b"null") {
+        return Ok(None);
+    }
+    let word = value.strip_prefix(b"\"").ok_or(Unclear)?;
+    let end = memchr(b'"', word).ok_or(Unclear)?;
+    std::str::from_utf8(&word[..end]).map(Some).map_err(|_| Unclear)
+}
+
+const TIER: &[u8] = b"\"service_tier\":";
 
 /// Whether `tail` closes the outermost object, so that what stood before it was a field of that.
 fn ends_the_answer(tail: &[u8]) -> bool {
@@ -109,7 +133,22 @@ mod tests {
     }
 
     fn check_plain(answer: &str, expect: Option<&str>) {
-        assert_eq!(plain_usage(answer.as_bytes()), expect, "{answer}");
+        let usage = plain_usage(answer.as_bytes()).map(|(usage, _)| usage);
+        assert_eq!(usage, expect, "{answer}");
+    }
+
+    #[test]
+    fn the_service_tier_of_a_plain_answer_is_found_where_it_is_one() {
+        let check = |fields: &str, expect: Option<Option<&str>>| {
+            let answer =
+                format!(r#"{{"choices":[{{"text":"\"service_tier\":\"flex\""}}]{fields},"usage":{{}}}}"#);
+            assert_eq!(plain_usage(answer.as_bytes()).map(|(_, tier)| tier), expect, "{answer}");
+        };
+        check("", Some(None));
+        check(r#","service_tier":null"#, Some(None));
+        check(r#","service_tier": "priority""#, Some(Some("priority")));
+        check(r#","service_tier":"flex","x":{"service_tier":"priority"}"#, None);
+        check(r#","service_tier":7"#, None);
     }
 
     #[test]

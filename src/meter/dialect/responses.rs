@@ -27,6 +27,12 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     if let Some(usage) = response.and_then(|response| response.usage) {
         tally.usage(usage.get());
     }
+    // Before the last event it is what was asked for.
+    if let Some(tier) = response.and_then(|response| response.service_tier.as_ref())
+        && part != Part::Ordinary
+    {
+        tally.tier(tier);
+    }
     if kind.ends_with(".delta") {
         tally.text(&event.delta.text);
     } else if kind == "response.output_item.added"
@@ -56,6 +62,8 @@ struct Event<'a> {
 struct Ended<'a> {
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -65,6 +73,8 @@ struct Answer<'a> {
     output: Option<Vec<Item<'a>>>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<Cow<'a, str>>,
     error: Option<IgnoredAny>,
 }
 
@@ -88,6 +98,9 @@ impl Answer<'_> {
     fn read_plain(&self, tally: &mut Tally) -> Result<Part, Unreadable> {
         if let Some(usage) = self.usage {
             tally.usage(usage.get());
+        }
+        if let Some(tier) = &self.service_tier {
+            tally.tier(tier);
         }
         match (&self.output, &self.error) {
             // A run that failed at work is billed for what it used.

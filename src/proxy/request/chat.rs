@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: messages in, `n` answers out.
 
 use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, refuse_other_tiers, streaming};
+use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
 use crate::admit::Demand;
 use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
@@ -32,7 +32,6 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if !messages.get().starts_with('[') {
         return Err(wrong_type("messages", "an array"));
     }
-    refuse_other_tiers(fields)?;
     refuse_unmetered(fields)?;
     let cap = |name| whole(name, fields.get(name), OUTPUT_TOKENS_MAX);
     let caps = [cap("max_completion_tokens")?, cap("max_tokens")?];
@@ -41,6 +40,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         cached_for: fields.cached_for(),
+        tier: tier(fields)?,
         // Providers differ in which of two counts.
         output_tokens_max: caps.into_iter().flatten().max(),
         choices: whole("n", fields.get("n"), CHOICES_MAX)?.unwrap_or(1),

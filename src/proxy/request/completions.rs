@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: prompts in, `n` continuations of each out.
 
 use super::fields::{Fields, bad, typed, whole, wrong_type};
-use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, refuse_other_tiers, streaming};
+use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
 use crate::admit::Demand;
 use crate::settle::price::CachedFor;
 use serde_json::value::RawValue;
@@ -18,13 +18,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     fields.check(&METERED)?;
     let model: Cow<'_, str> = typed("model", fields.required("model")?, "a string")?;
     let prompts = count_prompts(fields.required("prompt")?)?;
-    refuse_other_tiers(fields)?;
     let count = |name| whole(name, fields.get(name), CHOICES_MAX).map(|count| count.unwrap_or(1));
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: 0,
         cached_for: CachedFor::Minutes,
+        tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         // All that are tried are billed, not only the best.
         choices: prompts * count("n")?.max(count("best_of")?),

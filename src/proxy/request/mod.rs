@@ -15,6 +15,7 @@ mod responses;
 use crate::admit::Demand;
 use crate::endpoint::Endpoint;
 use crate::meter::UsageChunk;
+use crate::settle::price::Tier;
 use bytes::Bytes;
 use fields::{Fields, Map, bad, optional, typed};
 use std::borrow::Cow;
@@ -162,13 +163,12 @@ fn usage_edit(fields: &Fields<'_>) -> Result<Option<Edit>, BadRequest> {
     Ok(Some((fields.place(given), edited.into_bytes())))
 }
 
-/// A tier has prices of its own, which the book does not hold.
-fn refuse_other_tiers(fields: &Fields<'_>) -> Result<(), BadRequest> {
+/// The service tier that is asked for.
+fn tier(fields: &Fields<'_>) -> Result<Tier, BadRequest> {
     let tier: Option<Cow<'_, str>> = optional("service_tier", fields.get("service_tier"), "a string")?;
-    if tier.as_deref().is_some_and(|tier| !matches!(tier, "auto" | "default")) {
-        return Err(bad("service_tier", "this gateway sells the default service tier only"));
-    }
-    Ok(())
+    let Some(name) = tier else { return Ok(Tier::Default) };
+    let known = || Tier::ALL.map(Tier::name).join(", ");
+    Tier::named(&name).ok_or_else(|| bad("service_tier", &format!("must be auto, {}", known())))
 }
 
 #[cfg(test)]
@@ -226,7 +226,9 @@ mod tests {
         let text = r#"{"model":"m\u0021","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}],"n":3,"max_tokens":9,"max_completion_tokens":7}"#;
         let demand = read(text).unwrap().demand;
         assert_eq!((&*demand.model, demand.images, demand.choices), ("m!", 1, 3));
-        assert_eq!(demand.output_tokens_max, Some(9));
+        assert_eq!((demand.output_tokens_max, demand.tier), (Some(9), Tier::Default));
+        let flex = format!(r#"{{"model":"m",{MESSAGES},"service_tier":"flex"}}"#);
+        assert_eq!(read(&flex).unwrap().demand.tier, Tier::Flex);
         assert_eq!(demand.input_bytes, u64::try_from(text.len()).unwrap());
     }
 
@@ -281,7 +283,7 @@ mod tests {
             (r#""max_completion_tokens":-1"#, "max_completion_tokens"),
             (r#""max_tokens":"9""#, "max_tokens"),
             (r#""n":129"#, "n"),
-            (r#""service_tier":"priority""#, "service_tier"),
+            (r#""service_tier":"ultrafast""#, "service_tier"),
             (r#""modalities":["text","audio"]"#, "audio"),
             (r#""web_search_options":{}"#, "web_search_options"),
         ] {
@@ -316,7 +318,7 @@ mod tests {
             (r#""prompt":["a",1]"#, "must be a string"),
             (r#""prompt":"a","Best_of":2"#, "write `best_of`"),
             (r#""messages":[]"#, "provide prompt"),
-            (r#""prompt":"a","service_tier":"flex""#, "service tier"),
+            (r#""prompt":"a","service_tier":"scale""#, "must be auto"),
         ] {
             let text = format!(r#"{{"model":"m",{fields}}}"#);
             let refused = read_for(Endpoint::Completions, &text).expect_err(&text);

@@ -3,7 +3,7 @@
 use super::fields::{Fields, optional};
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::Demand;
-use crate::settle::price::CachedFor;
+use crate::settle::price::{CachedFor, Tier};
 use std::borrow::Cow;
 
 /// What the provider takes where a request names no model.
@@ -15,7 +15,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     fields.required("input")?;
     let model: Option<Cow<'_, str>> = optional("model", fields.get("model"), "a string")?;
     let model = model.map_or_else(|| MODEL_DEFAULT.into(), Into::into);
-    let cached_for = CachedFor::Minutes;
-    let demand = Demand { model, input_bytes: 0, images: 0, cached_for, output_tokens_max: None, choices: 0 };
+    let (cached_for, tier) = (CachedFor::Minutes, Tier::Default);
+    let demand =
+        Demand { model, input_bytes: 0, images: 0, cached_for, tier, output_tokens_max: None, choices: 0 };
     Ok(Asked { demand, stream: Streaming::Plain })
 }

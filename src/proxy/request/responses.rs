@@ -4,7 +4,7 @@
 //! so nothing that refers to it is sold. Tools that the provider runs have prices of their own.
 
 use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, refuse_other_tiers};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, tier};
 use crate::admit::Demand;
 use memchr::memmem;
 use serde::de::IgnoredAny;
@@ -49,13 +49,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if optional("background", fields.get("background"), "true or false")? == Some(true) {
         return Err(bad("background", "runs in the background are not sold by this gateway: stream instead"));
     }
-    refuse_other_tiers(fields)?;
     refuse_tools(fields.get("tools"))?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
         cached_for: fields.cached_for(),
+        tier: tier(fields)?,
         output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,
         choices: 1,
     };
@@ -186,7 +186,7 @@ mod tests {
         check_refused(r#""input":"a","previous_response_id":"resp_1""#, "previous_response_id", "not kept");
         check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
         check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
-        check_refused(r#""input":"a","service_tier":"flex""#, "service_tier", "default service tier");
+        check_refused(r#""input":"a","service_tier":"ultrafast""#, "service_tier", "must be auto");
         for tool in ["web_search", "web_search_preview", "file_search", "code_interpreter", "mcp", "shell"] {
             let tools = format!(r#""input":"a","tools":[{{"type":"function"}},{{"type":"{tool}"}}]"#);
             check_refused(&tools, "tools", tool);

@@ -22,7 +22,8 @@ pub(super) fn plain(answer: &Answer) -> String {
     if let Some(usage) = &answer.usage {
         push(&mut out, format_args!(r#","usage":{usage}"#));
     }
-    push(&mut out, format_args!(r#","service_tier":"default","system_fingerprint":"{FINGERPRINT}"}}"#));
+    let tier = answer.tier;
+    push(&mut out, format_args!(r#","service_tier":"{tier}","system_fingerprint":"{FINGERPRINT}"}}"#));
     out
 }
 
@@ -31,7 +32,8 @@ pub(super) fn prefix(answer: &Answer) -> String {
     let Stamp { id, created } = answer.stamp;
     let mut prefix = format!(r#"{{"id":"chatcmpl-{id:016x}","object":"chat.completion.chunk","#);
     push(&mut prefix, format_args!(r#""created":{created},"model":{},"#, answer.model));
-    push(&mut prefix, format_args!(r#""service_tier":"default","system_fingerprint":"{FINGERPRINT}","#));
+    let tier = answer.tier;
+    push(&mut prefix, format_args!(r#""service_tier":"{tier}","system_fingerprint":"{FINGERPRINT}","#));
     prefix.push_str(r#""choices":["#);
     prefix
 }

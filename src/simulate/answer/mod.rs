@@ -115,6 +115,8 @@ pub(super) struct Answer {
     pub usage: Option<String>,
     /// Whether vectors are written as base64.
     pub base64: bool,
+    /// The service tier that it tells.
+    pub tier: &'static str,
 }
 
 impl Answer {
@@ -129,6 +131,7 @@ impl Answer {
             finish_reason: request.finish_reason(),
             usage: request.counts().json(request.endpoint, reported),
             base64: request.base64,
+            tier: request.tier,
         }
     }
 

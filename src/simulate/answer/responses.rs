@@ -12,7 +12,10 @@ pub(super) fn plain(answer: &Answer) -> String {
 pub(super) fn prefix(answer: &Answer) -> String {
     let Stamp { id, created } = answer.stamp;
     let mut prefix = format!(r#"{{"id":"resp_{id:016x}","object":"response","created_at":{created},"#);
-    push(&mut prefix, format_args!(r#""model":{},"service_tier":"default","tools":[],"#, answer.model));
+    push(
+        &mut prefix,
+        format_args!(r#""model":{},"service_tier":"{}","tools":[],"#, answer.model, answer.tier),
+    );
     prefix.push_str(r#""parallel_tool_calls":true,"tool_choice":"auto","#);
     prefix
 }

@@ -9,7 +9,7 @@ use tollgate::id::RequestId;
 use tollgate::ledger::{Entry, Ledger, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
-use tollgate::settle::price::PriceBook;
+use tollgate::settle::price::{PriceBook, Tier};
 use tollgate::settle::settle;
 use tollgate::simulate::Served;
 use tollgate::usage::Metered;
@@ -92,6 +92,8 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
                 if !providers.is_empty() {
                     assert_eq!(complete.len(), 1, "one answer for one charge: {receipt:#?} {complete:#?}");
                     assert_eq!(receipt.usage, complete[0].usage(), "{receipt:#?}");
+                    let tier = receipt.service_tier.as_deref().unwrap_or("default");
+                    assert_eq!(tier, complete[0].service_tier, "{receipt:#?}");
                 }
             }
             Metered::Estimated => audit.estimated += 1,
@@ -119,7 +121,8 @@ fn check_arithmetic(receipt: &Receipt, prices: &PriceBook) {
     if receipt.metered == Metered::None {
         return;
     }
-    let due = settle(&receipt.usage, &prices.models[&receipt.model].unit);
+    let tier = receipt.service_tier.as_deref().map_or(Tier::Default, |tier| Tier::named(tier).unwrap());
+    let due = settle(&receipt.usage, tier, &prices.find(&receipt.model).unwrap().1.price);
     assert_eq!(receipt.charge + receipt.written_off, due.charge, "{receipt:#?}");
     assert_eq!(receipt.lines, due.lines, "{receipt:#?}");
 }
