@@ -11,6 +11,8 @@ pub enum Endpoint {
     Chat,
     /// Responses, made of items.
     Responses,
+    /// Messages, as Anthropic speaks it.
+    Messages,
     /// Completions of a prompt, as before there were chats.
     Completions,
     /// Embeddings of texts.
@@ -21,9 +23,10 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Endpoint; 5] = [
+    pub const ALL: [Endpoint; 6] = [
         Endpoint::Chat,
         Endpoint::Responses,
+        Endpoint::Messages,
         Endpoint::Completions,
         Endpoint::Embeddings,
         Endpoint::Moderations,
@@ -34,6 +37,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat.completions",
             Endpoint::Responses => "responses",
+            Endpoint::Messages => "messages",
             Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
             Endpoint::Moderations => "moderations",
@@ -45,6 +49,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "/chat/completions",
             Endpoint::Responses => "/responses",
+            Endpoint::Messages => "/messages",
             Endpoint::Completions => "/completions",
             Endpoint::Embeddings => "/embeddings",
             Endpoint::Moderations => "/moderations",
@@ -54,7 +59,11 @@ impl Endpoint {
     /// Whether providers take no money for it.
     pub const fn is_free(self) -> bool {
         match self {
-            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions | Endpoint::Embeddings => false,
+            Endpoint::Chat
+            | Endpoint::Responses
+            | Endpoint::Messages
+            | Endpoint::Completions
+            | Endpoint::Embeddings => false,
             Endpoint::Moderations => true,
         }
     }

@@ -174,12 +174,7 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         receipt.metered.name(),
         receipt.price_version,
     );
-    let tier = receipt.service_tier.as_ref().map(|tier| format!("service tier {tier}"));
-    let long = receipt.above_input_tokens.map(|above| format!("prices above {above} tokens of input"));
-    let applied: Vec<String> = tier.into_iter().chain(long).collect();
-    if !applied.is_empty() {
-        text.push_str(&format!("         {}\n", applied.join(", ")));
-    }
+    text.push_str(&applied(receipt));
     for attempt in &receipt.attempts {
         let status = attempt.status.map(|status| format!(" {status}")).unwrap_or_default();
         text.push_str(&format!(
@@ -231,6 +226,16 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         text.push_str(&format!("refund   {amount} USD, entry {entry_id}, {at}, {reference}{why}\n"));
     }
     text
+}
+
+/// Which of a model's prices applied, where they are not those of any request.
+fn applied(receipt: &Receipt) -> String {
+    let tier = receipt.service_tier.as_ref().map(|tier| format!("service tier {tier}"));
+    let long = receipt.above_input_tokens.map(|above| format!("prices above {above} tokens of input"));
+    match tier.into_iter().chain(long).collect::<Vec<_>>() {
+        none if none.is_empty() => String::new(),
+        applied => format!("         {}\n", applied.join(", ")),
+    }
 }
 
 /// `statement`

@@ -155,6 +155,8 @@ pub struct Upstream {
 pub enum Dialect {
     /// OpenAI's, as many others speak it.
     OpenAi,
+    /// Anthropic's, which serves messages alone.
+    Anthropic,
 }
 
 /// Which models an upstream account serves.

@@ -39,7 +39,8 @@ fn upstream(
 ) -> Option<Upstream> {
     let name = section.required(Required { key: "name", example: "openai-1" });
     let name = name.and_then(|node| name_of(&node, names));
-    let dialect = section.choice("dialect", &[("openai", Dialect::OpenAi)]);
+    let dialect =
+        section.choice("dialect", &[("openai", Dialect::OpenAi), ("anthropic", Dialect::Anthropic)]);
     let base_url = section.required(Required { key: "base_url", example: "https://api.openai.com/v1" });
     let base_url = base_url.and_then(|node| node.parsed(BaseUrl::parse));
     let api_key = secret(&mut section, SecretKeys { inline: "api_key", file: "api_key_file" });

@@ -20,6 +20,8 @@ pub struct Reading {
     pub shape: Shape,
     /// The last usage that the provider reported; `None` when it reported none, which is not zero.
     pub usage: Option<Reported>,
+    /// The usage that was told when a stream began, of which the input is final.
+    pub begun: Option<Usage>,
     /// The service tier at which the provider says that it answered, if it says one that is known.
     pub tier: Option<Tier>,
     /// The text that went to the client.
@@ -65,14 +67,21 @@ impl Reading {
             .then(|| Reported::new(endpoint, raw.to_owned()))
             .filter(|reported| reported.usage.is_ok())?;
         let (delivered, oddities) = (Delivered::default(), Oddities::default());
-        Some(Reading { shape: Shape::Complete, usage: Some(reported), tier, delivered, oddities })
+        Some(Reading {
+            shape: Shape::Complete,
+            usage: Some(reported),
+            begun: None,
+            tier,
+            delivered,
+            oddities,
+        })
     }
 }
 
 /// A usage that the provider reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// JSON text as the provider wrote it; `null` where it was longer than [`USAGE_BYTES_MAX`].
+    /// JSON text as the provider wrote it, a list where it told of it in parts; `null` where it was longer than [`USAGE_BYTES_MAX`].
     pub raw: Box<str>,
     /// Tokens by class, or why they cannot be believed.
     pub usage: Result<Usage, Absurd>,
@@ -126,6 +135,8 @@ pub struct Oddities {
 pub(super) struct Tally {
     /// The last usage as written; empty when it was too long to be kept.
     usage: Option<String>,
+    /// What was told of it when the stream began; later counts replace its own.
+    begun: Option<String>,
     tier: Option<Tier>,
     pub(super) delivered: Delivered,
     pub(super) parsed: u64,
@@ -157,6 +168,11 @@ impl Tally {
         }
     }
 
+    /// Takes the usage that is told when a stream begins.
+    pub(super) fn usage_begun(&mut self, raw: &str) {
+        self.begun = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
+    }
+
     /// Takes the service tier that is told; the last one counts.
     pub(super) fn tier(&mut self, name: &str) {
         self.tier = Tier::named(name).or(self.tier);
@@ -175,8 +191,13 @@ impl Tally {
     }
 
     pub(super) fn into_reading(self, endpoint: Endpoint, shape: Shape, oddities: Oddities) -> Reading {
-        let usage = self.usage.map(|raw| Reported::new(endpoint, raw));
-        Reading { shape, usage, tier: self.tier, delivered: self.delivered, oddities }
+        let begun = self.begun.as_deref();
+        let usage = self.usage.map(|raw| match begun {
+            Some(begun) if !raw.is_empty() => Reported::new(endpoint, format!("[{begun},{raw}]")),
+            Some(_) | None => Reported::new(endpoint, raw),
+        });
+        let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
+        Reading { shape, usage, begun, tier: self.tier, delivered: self.delivered, oddities }
     }
 }
 

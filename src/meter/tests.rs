@@ -53,6 +53,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
     Reading {
         shape: expected.shape,
         usage,
+        begun: found.begun,
         tier: found.tier,
         delivered: Delivered { text: expected.text.to_owned(), bytes, events: expected.events },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
@@ -295,6 +296,47 @@ fn an_event_that_repeats_the_request_is_read() {
     assert_eq!(read(aware), (true, true));
 }
 
+const MESSAGE_EVENT: Expected<'_> = Expected { endpoint: Endpoint::Messages, ..PLAIN_EVENT };
+
+#[test]
+fn a_message_tells_its_usage_in_two_parts() {
+    let transcript = data!("messages-stream-tools.sse");
+    let (out, read) = run(Endpoint::Messages, UsageChunk::Show, &[Bytes::from_static(transcript.as_bytes())]);
+    assert_eq!((String::from_utf8_lossy(&out), read.shape), (transcript.into(), Shape::Complete));
+    let classes = |usage: Usage| {
+        [
+            usage.input,
+            usage.cached_input,
+            usage.cache_write,
+            usage.cache_write_1h,
+            usage.output,
+            usage.reasoning,
+        ]
+    };
+    assert_eq!(read.usage.unwrap().usage.map(classes), Ok([472, 64, 40, 60, 59, 30]));
+    assert_eq!(read.begun.map(classes), Some([472, 64, 40, 60, 2, 0]));
+    assert_eq!(read.delivered.text, "Let me see.Grüezi\nget_weather{\"city\":\"Bern\"}");
+    // However it is cut into pieces.
+    let whole = Bytes::from_static(transcript.as_bytes());
+    for at in 0..=whole.len() {
+        let (pieces, found) =
+            run(Endpoint::Messages, UsageChunk::Show, &[whole.slice(..at), whole.slice(at..)]);
+        assert_eq!((pieces, found.delivered.events, found.begun), (out.clone(), 4, read.begun));
+    }
+}
+
+#[test]
+fn a_message_that_breaks_off_keeps_what_was_told_of_its_input() {
+    let transcript = Bytes::from_static(data!("messages-stream-error.sse").as_bytes());
+    let (_, read) = run(Endpoint::Messages, UsageChunk::Show, &[transcript]);
+    assert_eq!((read.shape, read.usage.is_none()), (Shape::Failed, true));
+    assert_eq!((read.begun.map(|usage| usage.input), &*read.delivered.text), (Some(25), "Once"));
+    check(
+        data!("messages-stream-error.sse"),
+        &Expected { shape: Shape::Failed, text: "Once", events: 1, ..MESSAGE_EVENT },
+    );
+}
+
 #[test]
 fn plain_answers() {
     let read = |body: &str, expected: Expected| {
@@ -333,6 +375,8 @@ fn plain_answers() {
     check(Endpoint::Completions, data!("completions-plain.json"), usage, " in a land far away");
     let usage = Some([11, 0, 0, 16, 30]);
     check(Endpoint::Responses, data!("responses-plain.json"), usage, "ThinkingHi \u{1f44b}get_time{}");
+    let usage = Some([20, 7, 0, 12, 0]);
+    check(Endpoint::Messages, data!("messages-plain.json"), usage, "Hi f{\"a\": 1}");
     let usage = Some([8, 0, 0, 0, 0]);
     check(Endpoint::Embeddings, data!("embeddings-float.json"), usage, "");
     check(Endpoint::Embeddings, data!("embeddings-base64.json"), usage, "");

@@ -50,7 +50,7 @@ pub fn count(encoding: Encoding, text: &str) -> u64 {
 /// Of a chat: 3 for each message, 1 for each name, 3 for the beginning of the answer, 85 for each
 /// image, and the tokens of each text: roles, names, contents, names and arguments of tool calls, and
 /// `tools` and `response_format` as written. Of other requests, the tokens of `prompt`,
-/// `instructions` and `input`. A body that cannot be read counts by its bytes.
+/// `instructions`, `system` and `input`. A body that cannot be read counts by its bytes.
 pub fn count_input(encoding: Encoding, request_body: &[u8]) -> u64 {
     match serde_json::from_slice::<Request<'_>>(request_body) {
         Ok(request) => request.count(&mut Budget::new(encoding)),
@@ -89,6 +89,8 @@ struct Request<'a> {
     #[serde(borrow)]
     instructions: Text<'a>,
     #[serde(borrow)]
+    system: Text<'a>,
+    #[serde(borrow)]
     tools: Option<&'a RawValue>,
     #[serde(borrow)]
     response_format: Option<&'a RawValue>,
@@ -114,7 +116,7 @@ impl Request<'_> {
         let messages = self.messages.as_ref().map_or(0, |messages| {
             PRIMING + messages.iter().map(|message| message.count(budget)).sum::<u64>()
         });
-        let texts = [&self.prompt, &self.instructions, &self.input];
+        let texts = [&self.prompt, &self.instructions, &self.system, &self.input];
         let texts: u64 = texts
             .map(|text| budget.count(&text.text) + text.numbers + PER_IMAGE * text.images)
             .into_iter()

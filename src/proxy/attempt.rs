@@ -32,7 +32,8 @@ pub(super) fn need(demand: &Demand, price: &ModelPrice) -> Need {
 /// last attempt failed says more.
 pub(super) fn choose(pool: &Pool, admitted: &InExchange, now: Instant) -> Result<Lease, Option<Refusal>> {
     let model = &admitted.exchange.request.demand.model;
-    let ask = Ask { model, need: &admitted.need, tried: &admitted.tried };
+    let endpoint = admitted.exchange.request.endpoint;
+    let ask = Ask { endpoint, model, need: &admitted.need, tried: &admitted.tried };
     let wait = |until: Option<Instant>| until.map_or(WAIT, |until| until.saturating_duration_since(now));
     pool.choose(&ask, now, fastrand::u64(..)).map_err(|none| match none {
         NoAccount::Busy(until) => Some(Refusal::PoolBusy { wait: wait(until) }),

@@ -188,7 +188,11 @@ impl Exchange {
         // The events of a response repeat what was asked.
         let echo = match endpoint {
             Endpoint::Responses => self.request.body().len(),
-            Endpoint::Chat | Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => 0,
+            Endpoint::Chat
+            | Endpoint::Messages
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations => 0,
         };
         let meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
         self.begin(status, decoder, Answer::Stream(Box::new(meter)));
@@ -314,7 +318,7 @@ impl Exchange {
             {
                 let Some(hold) = state.hold.take() else { return };
                 let bill = self.bill(&mut state, end);
-                self.set(self.estimate(hold, bill, Delivered::default()));
+                self.set(self.estimate(hold, bill, Delivered::default(), None));
             }
             Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Ended => {
                 self.release(&mut state, end);
@@ -333,24 +337,31 @@ impl Exchange {
             }
             Some(Reported { usage: Err(absurd), .. }) => {
                 tracing::warn!(%absurd, "a provider's usage report is refused and estimated instead");
-                self.estimate(hold, bill, reading.delivered)
+                self.estimate(hold, bill, reading.delivered, reading.begun)
             }
             // A client that leaves once the provider answers has had its input read, as the provider bills.
             None if reading.delivered.events == 0 && end != End::ClientGone => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
-            None => self.estimate(hold, bill, reading.delivered),
+            None => self.estimate(hold, bill, reading.delivered, reading.begun),
         };
         self.set(settling);
     }
 
     /// Counts on a thread that may block.
-    fn estimate(&self, hold: Hold, bill: Bill, delivered: Delivered) -> Settling {
+    fn estimate(&self, hold: Hold, bill: Bill, delivered: Delivered, begun: Option<Usage>) -> Settling {
         let body = self.request.body().clone();
         let encoding = self.price.encoding;
         Settling::Estimating(tokio::task::spawn_blocking(move || {
-            let usage = tokenizer::estimate(encoding, &body, &delivered);
+            let usage = match begun {
+                // The provider told of the input before it stopped.
+                Some(begun) => {
+                    let output = tokenizer::count_delivered(encoding, &delivered);
+                    Usage { output, reasoning: 0, ..begun }
+                }
+                None => tokenizer::estimate(encoding, &body, &delivered),
+            };
             bill.capture(hold, usage, Metered::Estimated, None)
         }))
     }

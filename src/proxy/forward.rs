@@ -2,7 +2,7 @@
 
 use super::{id_value, sign};
 use crate::clock::Timestamp;
-use crate::config::Scheme;
+use crate::config::{Dialect, Scheme};
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::meter::Decoder;
@@ -27,6 +27,10 @@ const RESPONSE_NAMES: [HeaderName; 2] =
     [HeaderName::from_static("openai-processing-ms"), HeaderName::from_static("openai-version")];
 /// Room for all headers of a message.
 const HEADERS_MAX: usize = 12;
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// The version of the API that all its documentation is of.
+const VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
@@ -65,7 +69,16 @@ pub fn request(
     parts.version = Version::HTTP_11;
     let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
     headers.insert(header::HOST, account.authority.clone());
-    headers.insert(header::AUTHORIZATION, account.authorization.clone());
+    match account.dialect {
+        Dialect::OpenAi => {
+            headers.insert(header::AUTHORIZATION, account.authorization.clone());
+        }
+        Dialect::Anthropic => {
+            headers.insert(API_KEY, account.authorization.clone());
+            let version = client.headers.get(ANTHROPIC_VERSION).cloned().unwrap_or(VERSION_DEFAULT);
+            headers.insert(ANTHROPIC_VERSION, version);
+        }
+    }
     for name in REQUEST_HEADERS {
         if let Some(value) = client.headers.get(&name) {
             headers.insert(name, value.clone());

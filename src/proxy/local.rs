@@ -45,7 +45,7 @@ impl Gateway {
         let live = Arc::clone(&ctx.live);
         let prices = &live.config.prices;
         let may = |name: &str| passed.as_ref().is_none_or(|passed| passed.allows_model(name));
-        let sold = |name: &str| prices.models.contains_key(name) && live.pool.serves(name) && may(name);
+        let sold = |name: &str| prices.models.contains_key(name) && live.pool.knows(name) && may(name);
         let body = match path.strip_prefix("/v1/models/") {
             Some(name) if sold(name) => model(name),
             Some(name) => return Err(Refusal::UnknownModel(name.into())),

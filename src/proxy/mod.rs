@@ -411,7 +411,7 @@ impl Gateway {
     async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
         ctx.status = refusal.status();
         self.metrics.rejected(refusal.reason());
-        let (header, body) = refusal.answer()?;
+        let (header, body) = refusal.answer_at(ctx.place, ctx.request)?;
         ctx.refusal = Some(refusal);
         local::write(session, ctx, header, body).await
     }

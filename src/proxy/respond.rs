@@ -3,11 +3,14 @@
 //! Errors have OpenAI's shape, so that its clients understand them. Their texts say what to do and
 //! never name an upstream account.
 
+use super::context::Place;
 use super::request::BadRequest;
 use crate::admit::AdmitError;
 use crate::admit::gate::{Passed, Rate, Shut};
 use crate::auth::AuthError;
 use crate::clock::Tick;
+use crate::endpoint::Endpoint;
+use crate::id::RequestId;
 use crate::money::Amount;
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -275,16 +278,35 @@ impl Refusal {
         }
     }
 
-    /// The whole answer.
+    /// The whole answer, in the dialect of the place that was asked.
+    ///
+    /// # Errors
+    /// When a header cannot be made: a bug.
+    pub fn answer_at(&self, place: Place, request: RequestId) -> pingora::Result<(ResponseHeader, Bytes)> {
+        match place {
+            Place::Sold(Endpoint::Messages) => self.with_body(&json!({
+                "type": "error",
+                "error": { "type": anthropic_kind(self.class().0), "message": self.short_message() },
+                "request_id": request,
+            })),
+            Place::Sold(_) | Place::Models | Place::Account | Place::Other => self.answer(),
+        }
+    }
+
+    /// The whole answer, as OpenAI writes it.
     ///
     /// # Errors
     /// When a header cannot be made: a bug.
     pub fn answer(&self) -> pingora::Result<(ResponseHeader, Bytes)> {
-        let (status, kind, code) = self.class();
-        let body = json!({
+        let (_, kind, code) = self.class();
+        self.with_body(&json!({
             "error": { "message": self.short_message(), "type": kind, "param": self.param(), "code": code }
-        });
-        let (mut header, body) = json_answer(status, &body)?;
+        }))
+    }
+
+    fn with_body(&self, body: &serde_json::Value) -> pingora::Result<(ResponseHeader, Bytes)> {
+        let status = self.class().0;
+        let (mut header, body) = json_answer(status, body)?;
         let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
         if again {
             header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
@@ -376,6 +398,22 @@ impl Refusal {
             AdmitError::KeyRevoked => Refusal::InvalidKey,
             AdmitError::Overloaded => Refusal::Overloaded,
         }
+    }
+}
+
+/// The type of an error as Anthropic calls it.
+fn anthropic_kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::PAYMENT_REQUIRED => "billing_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::NOT_FOUND => "not_found_error",
+        StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+        StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+        status if status.is_client_error() => "invalid_request_error",
+        _ => "api_error",
     }
 }
 

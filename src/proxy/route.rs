@@ -103,7 +103,7 @@ impl Gateway {
         let request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
         ctx.model = live.config.prices.find(model).map(|(name, _)| name.into());
-        if !live.pool.serves(model) {
+        if !live.pool.serves(endpoint, model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }
         if let Some(passed) = &mut ctx.passed {

@@ -78,10 +78,8 @@ impl Metrics {
                 .counter("log_lines_dropped_total", "Lines of the access log that nobody took in time"),
             reload_success: made
                 .int_gauge("config_reload_success", "Whether the last load of the configuration took"),
-            reload_timestamp: made.gauge(
-                "config_reload_timestamp_seconds",
-                "When the configuration that applies was loaded, in seconds since 1970",
-            ),
+            reload_timestamp: made
+                .gauge("config_reload_timestamp_seconds", "When the configuration was loaded, since 1970"),
             scraping: Mutex::default(),
             requests: made.counters("requests_total", "Requests answered", &["endpoint", "model", "status"]),
             duration: made.histograms(
@@ -106,7 +104,7 @@ impl Metrics {
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
             cost_usd: made.float_counters(
                 "cost_usd_total",
-                "US dollars that providers take for what was charged, where the price book says how much",
+                "US dollars due upstream",
                 &["model", "upstream"],
             ),
             holds_open: made.int_gauge("holds_open", "Holds that have not ended"),

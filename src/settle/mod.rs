@@ -81,13 +81,13 @@ pub struct Detail {
     /// How the usage was found.
     pub metered: Metered,
     /// The service tier, where it is not the default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub service_tier: Option<Box<str>>,
     /// The length of input above which the prices hold, if they are not those of any length.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub above_input_tokens: Option<u64>,
     /// What the provider takes for it, where the operator wrote that down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub cost: Option<Amount>,
     /// The vocabulary of an estimate.
     #[serde(default)]

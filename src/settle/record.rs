@@ -20,6 +20,9 @@ impl Detail {
             status,
             end,
             metered,
+            service_tier,
+            above_input_tokens,
+            cost,
             encoding,
             usage,
             lines,
@@ -36,6 +39,15 @@ impl Detail {
         record.value(",\"status\":", status);
         record.value(",\"end\":", end);
         record.word(",\"metered\":\"", metered.name());
+        if let Some(tier) = service_tier {
+            record.value(",\"service_tier\":", tier);
+        }
+        if let Some(tokens) = above_input_tokens {
+            record.value(",\"above_input_tokens\":", tokens);
+        }
+        if let Some(cost) = cost {
+            record.value(",\"cost\":", cost);
+        }
         if let Some(encoding) = encoding {
             record.value(",\"encoding\":", encoding);
         }
@@ -134,6 +146,9 @@ mod tests {
             status: 0,
             end: "failed".into(),
             metered: Metered::None,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
             encoding: None,
             usage: Usage::default(),
             reported: None,
@@ -147,6 +162,9 @@ mod tests {
             stream: true,
             status: 200,
             metered: Metered::Estimated,
+            service_tier: Some("priority".into()),
+            above_input_tokens: Some(200_000),
+            cost: Some(line(Class::Output, 3).amount),
             encoding: Some("o200k_base".into()),
             usage: Usage {
                 input: 1,

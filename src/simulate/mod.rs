@@ -8,6 +8,7 @@
 //! ```text
 //! POST /v1/chat/completions   plain and streamed
 //! POST /v1/responses          plain and streamed
+//! POST /v1/messages           plain and streamed, as Anthropic
 //! POST /v1/completions        plain and streamed
 //! POST /v1/embeddings
 //! POST /v1/moderations

@@ -46,7 +46,7 @@ impl Request {
     /// Tokens of text in each choice.
     pub fn words(&self) -> u64 {
         match self.endpoint {
-            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions => {
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Messages | Endpoint::Completions => {
                 self.asked().min(self.cap.unwrap_or(u64::MAX))
             }
             Endpoint::Embeddings | Endpoint::Moderations => 0,
@@ -64,7 +64,7 @@ impl Request {
         match self.endpoint {
             Endpoint::Moderations => Counts::default(),
             Endpoint::Embeddings => Counts { prompt_tokens, ..Counts::default() },
-            Endpoint::Chat | Endpoint::Responses | Endpoint::Completions => {
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Messages | Endpoint::Completions => {
                 let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
                 Counts {
                     prompt_tokens,
@@ -125,6 +125,7 @@ struct Written {
     prompt: Option<Input>,
     input: Option<Input>,
     instructions: Option<Input>,
+    system: Option<Input>,
     max_output_tokens: Option<u64>,
     service_tier: Option<String>,
     encoding_format: Option<String>,
@@ -144,12 +145,13 @@ impl Written {
             Ok((input.texts, input.tokens))
         };
         match endpoint {
-            Endpoint::Chat => {
+            Endpoint::Chat | Endpoint::Messages => {
                 let messages = self.messages.as_ref().ok_or_else(|| Refusal::missing("messages"))?;
                 if messages.is_empty() {
                     return Err(Refusal::empty_messages());
                 }
-                Ok((1, TOKENS_PER_REQUEST + messages.iter().map(Message::tokens).sum::<u64>()))
+                let system = self.system.unwrap_or_default().tokens;
+                Ok((1, TOKENS_PER_REQUEST + system + messages.iter().map(Message::tokens).sum::<u64>()))
             }
             Endpoint::Responses => {
                 let input = self.input.ok_or_else(|| Refusal::missing("input"))?;

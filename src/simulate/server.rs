@@ -187,7 +187,8 @@ impl Arrived {
     }
 }
 
-/// The bearer token, if there is one.
+/// The bearer token or the key, if there is one.
 fn credential(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    bearer.or_else(|| headers.get("x-api-key")?.to_str().ok())
 }

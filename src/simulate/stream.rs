@@ -260,6 +260,7 @@ mod tests {
             words: 7,
             finish_reason: "stop",
             usage: Some("{}".to_owned()),
+            begun: None,
             base64: false,
             tier: "default",
         };

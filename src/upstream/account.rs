@@ -6,7 +6,7 @@ use super::health::{Breaker, Fault, Health};
 use super::limits::{Limits, Most, Share, Use};
 use super::told::{Kind, Report};
 use crate::clock::Timestamp;
-use crate::config::{self, BaseUrl, Models, OnHangUp, Secret, Timeouts, Upstream};
+use crate::config::{self, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -21,7 +21,9 @@ pub struct Account {
     pub name: Arc<str>,
     /// Where it is.
     pub base_url: BaseUrl,
-    /// `Bearer` and its credential; marked sensitive, so that it is not printed.
+    /// Which API it speaks.
+    pub dialect: Dialect,
+    /// Its credential as its dialect presents it; marked sensitive, so that it is not printed.
     pub authorization: HeaderValue,
     /// The host as requests name it.
     pub authority: HeaderValue,
@@ -77,7 +79,7 @@ pub(super) struct Taken {
 
 impl Account {
     pub(super) fn new(upstream: &Upstream, before: Option<&Account>) -> Result<Self, String> {
-        let authorization = bearer(&upstream.api_key)
+        let authorization = presented(upstream.dialect, &upstream.api_key)
             .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
         let before = before.filter(|before| before.base_url == upstream.base_url);
         // Health and load are a credential's; addresses are a host's.
@@ -88,6 +90,7 @@ impl Account {
             authority: HeaderValue::from_str(&upstream.base_url.authority())
                 .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
             authorization,
+            dialect: upstream.dialect,
             models: upstream.models.clone(),
             on_hang_up: upstream.on_hang_up,
             timeouts: upstream.timeouts,
@@ -101,6 +104,19 @@ impl Account {
     /// Lets it have this much from now on.
     pub(super) fn limit(&self, limits: &config::Limits) {
         self.state.lock().limits.set(limits);
+    }
+
+    /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
+    pub fn serves<'a>(&'a self, endpoint: Endpoint, model: &'a str) -> Option<&'a str> {
+        let speaks = match endpoint {
+            Endpoint::Messages => Dialect::Anthropic,
+            Endpoint::Chat
+            | Endpoint::Responses
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations => Dialect::OpenAi,
+        };
+        self.models.provider_name(model).filter(|_| self.dialect == speaks)
     }
 
     /// Where it serves this.
@@ -213,8 +229,11 @@ impl State {
     }
 }
 
-fn bearer(key: &Secret) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
+fn presented(dialect: Dialect, key: &Secret) -> Option<HeaderValue> {
+    let mut value = match dialect {
+        Dialect::OpenAi => HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?,
+        Dialect::Anthropic => HeaderValue::from_str(key.expose()).ok()?,
+    };
     value.set_sensitive(true);
     Some(value)
 }

@@ -22,6 +22,7 @@ pub use account::{Account, Need, Room};
 pub use lease::Lease;
 
 use crate::config::Upstream;
+use crate::endpoint::Endpoint;
 use select::Candidate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +30,8 @@ use std::time::Instant;
 /// What is asked of the pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
+    /// Where it is asked for.
+    pub endpoint: Endpoint,
     /// The model, by the name that the client used.
     pub model: &'a str,
     /// What the request needs.
@@ -96,9 +99,14 @@ impl Pool {
         &self.accounts
     }
 
-    /// Whether any account serves a model of this name.
-    pub fn serves(&self, model: &str) -> bool {
-        self.accounts.iter().any(|account| account.models.provider_name(model).is_some())
+    /// Whether any account serves a model of this name, at this endpoint.
+    pub fn serves(&self, endpoint: Endpoint, model: &str) -> bool {
+        self.accounts.iter().any(|account| account.serves(endpoint, model).is_some())
+    }
+
+    /// Whether any account serves a model of this name, wherever.
+    pub fn knows(&self, model: &str) -> bool {
+        Endpoint::ALL.into_iter().any(|endpoint| self.serves(endpoint, model))
     }
 
     /// Chooses an account for one attempt, of those that have room; never one that was tried.
@@ -109,7 +117,7 @@ impl Pool {
         let mut none = NoAccount::UnknownModel;
         let mut candidates = Vec::with_capacity(self.accounts.len());
         for (index, account) in self.accounts.iter().enumerate() {
-            let Some(model) = account.models.provider_name(ask.model) else { continue };
+            let Some(model) = account.serves(ask.endpoint, ask.model) else { continue };
             match account.room(model, ask.need, now) {
                 Room::Full(until) => none = none.and(NoAccount::Busy(until)),
                 Room::Shut(until) => none = none.and(NoAccount::Down(Some(until))),

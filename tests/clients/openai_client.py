@@ -14,6 +14,7 @@ import urllib.request
 from decimal import Decimal
 from pathlib import Path
 
+import anthropic
 import httpx2 as httpx
 import openai
 
@@ -53,6 +54,7 @@ store: {{ directory: store }}
 prices: prices.yaml
 upstreams:
   - {{ name: sim, base_url: "{self.provider_url}/v1", api_key: sk-sim }}
+  - {{ name: sim-messages, dialect: anthropic, base_url: "{self.provider_url}/v1", api_key: sk-ant-sim, models: [sim-chat] }}
 """
         )
         self.store = folder / "store"
@@ -146,6 +148,22 @@ def drive(stack):
     with client.responses.stream(model="sim-chat", input=[{"role": "user", "content": "Say it."}]) as stream:
         expect("the text of a stream", len(stream.get_final_response().output_text.split()), 16)
 
+    claude = anthropic.Anthropic(base_url=stack.url, api_key=key, max_retries=0)
+    ask = {"model": "sim-chat", "messages": [{"role": "user", "content": "Say it."}]}
+    raw = claude.messages.with_raw_response.create(max_tokens=100, system="Be brief.", **ask)
+    requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+    message = raw.parse()
+    expect("the text of a message", len(message.content[0].text.split()), 16)
+    expect("the tokens of a message", message.usage.output_tokens, 16)
+    with claude.messages.stream(max_tokens=7, **ask) as stream:
+        message = stream.get_final_message()
+    expect("the end of a stream of messages", (message.stop_reason, message.usage.output_tokens), ("max_tokens", 7))
+    try:
+        anthropic.Anthropic(base_url=stack.url, api_key="sk-wrong", max_retries=0).messages.create(max_tokens=7, **ask)
+        sys.exit("openai_client.py: a wrong key was served messages")
+    except anthropic.AuthenticationError as refusal:
+        expect("the error of a message", refusal.body["error"]["type"], "authentication_error")
+
     for options in ({}, {"encoding_format": "float"}):
         raw = client.embeddings.with_raw_response.create(model="sim-embed", input=["one text", "another"], **options)
         requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
@@ -202,7 +220,7 @@ def main():
         stack.stop()
         done = subprocess.run([sys.argv[1], "ledger", "verify", "--store", str(stack.store), "--json"], check=True, capture_output=True)
         expect("the stopped ledger", json.loads(done.stdout)["captures"], count)
-    print(f"openai {openai.__version__}: {count} requests charged {total} USD, as the provider served them; 401 and 402 refused")
+    print(f"openai {openai.__version__}, anthropic {anthropic.__version__}: {count} requests charged {total} USD, as the provider served them; 401 and 402 refused")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# run.sh TOLLGATE    drives the official OpenAI clients against a gateway with the simulated provider.
+# run.sh TOLLGATE    drives the official clients of OpenAI and Anthropic against a gateway with the simulated provider.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate-ci/venv
+# One for each list of requirements, so that a new one is installed.
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate-ci/venv-$(sha256sum "$here/requirements.txt" | cut -c1-12)
 if [ ! -e "$venv/ready" ]; then
   python3 -m venv "$venv" 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && python3 -m venv "$venv"; }
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"

@@ -4,11 +4,12 @@
 use crate::support::gateway::text;
 use crate::support::scene::{Scene, scene};
 use crate::support::scripted::Then;
-use crate::support::{Account, Answer, Client, Gateway, Script, Scripted, audit};
+use crate::support::{Account, Answer, Client, Gateway, Script, Scripted, Simulated, audit};
 use serde_json::{Value, json};
 
 const COMPLETIONS: &str = "/v1/completions";
 const RESPONSES: &str = "/v1/responses";
+const MESSAGES: &str = "/v1/messages";
 const EMBEDDINGS: &str = "/v1/embeddings";
 const MODERATIONS: &str = "/v1/moderations";
 
@@ -221,6 +222,93 @@ async fn a_long_input_has_prices_of_its_own() {
     }
     let Scene { gateway, provider, .. } = scene;
     audit(gateway, &[&provider]).is_exact(2);
+}
+
+fn anthropic(provider: &Simulated) -> Account {
+    Account::of(provider).with("dialect: anthropic")
+}
+
+#[tokio::test]
+async fn messages_are_charged_as_anthropic_tells_them() {
+    let provider = Simulated::start();
+    let gateway = Gateway::start(&[anthropic(&provider)]);
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        for stream in [false, true] {
+            let metadata = json!({ "simulate_reasoning_tokens": "100", "simulate_cached_tokens": "4" });
+            let body = json!({ "model": "gpt-4o-mini", "max_tokens": 9, "stream": stream, "system": "be kind",
+                "messages": [{ "role": "user", "content": "hello you" }], "metadata": metadata });
+            let request = client.request("POST", MESSAGES).header("x-api-key", &customer.key);
+            let answer = Answer::read(request.body(body.to_string())).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let receipt = gateway.receipt(&answer.id()).await;
+            let usage = &receipt["usage"];
+            assert_eq!((&usage["input"], &usage["cached_input"]), (&json!(8), &json!(4)), "{receipt}");
+            assert_eq!((&usage["output"], &usage["reasoning"]), (&json!(9), &json!(100)));
+            assert_eq!((&receipt["endpoint"], &receipt["metered"]), (&json!("messages"), &json!("reported")));
+            assert!(answer.text().contains("tok8") && answer.text().contains("max_tokens"), "{answer:?}");
+        }
+        let chat = json!({ "model": "gpt-4o-mini", "messages": [] });
+        post(&client, "/v1/chat/completions", &chat).await.is_error(404, Some("model_not_found"));
+    }
+    audit(gateway, &[&provider]).is_exact(4);
+}
+
+#[tokio::test]
+async fn messages_are_refused_in_the_dialect_of_anthropic() {
+    let provider = Simulated::start();
+    let gateway = Gateway::start(&[anthropic(&provider)]);
+    let customer = gateway.customer("0.00000001");
+    for client in Client::both(&gateway, &customer) {
+        let whole = json!({ "model": "gpt-4o-mini", "max_tokens": 9, "messages": [{ "content": "hi" }] });
+        let with = |field: &str, value: Value| {
+            let mut body = whole.clone();
+            body[field] = value;
+            body
+        };
+        for (status, kind, body) in [
+            (402, "billing_error", whole.clone()),
+            (404, "not_found_error", with("model", json!("unpriced"))),
+            (400, "invalid_request_error", with("tools", json!([{ "type": "web_search_20250305" }]))),
+        ] {
+            let refused = post(&client, MESSAGES, &body).await;
+            let error = refused.json();
+            let shown = (refused.status, &error["type"], &error["error"]["type"], &error["request_id"]);
+            assert_eq!(shown, (status, &json!("error"), &json!(kind), &json!(refused.id())), "{error}");
+        }
+        let unknown = Answer::read(client.with_key("wrong").post(MESSAGES, whole.to_string())).await;
+        assert_eq!((unknown.status, &unknown.json()["error"]["type"]), (401, &json!("authentication_error")));
+    }
+    assert_eq!(provider.provider.log().len(), 0);
+}
+
+/// What was told of the input when a message began is charged, with what was delivered.
+#[tokio::test]
+async fn a_message_that_is_cut_costs_its_input_as_told() {
+    let transcript = include_str!("../data/messages-stream-tools.sse");
+    let cut: String = transcript.split_inclusive("\n\n").take(8).collect();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99999\r\n\r\n";
+    let provider = Scripted::always(Script::send([head, &cut].concat()).then(Then::Close));
+    let gateway = Gateway::start(&[Account::scripted(&provider).with("dialect: anthropic")]);
+    let customer = gateway.customer("1.00");
+    let client = Client::h1(&gateway, &customer);
+    let body =
+        json!({ "model": "gpt-4o", "max_tokens": 9, "stream": true, "messages": [{ "content": "hi" }] });
+    let response = client.post(MESSAGES, body.to_string()).send().await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let _ = response.bytes().await;
+    let receipt = gateway.receipt(&id).await;
+    let usage = &receipt["usage"];
+    assert_eq!((&usage["input"], &usage["cached_input"]), (&json!(472), &json!(64)), "{receipt}");
+    assert_eq!((&usage["cache_write"], &usage["cache_write_1h"]), (&json!(40), &json!(60)));
+    assert_eq!(receipt["metered"], "estimated");
+    assert!((3..20).contains(&usage["output"].as_u64().unwrap()), "{receipt}");
+    let seen = &provider.seen()[0];
+    assert_eq!(
+        (seen.header("x-api-key"), seen.header("authorization")),
+        (Some("sk-upstream-scripted"), None)
+    );
+    assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
 }
 
 #[tokio::test]

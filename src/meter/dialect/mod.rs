@@ -2,6 +2,7 @@
 
 mod chat;
 mod embeddings;
+mod messages;
 mod moderations;
 pub(super) mod quick;
 mod responses;
@@ -46,6 +47,7 @@ pub(super) fn read(endpoint: Endpoint, json: &[u8], tally: &mut Tally) -> Result
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => chat::read(json, tally),
         Endpoint::Responses => responses::read(json, tally),
+        Endpoint::Messages => messages::read(json, tally),
         Endpoint::Embeddings => embeddings::read(json, tally),
         Endpoint::Moderations => moderations::read(json),
     }
@@ -59,6 +61,7 @@ pub(super) fn usage(endpoint: Endpoint, json: &str) -> Result<Usage, Absurd> {
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => usage::of_chat(json),
         Endpoint::Responses => usage::of_response(json),
+        Endpoint::Messages => messages::usage(json),
         Endpoint::Embeddings => usage::of_input(json),
         // Free, whatever is reported.
         Endpoint::Moderations => Ok(Usage::default()),

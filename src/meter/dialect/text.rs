@@ -13,7 +13,7 @@ use std::fmt;
 pub(in crate::meter) struct Text<'a> {
     /// Borrowed when it is one string without escapes.
     pub text: Cow<'a, str>,
-    /// Objects with an `image_url`.
+    /// Objects with an `image_url` or a `source`.
     pub images: u64,
     /// Whole numbers: tokens, where a list of them stands for a text.
     pub numbers: u64,
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for TextVisitor {
                 | PartKey::Content
                 | PartKey::Arguments
                 | PartKey::Output => all.append(fields.next_value()?),
-                PartKey::ImageUrl => {
+                PartKey::ImageUrl | PartKey::Source => {
                     fields.next_value::<IgnoredAny>()?;
                     all.images += 1;
                 }
@@ -118,6 +118,8 @@ enum PartKey {
     /// What a tool gave.
     Output,
     ImageUrl,
+    /// Of an image in a message of Anthropic's.
+    Source,
     #[serde(other)]
     Other,
 }

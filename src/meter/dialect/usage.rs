@@ -38,6 +38,12 @@ pub enum Field {
     InputTokens,
     /// `output_tokens`
     OutputTokens,
+    /// `cache_creation_input_tokens`
+    CacheCreation,
+    /// `cache_read_input_tokens`
+    CacheRead,
+    /// `output_tokens_details.thinking_tokens`
+    ThinkingTokens,
 }
 
 /// What is wrong with a field.
@@ -82,6 +88,9 @@ impl Field {
             Field::ReasoningTokens => "reasoning_tokens",
             Field::InputTokens => "input_tokens",
             Field::OutputTokens => "output_tokens",
+            Field::CacheCreation => "cache_creation_input_tokens",
+            Field::CacheRead => "cache_read_input_tokens",
+            Field::ThinkingTokens => "thinking_tokens",
         }
     }
 }
@@ -224,7 +233,7 @@ pub(super) fn of_input(json: &str) -> Result<Usage, Absurd> {
     Ok(Usage { input, ..Usage::default() })
 }
 
-fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absurd> {
+pub(super) fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absurd> {
     let absurd = Absurd::new(field, Why::NotObject);
     // An array would pass for a struct with its fields in order.
     if !json.starts_with('{') {
@@ -234,15 +243,18 @@ fn object<'a, T: Deserialize<'a>>(field: Field, json: &'a str) -> Result<T, Absu
 }
 
 /// Details, which may be absent or null.
-fn details<'a, T: Deserialize<'a> + Default>(field: Field, value: Option<&'a RawValue>) -> Result<T, Absurd> {
+pub(super) fn details<'a, T: Deserialize<'a> + Default>(
+    field: Field,
+    value: Option<&'a RawValue>,
+) -> Result<T, Absurd> {
     value.map_or(Ok(T::default()), |json| object(field, json.get()))
 }
 
-fn required(field: Field, value: Option<&RawValue>) -> Result<u64, Absurd> {
+pub(super) fn required(field: Field, value: Option<&RawValue>) -> Result<u64, Absurd> {
     count(field, value)?.ok_or(Absurd::new(field, Why::Missing))
 }
 
-fn count(field: Field, value: Option<&RawValue>) -> Result<Option<u64>, Absurd> {
+pub(super) fn count(field: Field, value: Option<&RawValue>) -> Result<Option<u64>, Absurd> {
     let Some(text) = value.map(RawValue::get) else { return Ok(None) };
     let absurd = |why| Err(Absurd::new(field, why));
     let digits = text.strip_prefix('-').unwrap_or(text);

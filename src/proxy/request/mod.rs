@@ -9,6 +9,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod fields;
+mod messages;
 mod moderations;
 mod responses;
 
@@ -87,6 +88,7 @@ impl Request {
         let Asked { demand, stream } = match endpoint {
             Endpoint::Chat => chat::read(&fields)?,
             Endpoint::Responses => responses::read(&fields)?,
+            Endpoint::Messages => messages::read(&fields)?,
             Endpoint::Completions => completions::read(&fields)?,
             Endpoint::Embeddings => embeddings::read(&fields)?,
             Endpoint::Moderations => moderations::read(&fields)?,

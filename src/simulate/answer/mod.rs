@@ -5,6 +5,7 @@
 mod chat;
 mod completions;
 mod embeddings;
+mod messages;
 mod moderations;
 mod responses;
 
@@ -47,11 +48,22 @@ impl Counts {
             (_, Reported::Missing) | (Endpoint::Moderations, _) => None,
             (Endpoint::Chat | Endpoint::Completions, _) => Some(self.of_chat(reported)),
             (Endpoint::Responses, _) => Some(self.of_response(reported)),
+            (Endpoint::Messages, _) => Some(self.of_message(reported)),
             (Endpoint::Embeddings, _) => {
                 let prompt = figure(self.prompt_tokens, reported);
                 Some(format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#))
             }
         }
+    }
+
+    fn of_message(&self, reported: Reported) -> String {
+        let count = |tokens| figure(tokens, reported);
+        let input = count(self.prompt_tokens.saturating_sub(self.cached_tokens));
+        let (cached, output) = (count(self.cached_tokens), count(self.completion_tokens));
+        let thinking = count(self.reasoning_tokens);
+        format!(
+            r#"{{"input_tokens":{input},"cache_creation_input_tokens":0,"cache_read_input_tokens":{cached},"output_tokens":{output},"output_tokens_details":{{"thinking_tokens":{thinking}}},"service_tier":"standard"}}"#
+        )
     }
 
     fn of_response(&self, reported: Reported) -> String {
@@ -113,6 +125,8 @@ pub(super) struct Answer {
     pub finish_reason: &'static str,
     /// The `usage` object, if any is reported.
     pub usage: Option<String>,
+    /// What a stream of messages tells of it when it begins.
+    pub begun: Option<String>,
     /// Whether vectors are written as base64.
     pub base64: bool,
     /// The service tier that it tells.
@@ -130,6 +144,8 @@ impl Answer {
             words: request.words(),
             finish_reason: request.finish_reason(),
             usage: request.counts().json(request.endpoint, reported),
+            begun: Counts { completion_tokens: 1, reasoning_tokens: 0, ..request.counts() }
+                .json(request.endpoint, reported),
             base64: request.base64,
             tier: request.tier,
         }
@@ -140,6 +156,7 @@ impl Answer {
         match self.endpoint {
             Endpoint::Chat => chat::plain(self),
             Endpoint::Responses => responses::plain(self),
+            Endpoint::Messages => messages::plain(self),
             Endpoint::Completions => completions::plain(self),
             Endpoint::Embeddings => embeddings::plain(self),
             Endpoint::Moderations => moderations::plain(self),
@@ -151,6 +168,7 @@ impl Answer {
         let prefix = match self.endpoint {
             Endpoint::Chat => chat::prefix(self),
             Endpoint::Responses => responses::prefix(self),
+            Endpoint::Messages => messages::prefix(self),
             Endpoint::Completions => completions::prefix(self),
             Endpoint::Embeddings | Endpoint::Moderations => return None,
         };
@@ -162,6 +180,7 @@ impl Answer {
         match self.endpoint {
             Endpoint::Chat => chat::first(self, opening),
             Endpoint::Responses => responses::first(self, opening),
+            Endpoint::Messages => messages::first(self, opening),
             Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
         }
     }
@@ -176,6 +195,7 @@ impl Answer {
         let index = sent % self.choices;
         match self.endpoint {
             Endpoint::Responses => responses::content(self, sent, text),
+            Endpoint::Messages => messages::content(text),
             Endpoint::Completions => completions::content(opening, index, text),
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => {
                 chat::content(opening, index, text)
@@ -187,6 +207,7 @@ impl Answer {
     pub fn last(&self, opening: &Opening) -> Vec<Vec<Event>> {
         match self.endpoint {
             Endpoint::Responses => responses::last(self),
+            Endpoint::Messages => messages::last(self),
             Endpoint::Completions => completions::last(self, opening),
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => chat::last(self, opening),
         }

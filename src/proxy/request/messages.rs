@@ -1,0 +1,145 @@
+//! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
+
+use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, tier};
+use crate::admit::Demand;
+use memchr::memmem;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Fields that decide about the charge, or about what is kept.
+const METERED: [&str; 13] = [
+    "model",
+    "messages",
+    "system",
+    "max_tokens",
+    "stream",
+    "service_tier",
+    "tools",
+    "thinking",
+    "mcp_servers",
+    "container",
+    "context_management",
+    "inference_geo",
+    "speed",
+];
+/// Fields that have a price of their own, or run something at the provider.
+const EXTRA: [&str; 5] = ["mcp_servers", "container", "context_management", "inference_geo", "speed"];
+/// Beginnings of the types of tools that the client runs itself.
+const TOOLS: [&str; 5] = ["custom", "bash_", "text_editor_", "computer_", "memory_"];
+
+/// Reads the fields of a request.
+pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
+    fields.check(&METERED)?;
+    let model: Cow<'_, str> = typed("model", fields.required("model")?, "a string")?;
+    let messages = fields.required("messages")?;
+    if !messages.get().starts_with('[') {
+        return Err(wrong_type("messages", "an array"));
+    }
+    if let Some(extra) = EXTRA.into_iter().find(|name| is_given(fields.get(name))) {
+        return Err(not_sold(extra, "this is"));
+    }
+    refuse_tools(fields.get("tools"))?;
+    let demand = Demand {
+        model: model.into(),
+        input_bytes: fields.bytes(),
+        images: count_images(messages)?,
+        cached_for: fields.cached_for(),
+        tier: tier(fields)?,
+        output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
+        choices: 1,
+    };
+    // The usage of a stream comes unasked.
+    let streamed = optional("stream", fields.get("stream"), "true or false")? == Some(true);
+    let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
+    Ok(Asked { demand, stream })
+}
+
+/// A tool without a type is the client's own.
+fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
+    let tools: Option<Vec<Map<'_>>> = optional("tools", tools, "an array of tools")?;
+    for tool in tools.into_iter().flatten() {
+        let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), "an array of tools with types")?;
+        if let Some(kind) = kind.filter(|kind| !TOOLS.into_iter().any(|known| kind.starts_with(known))) {
+            let known: String = kind.chars().take(40).collect();
+            return Err(not_sold("tools", &format!("a tool of type `{known}` is")));
+        }
+    }
+    Ok(())
+}
+
+/// Images that messages give or refer to. Documents are refused: those that are fetched have no bound.
+fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
+    const EXPECTED: &str = "an array of messages with content blocks";
+    let text = messages.get().as_bytes();
+    if MARKS.iter().all(|mark| memmem::find(text, mark).is_none()) {
+        return Ok(0);
+    }
+    let messages: Vec<Map<'_>> = typed("messages", messages, EXPECTED)?;
+    let contents = messages.iter().filter_map(|message| message.get("content"));
+    contents.map(count_blocks).sum()
+}
+
+/// Blocks of a message; the result of a tool has blocks of its own.
+fn count_blocks(content: &RawValue) -> Result<u64, BadRequest> {
+    if !content.get().starts_with('[') {
+        return Ok(0);
+    }
+    let blocks: Vec<Map<'_>> = typed("messages", content, "an array of messages with content blocks")?;
+    let mut images = 0;
+    for block in blocks {
+        let kind: Option<Cow<'_, str>> = optional("messages", block.get("type"), "blocks with types")?;
+        match kind.as_deref() {
+            Some("document" | "container_upload") => {
+                return Err(bad("messages", "documents are not sold by this gateway: leave them out"));
+            }
+            Some("image") => images += 1,
+            _ => {}
+        }
+        images += block.get("content").map_or(Ok(0), count_blocks)?;
+    }
+    Ok(images)
+}
+
+/// Without any of these there is only text; an escape may hide one.
+const MARKS: [&[u8]; 4] = [b"\"image\"", b"\"document\"", b"\"container_upload\"", b"\\u00"];
+
+#[cfg(test)]
+mod tests {
+    use super::super::Request;
+    use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::meter::UsageChunk;
+    use bytes::Bytes;
+
+    fn read(fields: &str) -> Result<Request, BadRequest> {
+        let text = format!(r#"{{"model":"m","max_tokens":9,{fields}}}"#);
+        Request::read(Endpoint::Messages, &Bytes::from(text))
+    }
+
+    #[test]
+    fn a_message_is_bounded_by_its_cap() {
+        let request = read(r#""messages":[{"role":"user","content":"image"}],"stream":true"#).unwrap();
+        assert_eq!((request.demand.output_tokens_max, request.demand.images), (Some(9), 0));
+        assert_eq!(request.stream, Some(UsageChunk::Show));
+        let nested = r#""messages":[{"content":[{"type":"image","source":{}},
+            {"type":"tool_result","content":[{"type":"image","source":{}}]}]}]"#;
+        assert_eq!(read(nested).unwrap().demand.images, 2);
+        assert!(read(r#""messages":[],"tools":[{"name":"f"},{"type":"bash_20250124"}]"#).is_ok());
+    }
+
+    #[test]
+    fn what_costs_extra_is_refused() {
+        for (fields, param) in [
+            (r#""messages":"a""#, "messages"),
+            (r#""messages":[{"content":[{"type":"document","source":{}}]}]"#, "messages"),
+            (r#""messages":[],"tools":[{"type":"web_search_20250305","name":"web_search"}]"#, "tools"),
+            (r#""messages":[],"tools":[{"type":"code_execution_20250825"}]"#, "tools"),
+            (r#""messages":[],"mcp_servers":[]"#, "mcp_servers"),
+            (r#""messages":[],"speed":"fast""#, "speed"),
+            (r#""messages":[],"service_tier":"ultra""#, "service_tier"),
+        ] {
+            assert_eq!(read(fields).expect_err(fields).param, Some(param), "{fields}");
+        }
+    }
+}
