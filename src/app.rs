@@ -25,6 +25,7 @@ use crate::record::metrics::Metrics;
 use crate::record::usage::LABELS;
 use crate::settle::price::PriceBook;
 use crate::upstream::Pool;
+use crate::upstream::queue::Queue;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::Router;
@@ -169,6 +170,7 @@ impl App {
             (metrics_listener.listener, admin::metrics_router(Arc::new(scrape))),
         ]));
         server.add_service(background_service("admin", http));
+        server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
         let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
         let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
         server.add_service(background_service("reload", reload));
@@ -290,6 +292,17 @@ impl BackgroundService for Http {
             }
         });
         futures_util::future::join_all(served).await;
+    }
+}
+
+/// Hands accounts that become free to requests that wait.
+struct HandOut(Arc<Queue>);
+
+#[async_trait]
+impl BackgroundService for HandOut {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        // Until the process ends: requests under way may still wait.
+        self.0.run().await;
     }
 }
 

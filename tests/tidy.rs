@@ -135,7 +135,9 @@ fn the_pure_core_knows_no_clock_no_task_no_socket_and_no_file() {
         "src/meter",
         "src/upstream/select.rs",
         "src/upstream/health.rs",
+        "src/upstream/fair.rs",
         "src/upstream/headroom.rs",
+        "src/upstream/latency.rs",
         "src/upstream/limits.rs",
         "src/upstream/told.rs",
         "src/upstream/window.rs",
@@ -178,7 +180,7 @@ fn modules_import_what_the_design_says() {
         // The ledger knows amounts, never tokens, models or HTTP.
         ("src/ledger", &["id", "money", "clock"]),
         ("src/admit", &["auth", "id", "ledger", "money", "settle::price", "clock"]),
-        ("src/upstream", &["config", "clock", "endpoint", "money"]),
+        ("src/upstream", &["config", "clock", "endpoint", "id", "money"]),
         ("src/config", &["settle::price", "money", "usage", "clock", "id"]),
         ("src/simulate", &["usage", "clock", "endpoint"]),
     ];

@@ -6,6 +6,7 @@
 mod credit;
 mod limits;
 mod ledger;
+mod pool;
 mod refusal;
 mod routes;
 pub mod views;
@@ -15,7 +16,6 @@ use crate::auth::Directory;
 use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::metrics::Metrics;
-use crate::upstream::health::Health;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -56,6 +56,9 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/refunds", post(credit::refund))
         .route("/admin/v1/adjustments", post(credit::adjust))
         .route("/admin/v1/receipts/{id}", get(routes::receipt))
+        .route("/admin/v1/upstreams", get(pool::list))
+        .route("/admin/v1/upstreams/{name}/drain", post(pool::drain))
+        .route("/admin/v1/upstreams/{name}/resume", post(pool::resume))
         .route("/admin/v1/ledger/verify", post(ledger::verify))
         .route("/admin/v1/ledger/export", get(ledger::export))
         .route("/admin/v1/ledger/backup", post(ledger::backup))
@@ -84,9 +87,13 @@ async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
     let Scrape { metrics, ledger, live } = &*scrape;
     metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
     let text = metrics.render(|metrics| {
-        for account in live.load().pool.accounts() {
-            let up = account.health() == Health::Open && account.addresses().reachable();
-            metrics.upstream(&account.name, up);
+        let live = live.load();
+        metrics.queue(live.pool.queue().depth());
+        for account in live.pool.accounts() {
+            metrics.upstream(&account.name, account.is_up());
+            for (model, fault) in account.shut() {
+                metrics.shut(&account.name, model.as_deref().unwrap_or(""), fault.name());
+            }
             for (limit, free_ppm) in account.ratios_ppm(Instant::now()) {
                 metrics.headroom(&account.name, limit, free_ppm);
             }

@@ -6,6 +6,7 @@ use crate::ledger::{Customer, Key, KeyStatus, Seq};
 use crate::money::Amount;
 use crate::record::receipt::StatementLine;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A customer as the operator sees them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,4 +126,32 @@ pub struct StatementPage {
     pub lines: Vec<StatementLine>,
     /// What to ask for as `after` next; nothing at the end.
     pub next: Option<u64>,
+}
+
+/// An upstream account as the operator sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpstreamView {
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// Where it is.
+    pub base_url: Box<str>,
+    /// `open`, `shut`, `probation` or `draining`.
+    pub status: Box<str>,
+    /// What shut it.
+    pub reason: Option<Box<str>>,
+    /// Requests that it has now.
+    pub in_flight: u32,
+    /// Models of it that are not used.
+    pub models_shut: Vec<ShutModel>,
+    /// The share of each limit that is free.
+    pub headroom: BTreeMap<Box<str>, f64>,
+}
+
+/// A model of an upstream account that is not used.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShutModel {
+    /// As the provider calls it.
+    pub model: Box<str>,
+    /// What shut it.
+    pub reason: Box<str>,
 }

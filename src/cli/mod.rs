@@ -1,5 +1,7 @@
 //! The commands. Each prints for people, or with `--json` one JSON object for scripts.
 
+mod pool;
+
 mod client;
 mod credit;
 mod customer;
@@ -101,6 +103,25 @@ enum Command {
     /// The journal and what follows from it
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// The pool of upstream accounts
+    #[command(subcommand)]
+    Upstream(UpstreamCommand),
+}
+
+#[derive(Subcommand)]
+enum UpstreamCommand {
+    /// Every account: its health, what it has to do, and what is left of its limits
+    List,
+    /// Let one finish what it has and give it no more, until `resume` or a restart
+    Drain {
+        /// Its name in the configuration
+        name: String,
+    },
+    /// Give one requests again
+    Resume {
+        /// Its name in the configuration
+        name: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -287,6 +308,9 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Usage(asked) => usage::run(&client()?, &asked),
         Command::Prices(PricesCommand::Import(what)) => prices::import(&what, global.json),
         Command::Ledger(what) => dispatch_ledger(what, global),
+        Command::Upstream(UpstreamCommand::List) => pool::list(&client()?),
+        Command::Upstream(UpstreamCommand::Drain { name }) => pool::drain(&client()?, &name),
+        Command::Upstream(UpstreamCommand::Resume { name }) => pool::resume(&client()?, &name),
     }
 }
 

@@ -62,7 +62,7 @@ macro_rules! compare {
 /// Everything that differs, in the order of the file.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut noted = Noted::default();
-    let Config { gateway, admin, metrics, store_directory, prices, upstreams, retry, log } = old;
+    let Config { gateway, admin, metrics, store_directory, prices, upstreams, queue, retry, log } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
         Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
         ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge });
@@ -77,6 +77,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     noted.compare("store.directory", store_directory, &new.store_directory);
     noted.prices(prices, &new.prices);
     noted.upstreams(upstreams, &new.upstreams);
+    noted.queue(queue, &new.queue);
     compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
     noted.0
@@ -96,6 +97,11 @@ impl Noted {
         let after = AFTER_RESTART.contains(&setting);
         let takes = if after { Takes::AfterRestart } else { Takes::AtReload };
         self.0.push(Change { setting: setting.into(), from, to, takes });
+    }
+
+    fn queue(&mut self, old: &super::Queue, new: &super::Queue) {
+        use super::Queue;
+        compare!(self, "queue.", old, new, Queue { waiting_max } ms { wait });
     }
 
     fn prices(&mut self, old: &PriceBook, new: &PriceBook) {
@@ -134,6 +140,8 @@ impl Noted {
                         api_key,
                         models,
                         weight,
+                        check,
+                        priority,
                         limits,
                         on_hang_up,
                         timeouts,

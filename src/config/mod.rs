@@ -54,6 +54,8 @@ pub struct Config {
     pub prices: Arc<PriceBook>,
     /// The pool, in the order of the file: at least one, with distinct names.
     pub upstreams: Vec<Upstream>,
+    /// How requests wait when all accounts are full.
+    pub queue: Queue,
     /// How often a request is tried.
     pub retry: Retry,
     /// What is told on standard output.
@@ -142,6 +144,10 @@ pub struct Upstream {
     pub models: Models,
     /// Its share of requests beside the others, from 1 to 1000.
     pub weight: u32,
+    /// How it is watched.
+    pub check: Check,
+    /// Accounts of a smaller number are used before it.
+    pub priority: u32,
     /// What it is given at most.
     pub limits: Limits,
     /// What happens when a client goes before the answer is complete.
@@ -178,6 +184,15 @@ impl Models {
     }
 }
 
+/// How the addresses of an upstream account are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// They are asked for their models, with the credential.
+    Models,
+    /// They are connected to.
+    Connect,
+}
+
 /// What an upstream account is given at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -211,6 +226,15 @@ pub struct Timeouts {
     pub silence: Duration,
     /// From the request to the end of the answer.
     pub total: Duration,
+}
+
+/// How requests wait when all accounts are full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// For at most this long; zero: not at all.
+    pub wait: Duration,
+    /// How many at once.
+    pub waiting_max: usize,
 }
 
 /// How often a request is tried, before the first byte of an answer reaches the client.

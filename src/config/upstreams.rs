@@ -3,7 +3,7 @@
 use super::book::is_model_name;
 use super::reader::{Node, Required, Section};
 use super::validate::{SecretKeys, secret};
-use super::{BaseUrl, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
+use super::{BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
 use crate::money::Amount;
 use crate::settle::price::PriceBook;
 use std::collections::{HashMap, HashSet};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 const NAME_CHARACTERS_MAX: usize = 40;
 /// The largest weight.
 const WEIGHT_MAX: u64 = 1000;
+/// The last group.
+const PRIORITY_MAX: u64 = 100;
 /// More requests at once than one credential is ever allowed.
 const CONCURRENCY_MAX: u64 = 100_000;
 /// More requests or tokens in a minute than one credential is ever allowed.
@@ -46,13 +48,27 @@ fn upstream(
     let api_key = secret(&mut section, SecretKeys { inline: "api_key", file: "api_key_file" });
     let models = section.get("models").map_or(Some(Models::All), |node| models(&node, book));
     let weight = section.number("weight", 1..=WEIGHT_MAX, 1);
+    let check = section.choice("check", &[("models", Check::Models), ("connect", Check::Connect)]);
+    let priority = section.number("priority", 0..=PRIORITY_MAX, 0);
     let limits = limits(section.section("limits"));
     let hang_ups = [("auto", OnHangUp::Auto), ("cancel", OnHangUp::Cancel), ("drain", OnHangUp::Drain)];
     let on_hang_up = section.choice("on_hang_up", &hang_ups);
     let timeouts = timeouts(section.section("timeouts"));
     section.finish();
     let (name, base_url, models, api_key) = (name?, base_url?, models?, api_key?.0);
-    Some(Upstream { name, dialect, base_url, api_key, models, weight, limits, on_hang_up, timeouts })
+    Some(Upstream {
+        name,
+        dialect,
+        base_url,
+        api_key,
+        models,
+        weight,
+        check,
+        priority,
+        limits,
+        on_hang_up,
+        timeouts,
+    })
 }
 
 fn name_of(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Arc<str>> {

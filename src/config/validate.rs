@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the ledger lives unless told otherwise.
 const STORE_DIRECTORY: &str = "/var/lib/tollgate";
@@ -31,6 +32,11 @@ const BODY_BYTES_TOTAL_MAX: u64 = 1 << 40;
 const SUCCESS_ONE_IN_MAX: u64 = 1_000_000;
 /// More attempts than this only add load when a provider is in trouble.
 const ATTEMPTS_MAX: u64 = 10;
+
+/// The longest wait for room that can be set: no client waits longer for a first byte.
+const QUEUE_WAIT_MS_MAX: u64 = 600_000;
+/// The most requests that can be let wait: each is in memory as a whole.
+const WAITING_MAX: u64 = 100_000;
 
 /// Reads the file and what it refers to.
 pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Faults> {
@@ -76,6 +82,7 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
     let book = root.required(Required { key: "prices", example: "prices.yaml" });
     let book = book.and_then(|node| read_book(&node));
     let upstreams = upstreams::read(&mut root, book.as_ref());
+    let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
     let log = log(root.section("log"));
     root.finish();
@@ -86,6 +93,7 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
         store_directory: store_directory?,
         prices: Arc::new(book?),
         upstreams: upstreams?,
+        queue,
         retry,
         log,
     })
@@ -160,6 +168,13 @@ fn log(mut section: Section<'_>) -> Log {
     let success_one_in = section.number("success_one_in", 0..=SUCCESS_ONE_IN_MAX, 0);
     section.finish();
     Log { format, success_one_in }
+}
+
+fn queue(mut section: Section<'_>) -> super::Queue {
+    let wait_ms = section.number("wait_ms", 0..=QUEUE_WAIT_MS_MAX, 10_000);
+    let waiting_max = section.number("waiting_max", 0..=WAITING_MAX, 1_000);
+    section.finish();
+    super::Queue { wait: Duration::from_millis(wait_ms), waiting_max }
 }
 
 fn retry(mut section: Section<'_>) -> Retry {

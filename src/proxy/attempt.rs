@@ -2,48 +2,113 @@
 
 use super::Gateway;
 use super::context::InExchange;
+use super::downstream::HangUp;
 use super::exchange::Settled;
+use super::request::Request;
 use super::respond::Refusal;
-use crate::admit::{Demand, estimate};
+use crate::admit::estimate;
+use crate::id::CustomerId;
+use crate::live::Live;
 use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
 use crate::upstream::headroom::Expected;
 use crate::upstream::health::Fault;
 use crate::upstream::limits::Most;
-use crate::upstream::{Ask, Lease, Need, NoAccount, Pool};
+use crate::upstream::queue::Unserved;
+use crate::upstream::select::mix;
+use crate::upstream::{Ask, Comes, Lease, Need, NoAccount};
 use pingora::{Error, ErrorType};
+use pingora_proxy::Session;
 use std::time::{Duration, Instant};
 
 /// What a client is told to wait when nobody knows better.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// The longest pause before the second attempt; before each further one it doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// What a request needs of the account that serves it.
-pub(super) fn need(demand: &Demand, price: &ModelPrice) -> Need {
+pub(super) fn need(request: &Request, customer: CustomerId, price: &ModelPrice) -> Need {
+    let demand = &request.demand;
     // What was admitted has a bound.
     let max = estimate::tokens_max(demand, price).unwrap_or_default();
     let input = estimate::input_tokens_likely(demand, price);
     Need {
         expected: Expected { input, output_max: max.output },
         most: Most { tokens: max.input.saturating_add(max.output), spend: max.charge_max(demand, price) },
+        comes: if request.stream.is_some() { Comes::Streamed } else { Comes::Whole },
+        affinity: request.affinity.map(|affinity| mix(affinity, customer.int())),
     }
 }
 
-/// Chooses an account for the next attempt. Without one, the client is told why, unless how the
-/// last attempt failed says more.
-pub(super) fn choose(pool: &Pool, admitted: &InExchange, now: Instant) -> Result<Lease, Option<Refusal>> {
-    let model = &admitted.exchange.request.demand.model;
-    let endpoint = admitted.exchange.request.endpoint;
-    let ask = Ask { endpoint, model, need: &admitted.need, tried: &admitted.tried };
-    let wait = |until: Option<Instant>| until.map_or(WAIT, |until| until.saturating_duration_since(now));
-    pool.choose(&ask, now, fastrand::u64(..)).map_err(|none| match none {
-        NoAccount::Busy(until) => Some(Refusal::PoolBusy { wait: wait(until) }),
-        NoAccount::Down(_) | NoAccount::UnknownModel if admitted.attempts > 0 => None,
-        NoAccount::Down(until) => Some(Refusal::UpstreamUnavailable { wait: wait(until) }),
-        NoAccount::UnknownModel => Some(Refusal::UnknownModel(model.clone())),
-    })
+/// Why there is no account for an attempt.
+pub(super) enum NoLease {
+    /// The client left while it waited.
+    Gone(Box<Error>),
+    /// The client is told this, or how the last attempt failed.
+    Refused(Option<Refusal>),
 }
 
 impl Gateway {
+    /// Chooses an account for the next attempt; if none has room, waits in line for one, for as long
+    /// as the client stays.
+    pub(super) async fn lease(
+        &self,
+        session: &mut Session,
+        live: &Live,
+        admitted: &InExchange,
+    ) -> Result<Lease, NoLease> {
+        let Live { pool, config } = live;
+        let now = Instant::now();
+        let Request { endpoint, demand, .. } = &admitted.exchange.request;
+        let (endpoint, model) = (*endpoint, &*demand.model);
+        let ask = Ask {
+            customer: admitted.customer,
+            endpoint,
+            model,
+            need: &admitted.need,
+            tried: &admitted.tried,
+        };
+        let mut none = match pool.choose(&ask, now, fastrand::u64(..)) {
+            Ok(lease) => return Ok(lease),
+            Err(none) => none,
+        };
+        let bounds = config.queue;
+        if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
+            // Nothing is under way that could be drained.
+            admitted.line.set_hang_up(HangUp::Cancel);
+            let waited = tokio::select! {
+                waited = pool.wait(&ask, bounds) => waited,
+                error = left(session) => {
+                    self.metrics.queued("left", now.elapsed());
+                    return Err(NoLease::Gone(error));
+                }
+            };
+            match waited {
+                Ok(lease) => {
+                    self.metrics.queued("served", now.elapsed());
+                    return Ok(lease);
+                }
+                Err(Unserved::Full) => self.metrics.queued("full", now.elapsed()),
+                Err(Unserved::Late) => self.metrics.queued("late", now.elapsed()),
+                Err(Unserved::Hopeless(found)) => {
+                    self.metrics.queued("hopeless", now.elapsed());
+                    none = found;
+                }
+            }
+        }
+        // Whoever comes back has to wait as long as those who wait now have, or until something changes.
+        let now = Instant::now();
+        let until = none.until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let wait = until.max(pool.queue().age(now));
+        Err(NoLease::Refused(match none {
+            NoAccount::Busy(_) => Some(Refusal::PoolBusy { wait }),
+            NoAccount::Down(_) | NoAccount::Tried | NoAccount::UnknownModel if admitted.attempts > 0 => None,
+            NoAccount::Down(_) | NoAccount::Tried => Some(Refusal::UpstreamUnavailable { wait }),
+            NoAccount::UnknownModel => Some(Refusal::UnknownModel(model.into())),
+        }))
+    }
+
     /// The request has ended: what it used is what it took of its account.
     pub(super) fn ended(&self, admitted: &mut InExchange, settled: Option<&Settled>) {
         let Some(lease) = admitted.lease.as_mut() else { return };
@@ -52,7 +117,8 @@ impl Gateway {
         }
         if admitted.answered {
             self.metrics.attempt(&lease.account().name, "ok");
-            lease.succeeded(settled.map_or(0, |settled| settled.usage.output + settled.usage.reasoning));
+            let output = settled.map_or(0, |settled| settled.usage.output + settled.usage.reasoning);
+            lease.succeeded(output, Instant::now());
         }
     }
 
@@ -72,12 +138,24 @@ impl Gateway {
         if let Some(mut lease) = admitted.lease.take() {
             self.metrics.attempt(&lease.account().name, fault.name());
             lease.failed(fault, Instant::now(), fastrand::u32(..));
-            admitted.tried.push(lease.index());
+            // Having too much to do passes: until then the account has no room.
+            if !matches!(fault, Fault::RateLimited(_)) {
+                admitted.tried.push(lease.index());
+            }
         }
         admitted.fault = Some(fault);
         let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
-        error.set_retry(admitted.attempts < admitted.retry.attempts_max);
+        let more = admitted.attempts < admitted.retry.attempts_max;
+        error.set_retry(more && self.may_retry());
         error
+    }
+
+    fn may_retry(&self) -> bool {
+        let may = self.live.load().pool.budget().spend();
+        if !may {
+            self.metrics.retry_denied();
+        }
+        may
     }
 
     pub(super) fn note_attempt(&self, admitted: &InExchange, outcome: &'static str, status: Option<u16>) {
@@ -91,13 +169,37 @@ impl Gateway {
     }
 }
 
+/// Waits a little before another attempt, differently for each of those that failed by the same.
+pub(super) async fn pause(attempts: u32, random: u32) {
+    if attempts > 0 {
+        let longest = RETRY_PAUSE.saturating_mul(1 << (attempts - 1).min(5));
+        tokio::time::sleep(longest.mul_f64(f64::from(random) / f64::from(u32::MAX))).await;
+    }
+}
+
+/// Waits until the client leaves.
+async fn left(session: &mut Session) -> Box<Error> {
+    match session.downstream_session.read_body_or_idle(true).await {
+        Err(error) => error.into_down(),
+        // Its body was read whole.
+        Ok(_) => std::future::pending().await,
+    }
+}
+
 /// What the client is told when all attempts failed.
 pub(super) fn last_fault(admitted: &InExchange) -> Refusal {
     match admitted.fault {
         Some(Fault::Timeout) => Refusal::UpstreamTimeout,
         Some(Fault::RateLimited(wait)) => Refusal::PoolBusy { wait: wait.unwrap_or(WAIT) },
         Some(Fault::Model) => Refusal::UnknownModel(admitted.exchange.request.demand.model.clone()),
-        Some(Fault::Connect | Fault::Broken | Fault::Credential | Fault::Forbidden | Fault::Server)
+        Some(
+            Fault::Connect
+            | Fault::Broken
+            | Fault::Credential
+            | Fault::Quota
+            | Fault::Forbidden
+            | Fault::Server,
+        )
         | None => Refusal::UpstreamUnavailable { wait: WAIT },
     }
 }

@@ -8,7 +8,7 @@ use crate::admit::gate::Passed;
 use crate::auth::Caller;
 use crate::config::Retry;
 use crate::endpoint::Endpoint;
-use crate::id::RequestId;
+use crate::id::{CustomerId, RequestId};
 use crate::ledger::Commit;
 use crate::live::Live;
 use crate::record::metrics::Metrics;
@@ -81,6 +81,8 @@ pub struct InExchange {
     pub line: Arc<Line>,
     /// The hold's way to the disk, until it was waited for.
     pub commit: Option<Commit>,
+    /// Who asked.
+    pub customer: CustomerId,
     /// What it needs of an account.
     pub need: Need,
     /// The attempt under way.
@@ -91,6 +93,8 @@ pub struct InExchange {
     pub attempts: u32,
     /// Whether the attempt under way was answered.
     pub answered: bool,
+    /// A refusal of the attempt under way, whose body is awaited.
+    pub judged: Option<Judged>,
     /// A connection that had been kept alive was found closed: once, that is nobody's fault.
     pub stale: bool,
     /// How the last attempt failed.
@@ -99,6 +103,15 @@ pub struct InExchange {
     pub retry: Retry,
     /// The share of the body budget; given back at the end.
     pub _body: BodyPermit,
+}
+
+/// A refusal that says in its body what it is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// Its status.
+    pub status: u16,
+    /// How long it asks to wait.
+    pub wait: Option<Duration>,
 }
 
 /// Moments that tell whose time was spent.

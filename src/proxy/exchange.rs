@@ -111,6 +111,8 @@ enum Answer {
     Stream(Box<StreamMeter>),
     /// The provider's error, held back so that nothing of the account passes with it.
     Refusal(BodyMeter),
+    /// The provider's refusal of one request too many: why, stands in its body.
+    Judged(BodyMeter),
     /// It ended; what may still come passes.
     Ended,
 }
@@ -203,11 +205,28 @@ impl Exchange {
         self.begin(status, decoder, Answer::Refusal(BodyMeter::new(self.request.endpoint)));
     }
 
+    /// An error begins that says in its body whose fault it is; nothing of it passes.
+    pub fn begin_judged(&self, status: u16, decoder: Option<Decoder>) {
+        self.begin(status, decoder, Answer::Judged(BodyMeter::new(self.request.endpoint)));
+    }
+
+    /// The body of an error that was judged, as far as it came.
+    pub fn judged(&self) -> Option<Bytes> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.answer, Answer::Ended) {
+            Answer::Judged(meter) => Some(meter.end().0),
+            other => {
+                state.answer = other;
+                None
+            }
+        }
+    }
+
     fn begin(&self, status: u16, decoder: Option<Decoder>, answer: Answer) {
         let mut state = self.state.lock();
         state.status = status;
         state.decoder = decoder;
-        state.held_back = matches!(answer, Answer::Plain(_));
+        state.held_back = matches!(answer, Answer::Plain(_) | Answer::Judged(_));
         state.answer = answer;
     }
 
@@ -245,7 +264,7 @@ impl Exchange {
     fn take(&self, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
         match &mut state.answer {
             Answer::Awaited | Answer::Ended => Ok(piece),
-            Answer::Plain(meter) | Answer::Refusal(meter) => {
+            Answer::Plain(meter) | Answer::Refusal(meter) | Answer::Judged(meter) => {
                 meter.feed(&piece).map_err(|_| Unusable("it is too large"))?;
                 Ok(Bytes::new())
             }
@@ -273,6 +292,10 @@ impl Exchange {
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Ended => Ok(left),
             Answer::Awaited => Err(Unusable("it is empty")),
+            judged @ Answer::Judged(_) => {
+                state.answer = judged;
+                Err(Unusable("it is an error"))
+            }
             Answer::Refusal(meter) => {
                 self.release(&mut state, End::Refused);
                 let (body, _) = meter.end();
@@ -320,7 +343,7 @@ impl Exchange {
                 let bill = self.bill(&mut state, end);
                 self.set(self.estimate(hold, bill, Delivered::default(), None));
             }
-            Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Ended => {
+            Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Judged(_) | Answer::Ended => {
                 self.release(&mut state, end);
             }
         }

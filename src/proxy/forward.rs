@@ -7,6 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
+use crate::upstream::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
 use crate::upstream::health::Fault;
 use crate::upstream::told::Report;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -27,10 +28,6 @@ const RESPONSE_NAMES: [HeaderName; 2] =
     [HeaderName::from_static("openai-processing-ms"), HeaderName::from_static("openai-version")];
 /// Room for all headers of a message.
 const HEADERS_MAX: usize = 12;
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
-/// The version of the API that all its documentation is of.
-const VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
@@ -75,7 +72,7 @@ pub fn request(
         }
         Dialect::Anthropic => {
             headers.insert(API_KEY, account.authorization.clone());
-            let version = client.headers.get(ANTHROPIC_VERSION).cloned().unwrap_or(VERSION_DEFAULT);
+            let version = client.headers.get(ANTHROPIC_VERSION).cloned().unwrap_or(ANTHROPIC_VERSION_DEFAULT);
             headers.insert(ANTHROPIC_VERSION, version);
         }
     }
@@ -103,6 +100,30 @@ pub enum Verdict {
     Refusal,
     /// The account is at fault: another is tried.
     Fault(Fault),
+    /// One request too many, or an account that cannot pay: its body says which.
+    Judge,
+}
+
+/// What a provider's 429 means, by its body.
+pub fn judge_429(body: &[u8], wait: Option<Duration>) -> Fault {
+    let error = serde_json::from_slice::<Told>(body).map(|told| told.error).unwrap_or_default();
+    let (kind, code) = (error.kind.unwrap_or_default(), error.code.unwrap_or_default());
+    let limit = code.ends_with("_spend_limit_exceeded") || code.ends_with("_usage_limit_exceeded");
+    let credit = code == "credit_balance_exhausted" || code == "insufficient_quota";
+    if limit || credit || kind == "insufficient_quota" { Fault::Quota } else { Fault::RateLimited(wait) }
+}
+
+#[derive(serde::Deserialize)]
+struct Told {
+    error: ErrorTold,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct ErrorTold {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 /// What an answer tells of its account's limits.
@@ -111,12 +132,12 @@ pub fn report(response: &ResponseHeader) -> Report {
     Report::read(header, Timestamp::now())
 }
 
-/// Judges the header of an answer; a refusal of one request too many asks for `wait`.
-pub fn judge(response: &ResponseHeader, stream: bool, wait: Option<Duration>) -> Verdict {
+/// Judges the header of an answer.
+pub fn judge(response: &ResponseHeader, stream: bool) -> Verdict {
     match response.status {
         StatusCode::OK if stream && is_event_stream(response) => Verdict::Stream,
         StatusCode::OK => Verdict::Plain,
-        StatusCode::TOO_MANY_REQUESTS => Verdict::Fault(Fault::RateLimited(wait)),
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Judge,
         StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Verdict::Fault(Fault::Credential),
         StatusCode::FORBIDDEN => Verdict::Fault(Fault::Forbidden),
         StatusCode::NOT_FOUND => Verdict::Fault(Fault::Model),
@@ -173,7 +194,7 @@ mod tests {
         for (name, value) in headers {
             response.insert_header(*name, *value).unwrap();
         }
-        assert_eq!(judge(&response, stream, report(&response).wait), expect, "{status} {headers:?}");
+        assert_eq!(judge(&response, stream), expect, "{status} {headers:?}");
     }
 
     #[test]
@@ -199,10 +220,30 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_says_how_long_to_wait() {
-        let wait = |s| Verdict::Fault(Fault::RateLimited(s));
-        check(429, &[], false, wait(None));
-        check(429, &[("retry-after", "7")], false, wait(Some(Duration::from_secs(7))));
+    fn a_429_is_a_limit_or_an_empty_account() {
+        check(429, &[], false, Verdict::Judge);
+        let wait = Some(Duration::from_secs(7));
+        let judged = |body: &str| judge_429(body.as_bytes(), wait);
+        for (kind, code) in [
+            ("insufficient_quota", "null"),
+            ("insufficient_quota", r#""insufficient_quota""#),
+            ("x", r#""credit_balance_exhausted""#),
+            ("x", r#""project_spend_limit_exceeded""#),
+            ("x", r#""organization_usage_limit_exceeded""#),
+        ] {
+            let body = format!(r#"{{"error":{{"message":"","type":"{kind}","param":null,"code":{code}}}}}"#);
+            assert_eq!(judged(&body), Fault::Quota, "{body}");
+        }
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
+            r#"{"error":{"code":7}}"#,
+            r#"{"error":"insufficient_quota"}"#,
+        ] {
+            assert_eq!(judged(body), Fault::RateLimited(wait), "{body}");
+        }
     }
 
     #[test]

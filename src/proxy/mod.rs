@@ -38,8 +38,9 @@ use crate::settle::price::Reasoning;
 use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
+use attempt::NoLease;
 use bytes::Bytes;
-use context::{BodyBudget, Context, InExchange};
+use context::{BodyBudget, Context, InExchange, Judged};
 use downstream::HangUp;
 use exchange::End;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
@@ -124,7 +125,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// Chooses an upstream account for the next attempt.
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let now = Instant::now();
         let started = ctx.started;
         let Some(admitted) = ctx.admitted.as_mut() else {
@@ -133,9 +134,14 @@ impl ProxyHttp for Gateway {
         if admitted.attempts > 0 && now.duration_since(started) > admitted.retry.total {
             return Err(Error::explain(ErrorType::ConnectTimedout, "no time is left for another attempt"));
         }
-        let lease = match attempt::choose(&ctx.live.pool, admitted, now) {
+        attempt::pause(admitted.attempts, fastrand::u32(..)).await;
+        if admitted.attempts == 0 {
+            ctx.live.pool.budget().earn();
+        }
+        let lease = match self.lease(session, &ctx.live, admitted).await {
             Ok(lease) => lease,
-            Err(refusal) => {
+            Err(NoLease::Gone(error)) => return Err(error),
+            Err(NoLease::Refused(refusal)) => {
                 ctx.refusal = refusal;
                 return Err(Error::explain(
                     ErrorType::ConnectNoRoute,
@@ -201,7 +207,7 @@ impl ProxyHttp for Gateway {
         if let Some(lease) = &admitted.lease {
             lease.told(&report, Instant::now());
         }
-        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some(), report.wait);
+        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some());
         let decoder = forward::decoder(response);
         let (verdict, decoder) = match decoder {
             Ok(decoder) => (verdict, decoder),
@@ -216,6 +222,11 @@ impl ProxyHttp for Gateway {
                     "the provider's answer cannot be used",
                 ));
             }
+            forward::Verdict::Judge => {
+                admitted.exchange.begin_judged(status, decoder);
+                admitted.judged = Some(Judged { status, wait: report.wait });
+                return forward::response(response, request);
+            }
             forward::Verdict::Plain => admitted.exchange.begin_plain(status, decoder),
             forward::Verdict::Stream => admitted.exchange.begin_stream(status, decoder),
             forward::Verdict::Refusal => admitted.exchange.begin_refusal(status, decoder),
@@ -223,7 +234,7 @@ impl ProxyHttp for Gateway {
         self.note_attempt(admitted, "ok", Some(status));
         admitted.answered = true;
         if let Some(lease) = &admitted.lease {
-            lease.answered();
+            lease.answered(Instant::now());
         }
         ctx.status = status;
         forward::response(response, request)?;
@@ -323,6 +334,11 @@ impl ProxyHttp for Gateway {
         if admitted.lease.is_none() {
             error.retry.decide_reuse(client_reused);
             return error;
+        }
+        if let Some(Judged { status, wait }) = admitted.judged.take() {
+            let body = admitted.exchange.judged().unwrap_or_default();
+            let fault = forward::judge_429(&body, wait);
+            return self.failed(admitted, fault, Some(status), "the provider refused the request");
         }
         let silent = !admitted.answered && untouched;
         if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {

@@ -113,7 +113,7 @@ impl Gateway {
             .admission
             .admit(&caller, ctx.request, &request.demand, &live.config.prices)
             .map_err(|why| Refusal::not_admitted(why, model))?;
-        let need = attempt::need(&request.demand, &admitted.price);
+        let need = attempt::need(&request, caller.customer(), &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
         let line = Arc::new(Line::default());
         downstream::keep(session, &exchange, &line);
@@ -121,11 +121,13 @@ impl Gateway {
             exchange,
             line,
             commit: Some(commit),
+            customer: caller.customer(),
             need,
             lease: None,
             tried: Vec::new(),
             attempts: 0,
             answered: false,
+            judged: None,
             stale: false,
             fault: None,
             retry: live.config.retry,

@@ -37,9 +37,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     journal_commit: Histogram,
     journal_queue: IntGauge,
-    upstream_up: IntGaugeVec,
-    upstream_headroom: GaugeVec,
-    upstream_attempts: IntCounterVec,
+    upstreams: Upstreams,
     rejected: IntCounterVec,
     ledger_down: IntGauge,
     log_lines_dropped: IntCounter,
@@ -115,17 +113,7 @@ impl Metrics {
                 OVERHEAD_BUCKETS,
             ),
             journal_queue: made.int_gauge("journal_queue_depth", "Commands that wait to become durable"),
-            upstream_up: made.int_gauges("upstream_up", "Whether an upstream account is used", &["upstream"]),
-            upstream_headroom: made.gauge_vec(
-                "upstream_headroom_ratio",
-                "The share of a limit of an upstream account that is free",
-                &["upstream", "limit"],
-            ),
-            upstream_attempts: made.counters(
-                "upstream_attempts_total",
-                "Attempts on upstream accounts by how they ended",
-                &["upstream", "outcome"],
-            ),
+            upstreams: Upstreams::new(&made),
             rejected: made.counters(
                 "admission_rejected_total",
                 "Requests refused by the gateway",
@@ -195,7 +183,7 @@ impl Metrics {
 
     /// An attempt on an upstream account has ended.
     pub fn attempt(&self, upstream: &str, outcome: &str) {
-        self.upstream_attempts.with_label_values(&[upstream, outcome]).inc();
+        self.upstreams.attempts.with_label_values(&[upstream, outcome]).inc();
     }
 
     /// A request was refused.
@@ -231,23 +219,45 @@ impl Metrics {
         self.ledger_down.set(i64::from(down));
     }
 
+    /// A request no longer waits for an upstream account.
+    pub fn queued(&self, outcome: &str, waited: Duration) {
+        self.upstreams.queue_wait.with_label_values(&[outcome]).observe(waited.as_secs_f64());
+    }
+
+    /// How many requests wait for an upstream account.
+    pub fn queue(&self, depth: usize) {
+        self.upstreams.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
     /// Whether an upstream account is used.
     pub fn upstream(&self, name: &str, up: bool) {
-        self.upstream_up.with_label_values(&[name]).set(i64::from(up));
+        self.upstreams.up.with_label_values(&[name]).set(i64::from(up));
+    }
+
+    /// What of an upstream account is not used, and why.
+    pub fn shut(&self, name: &str, model: &str, reason: &str) {
+        self.upstreams.shut.with_label_values(&[name, model, reason]).set(1);
+    }
+
+    /// A request would have been tried again, if the budget had allowed it.
+    pub fn retry_denied(&self) {
+        let none: [&str; 0] = [];
+        self.upstreams.retries_denied.with_label_values(&none).inc();
     }
 
     /// How much of a limit of an upstream account is free.
     pub fn headroom(&self, name: &str, limit: &str, free_ppm: u32) {
         let free = f64::from(free_ppm) / 1_000_000.0;
-        self.upstream_headroom.with_label_values(&[name, limit]).set(free);
+        self.upstreams.headroom.with_label_values(&[name, limit]).set(free);
     }
 
     /// Everything as Prometheus reads it, once `upstreams` has told how each account stands: what
     /// is not told any more is not shown any more.
     pub fn render(&self, upstreams: impl FnOnce(&Metrics)) -> String {
         let _one_at_a_time = self.scraping.lock();
-        self.upstream_up.reset();
-        self.upstream_headroom.reset();
+        self.upstreams.up.reset();
+        self.upstreams.headroom.reset();
+        self.upstreams.shut.reset();
         upstreams(self);
         let mut text = Vec::new();
         let families = [self.registry.gather(), self.process.gather()].concat();
@@ -259,6 +269,52 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
+    }
+}
+
+/// What is measured of the pool.
+struct Upstreams {
+    up: IntGaugeVec,
+    headroom: GaugeVec,
+    attempts: IntCounterVec,
+    shut: IntGaugeVec,
+    retries_denied: IntCounterVec,
+    queue_depth: IntGauge,
+    queue_wait: HistogramVec,
+}
+
+impl Upstreams {
+    fn new(made: &Make<'_>) -> Self {
+        Upstreams {
+            up: made.int_gauges("upstream_up", "Whether an upstream account is used", &["upstream"]),
+            headroom: made.gauge_vec(
+                "upstream_headroom_ratio",
+                "The share of a limit of an upstream account that is free",
+                &["upstream", "limit"],
+            ),
+            attempts: made.counters(
+                "upstream_attempts_total",
+                "Attempts on upstream accounts by how they ended",
+                &["upstream", "outcome"],
+            ),
+            shut: made.int_gauges(
+                "upstream_shut",
+                "What is not used and why: a model of an upstream account, or without a model all of it",
+                &["upstream", "model", "reason"],
+            ),
+            retries_denied: made.counters(
+                "upstream_retries_denied_total",
+                "Retries beyond their budget",
+                &[],
+            ),
+            queue_depth: made.int_gauge("upstream_queue_depth", "Requests that wait for an upstream account"),
+            queue_wait: made.histograms(
+                "upstream_queue_wait_seconds",
+                "How long requests waited for an upstream account, by how that ended",
+                &["outcome"],
+                REQUEST_BUCKETS,
+            ),
+        }
     }
 }
 

@@ -141,7 +141,8 @@ impl Plan {
     }
 }
 
-fn check_credential(credential: Option<&str>, options: &Options) -> Result<(), Refusal> {
+/// The credential is one of those that are accepted.
+pub(super) fn check_credential(credential: Option<&str>, options: &Options) -> Result<(), Refusal> {
     match credential {
         _ if options.credentials.is_empty() => Ok(()),
         None => Err(Refusal::no_key()),

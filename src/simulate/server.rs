@@ -5,7 +5,7 @@ use super::body::{Paced, Pages};
 use super::faults::scramble;
 use super::limit::{Headroom, written};
 use super::log::{Entry, Served};
-use super::plan::{Asked, Plan};
+use super::plan::{Asked, Plan, check_credential};
 use super::refusal::{Refusal, last4};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
@@ -79,7 +79,11 @@ async fn wrong_method(
     Arrived::now(&provider, &headers, uri.path()).answer(plan, Headroom::UNLIMITED).await
 }
 
-async fn models() -> Response {
+async fn models(State(provider): State<Provider>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = check_credential(credential(&headers), &provider.state.options.load()) {
+        let status = StatusCode::from_u16(refusal.status).expect("between 200 and 599");
+        return (status, [(CONTENT_TYPE, "application/json")], refusal.body()).into_response();
+    }
     let data = MODELS
         .map(|id| json!({"id": id, "object": "model", "created": MODELS_CREATED_S, "owned_by": "system"}));
     Json(json!({"object": "list", "data": data})).into_response()

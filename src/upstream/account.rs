@@ -1,19 +1,29 @@
 //! One member of the pool: a credential at a provider, and all that is known of how it fares.
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, Check};
 use super::headroom::{Expected, Headroom, Mark};
-use super::health::{Breaker, Fault, Health};
+use super::health::{Breaker, Fault, Health, Reach};
+use super::latency::Latency;
 use super::limits::{Limits, Most, Share, Use};
+use super::queue::Queue;
 use super::told::{Kind, Report};
 use crate::clock::Timestamp;
 use crate::config::{self, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Where Anthropic looks for a credential.
+pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Which version of Anthropic's API is meant.
+pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// The one that all its documentation is of.
+pub const ANTHROPIC_VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// One member of the pool.
 pub struct Account {
@@ -34,16 +44,56 @@ pub struct Account {
     /// How long its answers may take.
     pub timeouts: Timeouts,
     pub(super) weight: u32,
-    state: Arc<Mutex<State>>,
+    pub(super) priority: u32,
+    check: config::Check,
+    /// Its part in [`select::mix`]: the same as long as its name is.
+    pub(super) seed: u64,
+    state: Arc<Shared>,
     addresses: Addresses,
 }
 
-/// What changes with every request, looked at and changed in one step; kept over a reload.
+/// What is kept over a reload, and looked at by checks in the background.
+struct Shared {
+    name: Arc<str>,
+    /// Who may wait for it.
+    queue: Arc<Queue>,
+    state: Mutex<State>,
+}
+
+/// What changes with every request, looked at and changed in one step.
 struct State {
+    standing: Standing,
     breaker: Breaker,
     limits: Limits,
-    /// What the provider tells, which it does by model.
-    headroom: HashMap<Box<str>, Headroom>,
+    models: HashMap<Box<str>, Model>,
+}
+
+/// What the operator wants of an account, by hand; until the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It takes requests.
+    Taking,
+    /// It finishes what it has and takes no more.
+    Draining,
+}
+
+/// What is known of one model at one account.
+#[derive(Default)]
+struct Model {
+    breaker: Breaker,
+    headroom: Headroom,
+    /// Until an answer begins: those that come whole begin when they are complete.
+    plain: Latency,
+    events: Latency,
+}
+
+/// How an answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// All at once.
+    Whole,
+    /// Piece by piece.
+    Streamed,
 }
 
 /// What a request needs of an account.
@@ -53,6 +103,11 @@ pub struct Need {
     pub expected: Expected,
     /// The most that it can need: held against what the operator set.
     pub most: Most,
+    /// How its answer comes.
+    pub comes: Comes,
+    /// Requests of the same affinity are best served by the same account, which has their beginning
+    /// in its cache.
+    pub affinity: Option<u64>,
 }
 
 /// Whether an account can take a request.
@@ -62,7 +117,13 @@ pub enum Room {
     Free {
         /// Requests that it has now.
         in_flight: u32,
+        /// How long it takes to answer, if that is known.
+        latency: Option<Duration>,
     },
+    /// It does not have the model, whatever the configuration says.
+    Absent,
+    /// The operator drains it.
+    Draining,
     /// It has as much as it may; not before then, if that is known.
     Full(Option<Instant>),
     /// Its breaker is shut; not before then.
@@ -78,32 +139,55 @@ pub(super) struct Taken {
 }
 
 impl Account {
-    pub(super) fn new(upstream: &Upstream, before: Option<&Account>) -> Result<Self, String> {
+    pub(super) fn new(
+        upstream: &Upstream,
+        before: Option<&Account>,
+        queue: &Arc<Queue>,
+    ) -> Result<Self, String> {
         let authorization = presented(upstream.dialect, &upstream.api_key)
             .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
         let before = before.filter(|before| before.base_url == upstream.base_url);
-        // Health and load are a credential's; addresses are a host's.
+        // Health and load are a credential's, and addresses are watched with it.
         let same = before.filter(|before| before.authorization == authorization);
+        let state =
+            same.map_or_else(|| Arc::new(Shared::new(upstream, queue)), |same| Arc::clone(&same.state));
+        let authority = HeaderValue::from_str(&upstream.base_url.authority())
+            .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?;
+        let check = Check {
+            how: upstream.check,
+            dialect: upstream.dialect,
+            authorization: authorization.clone(),
+            authority: authority.clone(),
+            heard: {
+                let state = Arc::clone(&state);
+                Box::new(move |status| state.heard(status))
+            },
+        };
+        let same = same.filter(|same| same.check == upstream.check);
+        let addresses =
+            same.map_or_else(|| Addresses::new(&upstream.base_url, check), |same| same.addresses.clone());
         Ok(Account {
             name: Arc::clone(&upstream.name),
             base_url: upstream.base_url.clone(),
-            authority: HeaderValue::from_str(&upstream.base_url.authority())
-                .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?,
+            authority,
             authorization,
             dialect: upstream.dialect,
             models: upstream.models.clone(),
             on_hang_up: upstream.on_hang_up,
             timeouts: upstream.timeouts,
             weight: upstream.weight,
-            state: same.map_or_else(|| Arc::new(Mutex::new(State::new())), |same| Arc::clone(&same.state)),
-            addresses: before
-                .map_or_else(|| Addresses::new(&upstream.base_url), |before| before.addresses.clone()),
+            priority: upstream.priority,
+            check: upstream.check,
+            seed: BuildHasherDefault::<DefaultHasher>::default().hash_one(&upstream.name),
+            state,
+            addresses,
         })
     }
 
     /// Lets it have this much from now on.
     pub(super) fn limit(&self, limits: &config::Limits) {
-        self.state.lock().limits.set(limits);
+        self.state.state.lock().limits.set(limits);
+        self.state.queue.wake();
     }
 
     /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
@@ -134,64 +218,140 @@ impl Account {
         &self.addresses
     }
 
-    /// Whether it is used.
-    pub fn health(&self) -> Health {
-        self.state.lock().breaker.health()
+    /// What the operator wants of it from now on. One that takes requests again is taken to be
+    /// mended: the next request may try.
+    pub fn set_standing(&self, standing: Standing, now: Instant) {
+        let mut state = self.state.state.lock();
+        state.standing = standing;
+        if standing == Standing::Taking {
+            state.breaker.mended(now);
+            state.models.values_mut().for_each(|model| model.breaker.mended(now));
+        }
+        drop(state);
+        self.state.queue.wake();
+    }
+
+    /// How it stands, in a word: `draining`, `shut`, `probation` or `open`; and requests under way.
+    pub fn standing(&self) -> (&'static str, u32) {
+        let state = self.state.state.lock();
+        let word = match (state.standing, state.breaker.health()) {
+            (Standing::Draining, _) => "draining",
+            (Standing::Taking, Health::Open) => "open",
+            (Standing::Taking, Health::Shut { .. }) => "shut",
+            (Standing::Taking, Health::Probation { .. }) => "probation",
+        };
+        (word, state.limits.in_flight())
+    }
+
+    /// Whether it is used for anything.
+    pub fn is_up(&self) -> bool {
+        let state = self.state.state.lock();
+        if state.standing == Standing::Draining {
+            return false;
+        }
+        let shut = |breaker: &Breaker| breaker.health() != Health::Open;
+        let all_shut = !state.models.is_empty() && state.models.values().all(|model| shut(&model.breaker));
+        !shut(&state.breaker) && !all_shut && self.addresses.reachable()
+    }
+
+    /// What is shut and why: by model, as the provider calls it; without one, the account.
+    pub fn shut(&self) -> Vec<(Option<Box<str>>, Fault)> {
+        let state = self.state.state.lock();
+        let account = state.breaker.cause().map(|cause| (None, cause));
+        let models = state
+            .models
+            .iter()
+            .filter_map(|(name, model)| Some((Some(name.clone()), model.breaker.cause()?)));
+        account.into_iter().chain(models).collect()
     }
 
     /// Whether it can take a request for `model`, as the provider calls it.
     pub fn room(&self, model: &str, need: &Need, now: Instant) -> Room {
-        self.state.lock().room(model, need, now)
+        self.state.state.lock().room(model, need, now)
     }
 
     /// Takes room for a request, if it is still there.
     pub(super) fn take(&self, model: &str, need: &Need, now: Instant) -> Option<Taken> {
-        let mut state = self.state.lock();
+        let mut state = self.state.state.lock();
         let Room::Free { .. } = state.room(model, need, now) else { return None };
         state.breaker.begin(now);
         let share = state.limits.take(need.most, now);
-        let mark = state.headroom(model).take(need.expected, now);
+        let model = state.model(model);
+        model.breaker.begin(now);
+        let mark = model.headroom.take(need.expected, now);
         Some(Taken { share, mark })
     }
 
     /// A request has ended.
-    pub(super) fn release(&self, taken: &Taken, used: Use, now: Instant) {
-        let mut state = self.state.lock();
+    pub(super) fn release(&self, model: &str, taken: &Taken, used: Use, now: Instant) {
+        let mut state = self.state.state.lock();
         state.limits.release(&taken.share, used, now);
         // Without effect unless this was the one on probation and said nothing.
         state.breaker.abandoned(now);
+        state.model(model).breaker.abandoned(now);
+        drop(state);
+        self.state.queue.wake();
     }
 
     pub(super) fn told(&self, model: &str, report: &Report, taken: &Taken, now: Instant) {
-        self.state.lock().headroom(model).told(report, &taken.mark, now);
+        self.state.state.lock().model(model).headroom.told(report, &taken.mark, now);
+        self.state.queue.wake();
     }
 
-    pub(super) fn answered(&self) {
-        self.state.lock().breaker.answered();
+    pub(super) fn answered(&self, model: &str, comes: Comes, took: Duration, now: Instant) {
+        let mut state = self.state.state.lock();
+        state.breaker.answered();
+        let model = state.model(model);
+        model.breaker.answered();
+        match comes {
+            Comes::Whole => model.plain.observe(took, now),
+            Comes::Streamed => model.events.observe(took, now),
+        }
     }
 
-    pub(super) fn succeeded(&self, model: &str, output_tokens: u64) {
-        let mut state = self.state.lock();
-        state.breaker.success();
-        state.headroom(model).served(output_tokens);
+    pub(super) fn succeeded(&self, model: &str, output_tokens: u64, now: Instant) {
+        let mut state = self.state.state.lock();
+        state.breaker.success(now);
+        let model = state.model(model);
+        model.breaker.success(now);
+        model.headroom.served(output_tokens);
     }
 
     pub(super) fn failed(&self, model: &str, fault: Fault, now: Instant, random: u32) {
-        let mut state = self.state.lock();
-        state.breaker.failure(fault, now);
-        if let Fault::RateLimited(wait) = fault {
-            state.headroom(model).refused(wait, now, random);
+        let mut state = self.state.state.lock();
+        let shut = match fault.reach() {
+            Reach::Account => state.breaker.failure(fault, now, random),
+            Reach::Model => {
+                // Whoever says so is there.
+                if matches!(fault, Fault::Model | Fault::Server) {
+                    state.breaker.answered();
+                }
+                state.model(model).breaker.failure(fault, now, random)
+            }
+            Reach::None => {
+                state.breaker.answered();
+                let model = state.model(model);
+                model.breaker.answered();
+                if let Fault::RateLimited(wait) = fault {
+                    model.headroom.refused(wait, now, random);
+                }
+                false
+            }
+        };
+        drop(state);
+        if shut {
+            self.state.tell(fault, model);
         }
     }
 
     /// The share of each limit that is free, in millionths, by the words of metrics: the operator's,
     /// and the provider's for the model of which the least is left.
     pub fn ratios_ppm(&self, now: Instant) -> Vec<(&'static str, u32)> {
-        let mut state = self.state.lock();
+        let mut state = self.state.state.lock();
         let own = state.limits.ratios_ppm(now);
         let mut ratios: Vec<_> =
             own.into_iter().filter_map(|(limited, ppm)| Some((limited.name(), ppm?))).collect();
-        let told: Vec<_> = state.headroom.values_mut().map(|headroom| headroom.ratios_ppm(now)).collect();
+        let told: Vec<_> = state.models.values_mut().map(|model| model.headroom.ratios_ppm(now)).collect();
         for kind in Kind::ALL {
             let least = told.iter().filter_map(|ratios| ratios[kind.index()]).min();
             ratios.extend(least.map(|ppm| (kind.name(), ppm)));
@@ -200,32 +360,94 @@ impl Account {
     }
 }
 
+impl Shared {
+    fn new(upstream: &Upstream, queue: &Arc<Queue>) -> Self {
+        let (name, queue) = (Arc::clone(&upstream.name), Arc::clone(queue));
+        Shared { name, queue, state: Mutex::new(State::new()) }
+    }
+
+    /// A check in the background, which is free, was answered with this status. Tells whether the
+    /// address that answered is good.
+    fn heard(&self, status: u16) -> bool {
+        let (now, random) = (Instant::now(), fastrand::u32(..));
+        let mut state = self.state.lock();
+        let refused = matches!(status, 401 | 402);
+        let shut = if refused {
+            // Said again, it only keeps it shut.
+            state.breaker.admits(now).is_ok() && state.breaker.failure(Fault::Credential, now, random)
+        } else {
+            if (200..300).contains(&status) && state.breaker.cause() == Some(Fault::Credential) {
+                state.breaker.mended(now);
+            }
+            false
+        };
+        drop(state);
+        if shut {
+            self.tell(Fault::Credential, "");
+        }
+        self.queue.wake();
+        status < 500
+    }
+
+    fn tell(&self, fault: Fault, model: &str) {
+        let (upstream, fault_name) = (&*self.name, fault.name());
+        if fault.passes() {
+            tracing::warn!(upstream, model, fault = fault_name, "an upstream account is shut for a while");
+        } else {
+            tracing::error!(
+                upstream,
+                model,
+                fault = fault_name,
+                "an upstream account is out of use: look at its credential, its credit and its models"
+            );
+        }
+    }
+}
+
 impl State {
     fn new() -> Self {
         let limits = Limits::new(Instant::now(), Timestamp::now());
-        State { breaker: Breaker::default(), limits, headroom: HashMap::new() }
+        State { standing: Standing::Taking, breaker: Breaker::default(), limits, models: HashMap::new() }
     }
 
-    fn room(&mut self, model: &str, need: &Need, now: Instant) -> Room {
+    fn room(&mut self, name: &str, need: &Need, now: Instant) -> Room {
+        if self.standing == Standing::Draining {
+            return Room::Draining;
+        }
         if let Err(until) = self.breaker.admits(now) {
             return Room::Shut(until);
         }
         let own = self.limits.fits(need.most, now);
-        let told = self.headroom.get_mut(model).map_or(Ok(()), |headroom| headroom.fits(need.expected, now));
-        match (own, told) {
-            (Ok(()), Ok(())) => Room::Free { in_flight: self.limits.in_flight() },
+        let in_flight = self.limits.in_flight();
+        let model = self.model(name);
+        match model.breaker.admits(now) {
+            Err(_) if model.breaker.cause() == Some(Fault::Model) => return Room::Absent,
+            Err(until) => return Room::Shut(until),
+            Ok(()) => {}
+        }
+        match (own, model.headroom.fits(need.expected, now)) {
+            (Ok(()), Ok(())) => Room::Free { in_flight, latency: model.latency(need.comes).expected(now) },
             (Ok(()), Err(until)) => Room::Full(Some(until)),
             (Err(until), Ok(())) => Room::Full(until),
-            (Err(own), Err(told)) => Room::Full(own.map(|own| own.max(told))),
+            (Err(own), Err(told)) => Room::Full(Some(own.map_or(told, |own| own.max(told)))),
         }
     }
 
     /// Models are names of the price book: as many as the operator sells.
-    fn headroom(&mut self, model: &str) -> &mut Headroom {
-        if !self.headroom.contains_key(model) {
-            self.headroom.insert(model.into(), Headroom::default());
+    fn model(&mut self, name: &str) -> &mut Model {
+        if !self.models.contains_key(name) {
+            self.models.insert(name.into(), Model::default());
         }
-        self.headroom.get_mut(model).expect("it was just put there")
+        self.models.get_mut(name).expect("it was just put there")
+    }
+}
+
+impl Model {
+    fn latency(&self, comes: Comes) -> Latency {
+        match comes {
+            Comes::Whole => self.plain,
+            Comes::Streamed => self.events,
+        }
     }
 }
 

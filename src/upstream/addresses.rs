@@ -1,13 +1,16 @@
-//! The addresses of a provider: resolved again and again, and watched by connecting to them.
+//! The addresses of a provider: resolved again and again, and watched by connecting to them or by
+//! asking for their models.
 //!
 //! This is pingora-load-balancing's part of the pool: discovery, health checks and round robin over
 //! the addresses of one host name. Its health is about an address; that of an account is in
 //! [`super::health`].
 
-use crate::config::BaseUrl;
+use super::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
+use crate::config::{self, BaseUrl, Dialect, Scheme};
 use async_trait::async_trait;
+use http::{HeaderValue, header};
 use pingora_load_balancing::discovery::ServiceDiscovery;
-use pingora_load_balancing::health_check::TcpHealthCheck;
+use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
 use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 use std::collections::{BTreeSet, HashMap};
@@ -17,8 +20,13 @@ use std::time::Duration;
 
 /// How often names are resolved again: providers move their addresses within minutes.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// How often each address is connected to: free of charge, and soon enough to matter.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How often each address is connected to.
+const CONNECT_EVERY: Duration = Duration::from_secs(5);
+/// How often each address is asked for its models: free of charge, and soon enough to matter.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// How long a check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
 /// More addresses than this are not looked at for one request.
 const ADDRESSES_MAX: usize = 16;
 
@@ -28,13 +36,17 @@ pub struct Addresses(Arc<LoadBalancer<RoundRobin>>);
 
 impl Addresses {
     /// Of the host of `base_url`; none before the first [`Addresses::resolve`].
-    pub fn new(base_url: &BaseUrl) -> Self {
+    pub fn new(base_url: &BaseUrl, check: Check) -> Self {
         let mut backends =
             Backends::new(Box::new(Names { host: base_url.host.clone(), port: base_url.port }));
-        backends.set_health_check(TcpHealthCheck::new());
+        let every = match check.how {
+            config::Check::Models => ASK_EVERY,
+            config::Check::Connect => CONNECT_EVERY,
+        };
+        backends.set_health_check(check.build(base_url));
         let mut balancer = LoadBalancer::from_backends(backends);
         balancer.update_frequency = Some(RESOLVE_EVERY);
-        balancer.health_check_frequency = Some(CHECK_EVERY);
+        balancer.health_check_frequency = Some(every);
         balancer.parallel_health_check = true;
         Addresses(Arc::new(balancer))
     }
@@ -67,6 +79,54 @@ impl Addresses {
     /// What resolves and checks them; to be run in the background.
     pub fn task(&self) -> Arc<LoadBalancer<RoundRobin>> {
         Arc::clone(&self.0)
+    }
+}
+
+/// How addresses are watched.
+pub struct Check {
+    pub(super) how: config::Check,
+    pub(super) dialect: Dialect,
+    pub(super) authorization: HeaderValue,
+    pub(super) authority: HeaderValue,
+    /// Is told the status of each answer, and tells whether the address is good.
+    pub(super) heard: Box<dyn Fn(u16) -> bool + Send + Sync>,
+}
+
+impl Check {
+    fn build(self, base_url: &BaseUrl) -> Box<dyn HealthCheck + Send + Sync> {
+        match self.how {
+            config::Check::Connect => TcpHealthCheck::new(),
+            config::Check::Models => Box::new(self.models(base_url)),
+        }
+    }
+
+    /// `GET /models` with the account's credential: no provider charges for it.
+    fn models(self, base_url: &BaseUrl) -> HttpHealthCheck {
+        let tls = base_url.scheme == Scheme::Https;
+        let mut check = HttpHealthCheck::new(&base_url.host, tls);
+        let path = format!("{}/models", base_url.path);
+        check.req.set_uri(path.parse().expect("a base URL's path stays one with a word behind it"));
+        let credential = match self.dialect {
+            Dialect::OpenAi => vec![(header::AUTHORIZATION, self.authorization)],
+            Dialect::Anthropic => {
+                vec![(API_KEY, self.authorization), (ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT)]
+            }
+        };
+        for (name, value) in credential.into_iter().chain([(header::HOST, self.authority)]) {
+            check.req.insert_header(name, value).expect("it is a header already");
+        }
+        check.req.insert_header(header::USER_AGENT, USER_AGENT).expect("a fixed text");
+        check.reuse_connection = true;
+        let options = &mut check.peer_template.options;
+        options.connection_timeout = Some(CHECK_TIMEOUT);
+        options.total_connection_timeout = Some(CHECK_TIMEOUT);
+        options.read_timeout = Some(CHECK_TIMEOUT);
+        options.write_timeout = Some(CHECK_TIMEOUT);
+        check.validator = Some(Box::new(move |answer| match (self.heard)(answer.status.as_u16()) {
+            true => Ok(()),
+            false => Err(pingora::Error::new(pingora::ErrorType::HTTPStatus(answer.status.as_u16()))),
+        }));
+        check
     }
 }
 

@@ -4,7 +4,7 @@ use super::account::Taken;
 use super::health::Fault;
 use super::limits::{Most, Use};
 use super::told::Report;
-use super::{Account, Ask};
+use super::{Account, Ask, Comes};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,16 +17,18 @@ pub struct Lease {
     model: Box<str>,
     /// When it began.
     pub begun: Instant,
+    comes: Comes,
     taken: Taken,
     used: Use,
 }
 
 impl Lease {
     pub(super) fn take(account: &Arc<Account>, index: usize, ask: &Ask<'_>, now: Instant) -> Option<Lease> {
-        let model = account.models.provider_name(ask.model)?;
+        let model = account.serves(ask.endpoint, ask.model)?;
         let taken = account.take(model, ask.need, now)?;
         let account = Arc::clone(account);
-        Some(Lease { model: model.into(), account, index, begun: now, taken, used: Use::Unknown })
+        let comes = ask.need.comes;
+        Some(Lease { model: model.into(), account, index, begun: now, comes, taken, used: Use::Unknown })
     }
 
     /// Whose.
@@ -50,13 +52,13 @@ impl Lease {
     }
 
     /// The account begins to answer.
-    pub fn answered(&self) {
-        self.account.answered();
+    pub fn answered(&self, now: Instant) {
+        self.account.answered(&self.model, self.comes, now.saturating_duration_since(self.begun), now);
     }
 
     /// The account answered to the end.
-    pub fn succeeded(&self, output_tokens: u64) {
-        self.account.succeeded(&self.model, output_tokens);
+    pub fn succeeded(&self, output_tokens: u64, now: Instant) {
+        self.account.succeeded(&self.model, output_tokens, now);
     }
 
     /// What the attempt used in truth is known.
@@ -75,9 +77,12 @@ impl Lease {
             Fault::Connect => Use::Unsent,
             // The provider may have been at work.
             Fault::Broken | Fault::Timeout => Use::Unknown,
-            Fault::RateLimited(_) | Fault::Credential | Fault::Forbidden | Fault::Model | Fault::Server => {
-                Use::Used(Most::NOTHING)
-            }
+            Fault::RateLimited(_)
+            | Fault::Credential
+            | Fault::Quota
+            | Fault::Forbidden
+            | Fault::Model
+            | Fault::Server => Use::Used(Most::NOTHING),
         };
         self.account.failed(&self.model, fault, now, random);
     }
@@ -85,6 +90,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.account.release(&self.taken, self.used, Instant::now());
+        self.account.release(&self.model, &self.taken, self.used, Instant::now());
     }
 }

@@ -3,26 +3,34 @@
 //! An account is a credential at a provider. Its addresses are found and watched by
 //! pingora-load-balancing ([`addresses`]). Whether it takes a request is decided by its own breaker
 //! ([`health`]), by what the operator lets it have ([`limits`]) and by what its provider tells
-//! ([`told`], [`headroom`]); which one of those that can does, by [`select`].
+//! ([`told`], [`headroom`]); which one of those that can does, by [`select`]. When none can, a request
+//! waits in line ([`queue`], [`fair`]).
 //!
 //! *Architecture invariant:* a [`Lease`] is one attempt on one account. It is made here only, takes
 //! its share of the account's limits as long as it lives, and reports its outcome once.
 
-mod account;
+pub mod account;
 pub mod addresses;
+pub mod budget;
+pub mod fair;
 pub mod headroom;
 pub mod health;
+pub mod latency;
 mod lease;
 pub mod limits;
+pub mod queue;
 pub mod select;
 pub mod told;
 pub mod window;
 
-pub use account::{Account, Need, Room};
+pub use account::{Account, Comes, Need, Room, Standing};
 pub use lease::Lease;
 
-use crate::config::Upstream;
+use crate::config::{self, Upstream};
 use crate::endpoint::Endpoint;
+use crate::id::CustomerId;
+use budget::Budget;
+use queue::{Queue, Unserved};
 use select::Candidate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +38,8 @@ use std::time::Instant;
 /// What is asked of the pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
+    /// On whose behalf.
+    pub customer: CustomerId,
     /// Where it is asked for.
     pub endpoint: Endpoint,
     /// The model, by the name that the client used.
@@ -40,33 +50,58 @@ pub struct Ask<'a> {
     pub tried: &'a [usize],
 }
 
-/// Why no account takes a request. The moment is when one may at the earliest, if that is known.
+/// Why no account takes a request, from the worst news to the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAccount {
     /// None serves the model.
     UnknownModel,
-    /// Those that serve it have as much as they may, or say so themselves.
+    /// All that serve it were tried, or are drained.
+    Tried,
+    /// Those that serve it are shut; not before then.
+    Down(Instant),
+    /// Those that serve it have as much as they may; not before then, if that is known.
     Busy(Option<Instant>),
-    /// Those that serve it are shut, or were tried.
-    Down(Option<Instant>),
 }
 
 impl NoAccount {
-    /// With one more account that cannot take it: having too much to do is the better news.
+    /// With one more account that cannot take it.
     fn and(self, other: NoAccount) -> NoAccount {
-        let earlier = |a: Option<Instant>, b: Option<Instant>| a.into_iter().chain(b).min();
         match (self, other) {
-            (NoAccount::UnknownModel, other) | (other, NoAccount::UnknownModel) => other,
-            (NoAccount::Down(a), NoAccount::Down(b)) => NoAccount::Down(earlier(a, b)),
-            (NoAccount::Busy(a), NoAccount::Busy(b) | NoAccount::Down(b))
-            | (NoAccount::Down(a), NoAccount::Busy(b)) => NoAccount::Busy(earlier(a, b)),
+            (NoAccount::Busy(a), NoAccount::Busy(b)) => NoAccount::Busy(a.zip(b).map(|(a, b)| a.min(b))),
+            (NoAccount::Busy(Some(a)), NoAccount::Down(b))
+            | (NoAccount::Down(b), NoAccount::Busy(Some(a))) => NoAccount::Busy(Some(a.min(b))),
+            (busy @ NoAccount::Busy(_), _) | (_, busy @ NoAccount::Busy(_)) => busy,
+            (NoAccount::Down(a), NoAccount::Down(b)) => NoAccount::Down(a.min(b)),
+            (down @ NoAccount::Down(_), _) | (_, down @ NoAccount::Down(_)) => down,
+            (NoAccount::Tried, _) | (_, NoAccount::Tried) => NoAccount::Tried,
+            (NoAccount::UnknownModel, NoAccount::UnknownModel) => NoAccount::UnknownModel,
+        }
+    }
+
+    /// The earliest moment at which that may change, if it is known.
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            NoAccount::UnknownModel | NoAccount::Tried => None,
+            NoAccount::Down(until) => Some(until),
+            NoAccount::Busy(until) => until,
+        }
+    }
+
+    /// Whether it may change before then.
+    pub fn may_change_by(self, deadline: Instant) -> bool {
+        match self {
+            NoAccount::UnknownModel | NoAccount::Tried => false,
+            NoAccount::Down(until) => until <= deadline,
+            NoAccount::Busy(until) => until.is_none_or(|until| until <= deadline),
         }
     }
 }
 
 /// All accounts.
 pub struct Pool {
-    accounts: Vec<Arc<Account>>,
+    accounts: Accounts,
+    queue: Arc<Queue>,
+    budget: Arc<Budget>,
 }
 
 impl Pool {
@@ -75,7 +110,8 @@ impl Pool {
     /// # Errors
     /// What is wrong with an account, by name.
     pub fn new(upstreams: &[Upstream]) -> Result<Self, String> {
-        Pool { accounts: Vec::new() }.next(upstreams)
+        let accounts = Accounts(Arc::default());
+        Pool { accounts, queue: Arc::default(), budget: Arc::default() }.next(upstreams)
     }
 
     /// The pool of another configuration. An account that keeps its base URL and its credential
@@ -85,23 +121,34 @@ impl Pool {
     /// What is wrong with an account, by name.
     pub fn next(&self, upstreams: &[Upstream]) -> Result<Self, String> {
         let account = |upstream: &Upstream| {
-            let before = self.accounts.iter().find(|account| account.name == upstream.name);
-            Account::new(upstream, before.map(|account| &**account)).map(Arc::new)
+            let before = self.accounts().iter().find(|account| account.name == upstream.name);
+            Account::new(upstream, before.map(|account| &**account), &self.queue).map(Arc::new)
         };
         let accounts = upstreams.iter().map(account).collect::<Result<Vec<_>, _>>()?;
         // Not before all of them are good: what an account keeps, it keeps for both pools.
         accounts.iter().zip(upstreams).for_each(|(account, upstream)| account.limit(&upstream.limits));
-        Ok(Pool { accounts })
+        let (queue, budget) = (Arc::clone(&self.queue), Arc::clone(&self.budget));
+        Ok(Pool { accounts: Accounts(accounts.into()), queue, budget })
     }
 
     /// All accounts, in the order of the configuration.
     pub fn accounts(&self) -> &[Arc<Account>] {
-        &self.accounts
+        &self.accounts.0
+    }
+
+    /// Those who wait.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// What is left for retries.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Whether any account serves a model of this name, at this endpoint.
     pub fn serves(&self, endpoint: Endpoint, model: &str) -> bool {
-        self.accounts.iter().any(|account| account.serves(endpoint, model).is_some())
+        self.accounts().iter().any(|account| account.serves(endpoint, model).is_some())
     }
 
     /// Whether any account serves a model of this name, wherever.
@@ -110,25 +157,60 @@ impl Pool {
     }
 
     /// Chooses an account for one attempt, of those that have room; never one that was tried.
+    /// Whoever comes while others wait has to wait, too: there is no telling here for what they do.
     ///
     /// # Errors
-    /// When none can take it.
+    /// When none can take it now.
     pub fn choose(&self, ask: &Ask<'_>, now: Instant, random: u64) -> Result<Lease, NoAccount> {
+        if self.queue.depth() > 0 {
+            Err(NoAccount::Busy(None))
+        } else {
+            self.accounts.choose(ask, now, random)
+        }
+    }
+
+    /// Waits in line for a lease. Who drops the future has left the line.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn wait(&self, ask: &Ask<'_>, bounds: config::Queue) -> Result<Lease, Unserved> {
+        self.queue.wait(&self.accounts, ask, bounds).await
+    }
+}
+
+/// The accounts of one configuration.
+#[derive(Clone)]
+struct Accounts(Arc<[Arc<Account>]>);
+
+impl PartialEq for Accounts {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Accounts {
+    fn choose(&self, ask: &Ask<'_>, now: Instant, random: u64) -> Result<Lease, NoAccount> {
         let mut none = NoAccount::UnknownModel;
-        let mut candidates = Vec::with_capacity(self.accounts.len());
-        for (index, account) in self.accounts.iter().enumerate() {
+        let mut candidates = Vec::with_capacity(self.0.len());
+        for (index, account) in self.0.iter().enumerate() {
             let Some(model) = account.serves(ask.endpoint, ask.model) else { continue };
             match account.room(model, ask.need, now) {
                 Room::Full(until) => none = none.and(NoAccount::Busy(until)),
-                Room::Shut(until) => none = none.and(NoAccount::Down(Some(until))),
-                Room::Free { .. } if ask.tried.contains(&index) => none = none.and(NoAccount::Down(None)),
-                Room::Free { in_flight } => {
-                    candidates.push(Candidate { index, weight: account.weight, in_flight });
-                }
+                Room::Shut(until) => none = none.and(NoAccount::Down(until)),
+                Room::Absent => {}
+                Room::Draining => none = none.and(NoAccount::Tried),
+                Room::Free { in_flight, latency } => candidates.push(Candidate {
+                    index,
+                    priority: account.priority,
+                    weight: account.weight,
+                    in_flight,
+                    latency,
+                    affinity: ask.need.affinity.map(|affinity| select::mix(affinity, account.seed)),
+                }),
             }
         }
-        while let Some(picked) = select::pick(&candidates, random) {
-            match Lease::take(&self.accounts[picked.index], picked.index, ask, now) {
+        while let Some(picked) = select::pick(&mut candidates, random) {
+            match Lease::take(&self.0[picked.index], picked.index, ask, now) {
                 Some(lease) => return Ok(lease),
                 None => candidates.retain(|candidate| candidate.index != picked.index),
             }

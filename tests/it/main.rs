@@ -17,6 +17,8 @@ mod endpoints;
 mod money;
 mod pool;
 mod headroom;
+mod queue;
+mod outage;
 mod hygiene;
 mod ledger;
 mod commands;

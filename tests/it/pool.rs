@@ -66,7 +66,7 @@ async fn an_error_of_one_account_is_served_by_another() {
     ] {
         is_served_elsewhere(&[("status", status)], outcome).await;
     }
-    is_served_elsewhere(&[("status", "429"), ("code", "insufficient_quota")], "rate_limited").await;
+    is_served_elsewhere(&[("status", "429"), ("code", "insufficient_quota")], "quota").await;
     is_served_elsewhere(&[("status", "429"), ("retry_after", "30")], "rate_limited").await;
     is_served_elsewhere(&[("status", "404")], "model").await;
 }
@@ -249,7 +249,9 @@ async fn an_account_serves_its_models_only() {
 #[tokio::test]
 async fn more_requests_than_the_pool_takes_are_told_to_come_back() {
     let provider = Simulated::start();
-    let gateway = Gateway::start(&[Account::of(&provider).with("limits: { concurrency: 2 }")]);
+    let accounts = [Account::of(&provider).with("limits: { concurrency: 2 }")];
+    let settings = Settings { queue: "waiting_max: 0", ..Settings::default() };
+    let gateway = Gateway::start_with(&accounts, &settings);
     let customer = gateway.customer("1.00");
     let client = Client::h1(&gateway, &customer);
     let body = ask(&[("latency_ms", "500")]);

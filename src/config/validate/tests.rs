@@ -1,7 +1,7 @@
 //! Whole configurations: what loads, and what is told about those that do not.
 
 use super::load;
-use crate::config::{BaseUrl, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Scheme};
+use crate::config::{BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Scheme};
 use crate::money::Amount;
 use serde_yaml::Value;
 use std::fs;
@@ -87,6 +87,7 @@ fn the_minimal_one_has_every_default() {
     assert_eq!(config.gateway.drain_timeout, Duration::from_secs(600));
     assert_eq!(config.admin.token.expose(), "0123456789abcdef");
     assert_eq!(config.store_directory, PathBuf::from("/var/lib/tollgate"));
+    assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
     assert_eq!((config.retry.attempts_max, config.retry.total), (3, Duration::from_secs(30)));
     assert_eq!(
         (config.log.format, config.log.success_one_in, config.prices.models.len()),
@@ -133,9 +134,12 @@ upstreams:
     api_key_file: secret
     models: { a: b }
     weight: 1000
+    priority: 2
+    check: connect
     limits: { concurrency: 1, requests_per_minute: 2, tokens_per_minute: 3, spend_usd_per_day: \"0.5\" }
     on_hang_up: drain
     timeouts: { connect_ms: 1, silence_ms: 2, total_ms: 3 }
+queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
 log: { format: text, success_one_in: 7 }
 ";
@@ -163,10 +167,13 @@ log: { format: text, success_one_in: 7 }
     assert_eq!(second.base_url, base_url);
     assert_eq!(second.models, Models::Only([("a".into(), "b".into())].into()));
     assert_eq!((second.weight, second.limits.concurrency, second.on_hang_up), (1000, 1, OnHangUp::Drain));
+    assert_eq!((first.priority, second.priority), (0, 2));
+    assert_eq!((first.check, second.check), (Check::Models, Check::Connect));
     assert_eq!((second.limits.requests_per_minute, second.limits.tokens_per_minute), (Some(2), Some(3)));
     assert_eq!(second.limits.spend_per_day, Some(Amount::parse("0.5").unwrap()));
     let timeouts = second.timeouts;
     assert_eq!([timeouts.connect, timeouts.silence, timeouts.total], [1, 2, 3].map(ms));
+    assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::ZERO, 5));
     assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));
 }

@@ -20,12 +20,16 @@ use crate::settle::price::Tier;
 use bytes::Bytes;
 use fields::{Fields, Map, bad, optional, typed};
 use std::borrow::Cow;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
 
 /// The most answers to one request, as OpenAI allows.
 const CHOICES_MAX: u64 = 128;
 /// No model's answer is longer; a larger number is a mistake.
 const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
+
+/// Providers cache prompts of 1024 tokens and more.
+const CACHED_BYTES_MIN: usize = 4 * 1024;
 
 /// Why a body is not a request that can be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Request {
     pub demand: Demand,
     /// Whether the answer is to be streamed, and whether its usage chunk is for the client.
     pub stream: Option<UsageChunk>,
+    /// What requests have in common that are best served by the same account.
+    pub affinity: Option<u64>,
     /// As it came.
     body: Bytes,
     /// Where the model's name stands in it, quotes included, or can be put.
@@ -100,7 +106,8 @@ impl Request {
             Streaming::Events(None) => (Some(UsageChunk::Show), None),
             Streaming::Events(edit) => (Some(UsageChunk::Hide), edit),
         };
-        Ok(Request { endpoint, demand, stream, body: body.clone(), model, usage_edit })
+        let affinity = affinity(&fields);
+        Ok(Request { endpoint, demand, stream, affinity, body: body.clone(), model, usage_edit })
     }
 
     /// The bytes for a provider who calls the model `name`.
@@ -132,6 +139,16 @@ impl Request {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+}
+
+/// What tells requests that begin alike: the key that the client says so by, or how long prompts begin.
+/// Shorter ones are not kept in a provider's cache.
+fn affinity(fields: &Fields<'_>) -> Option<u64> {
+    let key = fields.get("prompt_cache_key").map(|key| key.get().as_bytes()).filter(|key| key[0] == b'"');
+    let prompt =
+        || fields.get("messages").or_else(|| fields.get("prompt"))?.get().as_bytes().get(..CACHED_BYTES_MIN);
+    let common = key.or_else(prompt)?;
+    Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(common))
 }
 
 /// Whether and how the answer is to be streamed, where `stream_options` can ask for usage.

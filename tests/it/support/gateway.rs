@@ -90,6 +90,8 @@ pub struct Settings {
     pub retry: &'static str,
     /// Of how many requests that were served one is logged; each unless told otherwise.
     pub success_one_in: Option<u32>,
+    /// Of `queue:`, in YAML's flow style.
+    pub queue: &'static str,
     /// Levels of the log; `info,tollgate=debug` unless told otherwise.
     pub log: Option<&'static str>,
 }
@@ -344,13 +346,15 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
         "gateway: {{ listen: [\"127.0.0.1:0\"]{} }}\n\
          admin: {{ listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n\
-         store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nupstreams:\n",
-        settings.gateway, settings.retry
+         store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nqueue: {{ {} }}\nupstreams:\n",
+        settings.gateway, settings.retry, settings.queue
     );
     for Account { name, base_url, credential, more } in accounts {
+        // Unless a test says otherwise: it counts what a provider is asked.
+        let check = if more.contains("check:") { "" } else { ", check: connect" };
         writeln!(
             config,
-            "  - {{ name: {name}, base_url: \"{base_url}\", api_key: \"{credential}\", {more} }}"
+            "  - {{ name: {name}, base_url: \"{base_url}\", api_key: \"{credential}\", {more}{check} }}"
         )
         .expect("a string can grow");
     }

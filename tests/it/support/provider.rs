@@ -19,8 +19,21 @@ impl Simulated {
     }
 
     pub fn start_with(options: Options) -> Self {
-        let provider = Provider::new(options);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen(Provider::new(options), TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Dies: connections are cut, and nobody listens any more. Its log stays with the one that
+    /// [`Simulated::revive`] makes of it.
+    pub fn die(self) -> (Provider, SocketAddr) {
+        (self.provider.clone(), self.address)
+    }
+
+    /// The same provider on the same address again.
+    pub fn revive((provider, address): (Provider, SocketAddr)) -> Self {
+        Self::listen(provider, TcpListener::bind(address).unwrap())
+    }
+
+    fn listen(provider: Provider, listener: TcpListener) -> Self {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

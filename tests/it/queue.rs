@@ -1,0 +1,135 @@
+//! Requests that wait for room: in turn, for a while, and only as long as their client stays.
+
+use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, audit, eventually, streamed};
+use futures_util::future::join_all;
+
+/// An account that serves one request at a time.
+fn one_at_a_time(queue: &'static str) -> (Simulated, Gateway) {
+    let provider = Simulated::start();
+    let accounts = [Account::of(&provider).with("limits: { concurrency: 1 }")];
+    let gateway = Gateway::start_with(&accounts, &Settings { queue, ..Settings::default() });
+    (provider, gateway)
+}
+
+async fn depth_is(gateway: &Gateway, depth: usize) {
+    let line = format!("tollgate_upstream_queue_depth {depth}");
+    eventually(&format!("{depth} wait"), || {
+        gateway.scrape().lines().any(|found| found == line).then_some(())
+    })
+    .await;
+}
+
+fn has(gateway: &Gateway, line: &str) {
+    let scrape = gateway.scrape();
+    assert!(scrape.lines().any(|found| found == line), "no {line} in\n{scrape}");
+}
+
+#[tokio::test]
+async fn who_comes_to_a_full_pool_waits_and_is_served() {
+    let (provider, gateway) = one_at_a_time("");
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        let (plain, events) = (ask(&[("latency_ms", "20")]), streamed(ask(&[("latency_ms", "20")])));
+        let asked = (0..20).map(|number| client.ask(if number % 2 == 0 { &plain } else { &events }));
+        for answer in join_all(asked).await {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+    depth_is(&gateway, 0).await;
+    assert!(gateway.scrape().contains("tollgate_upstream_queue_wait_seconds_count{outcome=\"served\"}"));
+    audit(gateway, &[&provider]).is_exact(40);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_or_finds_the_line_full_is_told_to_come_back() {
+    for (queue, outcome) in [("wait_ms: 100", "late"), ("waiting_max: 1, wait_ms: 100", "full")] {
+        let (provider, gateway) = one_at_a_time(queue);
+        let customer = gateway.customer("1.00");
+        let client = Client::h2(&gateway, &customer);
+        let body = ask(&[("latency_ms", "1000")]);
+        let answers = join_all((0..4).map(|_| client.ask(&body))).await;
+        assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1, "{answers:?}");
+        for answer in answers.iter().filter(|answer| answer.status != 200) {
+            answer.is_error(503, Some("overloaded"));
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+        }
+        let count = if outcome == "late" { 3 } else { 2 };
+        has(
+            &gateway,
+            &format!("tollgate_upstream_queue_wait_seconds_count{{outcome=\"{outcome}\"}} {count}"),
+        );
+        audit(gateway, &[&provider]).counts(1, 0, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_customer_with_one_request_does_not_wait_for_another_with_many() {
+    let (provider, gateway) = one_at_a_time("");
+    let [many, one] = [(); 2].map(|()| gateway.customer("1.00"));
+    let (many, one) = (Client::h2(&gateway, &many), Client::h1(&gateway, &one));
+    let body = ask(&[("latency_ms", "100")]);
+    let many = (0..20).map(|_| many.ask(&body));
+    let late = async {
+        depth_is(&gateway, 19).await;
+        let answer = one.ask(&body).await;
+        (answer.status, provider.provider.log().len())
+    };
+    let (answers, (status, served)) = futures_util::future::join(join_all(many), late).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    // The one under way, and one of the other customer's in between.
+    assert_eq!(status, 200);
+    assert!(served <= 6, "{served} were served before it");
+    audit(gateway, &[&provider]).is_exact(21);
+}
+
+#[tokio::test]
+async fn who_leaves_no_longer_waits() {
+    let (provider, gateway) = one_at_a_time("");
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        let served = provider.provider.log().len();
+        let first = tokio::spawn({
+            let client = client.clone();
+            async move { client.ask(&ask(&[("latency_ms", "600")])).await.status }
+        });
+        eventually("it is under way", || gateway.scrape().contains("tollgate_in_flight 1").then_some(()))
+            .await;
+        let second = tokio::spawn({
+            let client = client.clone();
+            async move { client.ask(&ask(&[])).await.status }
+        });
+        depth_is(&gateway, 1).await;
+        second.abort();
+        depth_is(&gateway, 0).await;
+        assert_eq!(first.await.unwrap(), 200);
+        assert_eq!(provider.provider.log().len(), served + 1, "nothing went out for it");
+    }
+    has(&gateway, "tollgate_upstream_queue_wait_seconds_count{outcome=\"left\"} 2");
+    audit(gateway, &[&provider]).counts(2, 0, 2);
+}
+
+#[tokio::test]
+async fn who_cannot_be_served_at_all_does_not_wait_with_the_others() {
+    let (busy, broken) = (Simulated::start(), Simulated::start());
+    let accounts = [
+        Account::new("busy", busy.address).models("[gpt-4o-mini]").with("limits: { concurrency: 1 }"),
+        Account::new("broken", broken.address).models("[gpt-4o]"),
+    ];
+    let gateway = Gateway::start(&accounts);
+    let customer = gateway.customer("1.00");
+    let client = Client::h2(&gateway, &customer);
+    let slow = ask(&[("latency_ms", "2000")]);
+    let others = join_all((0..3).map(|_| client.ask(&slow)));
+    let failing = async {
+        depth_is(&gateway, 2).await;
+        let mut body = ask(&[("status", "500")]);
+        body["model"] = "gpt-4o".into();
+        let begun = std::time::Instant::now();
+        client.ask(&body).await.is_error(503, Some("upstream_unavailable"));
+        begun.elapsed()
+    };
+    let (answers, took) = futures_util::future::join(others, failing).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    audit(gateway, &[&busy, &broken]).counts(3, 0, 1);
+}
