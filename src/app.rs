@@ -14,12 +14,12 @@ use crate::admit::limits::Limits;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::auth::key::{Digester, SECRET_FILE};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::Live;
 use crate::proxy::Gateway;
 use crate::proxy::context::BodyBudget;
-use crate::proxy::listen::{Bound, Listening};
+use crate::proxy::listen::{Bound, Listening, Sockets};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::usage::LABELS;
@@ -90,6 +90,8 @@ impl std::error::Error for StartError {}
 pub struct Addresses {
     /// For customers.
     pub gateway: Vec<SocketAddr>,
+    /// For customers, over TLS.
+    pub tls: Vec<SocketAddr>,
     /// For the operator.
     pub admin: SocketAddr,
     /// For Prometheus.
@@ -112,11 +114,12 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: &Config, load: Load) -> Result<App, StartError> {
-        let gateway_listeners = config.gateway.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let gateway_listeners = sockets(&config.gateway)?;
         let admin_listener = bind(&config.admin.listen)?;
         let metrics_listener = bind(&config.metrics.listen)?;
         let addresses = Addresses {
-            gateway: gateway_listeners.iter().map(|bound| bound.address).collect(),
+            gateway: gateway_listeners.plain.iter().map(|bound| bound.address).collect(),
+            tls: gateway_listeners.tls.iter().map(|bound| bound.address).collect(),
             admin: admin_listener.address,
             metrics: metrics_listener.address,
         };
@@ -185,6 +188,12 @@ impl App {
         self.server.run(RunArgs::default());
         self.ledger.close();
     }
+}
+
+fn sockets(config: &config::Gateway) -> Result<Sockets, StartError> {
+    let bind_all = |addresses: &[SocketAddr]| addresses.iter().map(bind).collect::<Result<Vec<_>, _>>();
+    let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+    Ok(Sockets { plain: bind_all(&config.listen)?, tls: bind_all(tls)? })
 }
 
 fn bind(address: &SocketAddr) -> Result<Bound, StartError> {

@@ -81,6 +81,7 @@ pub fn serve(path: &Path) -> Done {
     }
     tracing::info!(
         gateway = ?app.addresses.gateway,
+        tls = ?app.addresses.tls,
         admin = %app.addresses.admin,
         metrics = %app.addresses.metrics,
         store = %config.store_directory.display(),

@@ -8,9 +8,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Settings that a reload does not change: sockets and threads are made once.
-pub const AFTER_RESTART: [&str; 9] = [
+pub const AFTER_RESTART: [&str; 10] = [
     "gateway.listen",
     "gateway.h2_streams_max",
+    "gateway.tls.listen",
     "gateway.threads",
     "gateway.keepalive_timeout_ms",
     "gateway.drain_timeout_ms",
@@ -49,8 +50,8 @@ pub struct Change {
 /// are compared elsewhere.
 macro_rules! compare {
     ($noted:ident, $place:expr, $old:expr, $new:expr,
-        $of:ident { $($field:ident),+ $(,)? } $(ms { $($ms:ident),+ $(,)? })? $(but { $inner:ident })?) => {{
-        let ($of { $($field: _,)+ $($($ms: _,)+)? $($inner: _)? }, old, new) = ($old, $old, $new);
+        $of:ident { $($field:ident),+ $(,)? } $(ms { $($ms:ident),+ $(,)? })? $(but { $($inner:ident),+ })?) => {{
+        let ($of { $($field: _,)+ $($($ms: _,)+)? $($($inner: _),+)? }, old, new) = ($old, $old, $new);
         $($noted.compare(&format!("{}{}", $place, stringify!($field)), &old.$field, &new.$field);)+
         $($(
             let [old_ms, new_ms] = [old, new].map(|of| of.$ms.as_millis());
@@ -65,7 +66,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let Config { gateway, admin, metrics, store_directory, prices, upstreams, queue, retry, log } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
         Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
-        ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge });
+        ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge, tls });
+    noted.tls(gateway.tls.as_ref(), new.gateway.tls.as_ref());
     let (old_edge, new_edge) = (&gateway.edge, &new.gateway.edge);
     compare!(noted, "gateway.", old_edge, new_edge,
         Edge { connections_max, connections_per_address_max, h2_streams_max, failed_keys_per_minute, trusted_proxies }
@@ -102,6 +104,16 @@ impl Noted {
     fn queue(&mut self, old: &super::Queue, new: &super::Queue) {
         use super::Queue;
         compare!(self, "queue.", old, new, Queue { waiting_max } ms { wait });
+    }
+
+    fn tls(&mut self, old: Option<&super::Tls>, new: Option<&super::Tls>) {
+        let listen = |tls: Option<&super::Tls>| tls.map(|tls| tls.listen.clone()).unwrap_or_default();
+        self.compare("gateway.tls.listen", &listen(old), &listen(new));
+        let [old, new] = [old, new].map(|tls| tls.map(|tls| &tls.certificate));
+        if old != new {
+            let [old, new] = [old, new].map(|certificate| certificate.map(shown).unwrap_or_default());
+            self.note("gateway.tls.certificate", old, new);
+        }
     }
 
     fn prices(&mut self, old: &PriceBook, new: &PriceBook) {
@@ -152,7 +164,7 @@ impl Noted {
     }
 }
 
-fn shown(value: &impl Debug) -> String {
+fn shown<T: Debug>(value: &T) -> String {
     let text = format!("{value:?}");
     match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -21,6 +21,7 @@ mod rates;
 mod raw;
 mod reader;
 mod secret;
+mod tls;
 mod upstreams;
 mod validate;
 
@@ -28,6 +29,7 @@ pub use base_url::{BaseUrl, Scheme};
 pub use change::{AFTER_RESTART, Change, Takes, changes};
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
+pub use tls::{Certificate, Tls};
 
 use crate::money::Amount;
 use crate::settle::price::PriceBook;
@@ -65,8 +67,10 @@ pub struct Config {
 /// The listener that customers talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// Addresses for HTTP/1.1 and h2c: at least one. Port 0 takes any that is free.
+    /// Addresses for HTTP/1.1 and h2c in clear text: at least one, unless there is `tls`. Port 0 takes any that is free.
     pub listen: Vec<SocketAddr>,
+    /// The same over TLS, if at all.
+    pub tls: Option<Tls>,
     /// Worker threads; `None`: one for each core.
     pub threads: Option<NonZeroUsize>,
     /// The largest request body.

@@ -39,23 +39,28 @@ impl Secret {
 
     /// Reads a file that only its owner or group can read, without its last line end.
     pub(super) fn read(path: &Path) -> Result<Secret, String> {
-        let shown = path.display();
-        let unreadable = |error| format!("{shown} cannot be read: {error}");
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(format!("{shown} is not a file"));
-        }
-        if metadata.permissions().mode() & WORLD_READABLE != 0 {
-            return Err(format!("{shown} can be read by everyone: run `chmod o-r` on it"));
-        }
-        if metadata.len() > SECRET_FILE_BYTES_MAX {
-            return Err(format!("{shown} is larger than {SECRET_FILE_BYTES_MAX} bytes: not a secret"));
-        }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = read(path)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
-        Secret::parse(text).map_err(|why| format!("{shown} {why}"))
+        Secret::parse(text).map_err(|why| format!("{} {why}", path.display()))
     }
+}
+
+/// The text of a file that only its owner or group can read.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let unreadable = |error| format!("{shown} cannot be read: {error}");
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(format!("{shown} is not a file"));
+    }
+    if metadata.permissions().mode() & WORLD_READABLE != 0 {
+        return Err(format!("{shown} can be read by everyone: run `chmod o-r` on it"));
+    }
+    if metadata.len() > SECRET_FILE_BYTES_MAX {
+        return Err(format!("{shown} is larger than {SECRET_FILE_BYTES_MAX} bytes: not a secret"));
+    }
+    fs::read_to_string(path).map_err(unreadable)
 }
 
 impl fmt::Debug for Secret {

@@ -100,11 +100,17 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
 }
 
 fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gateway> {
-    let listen = section.required(Required { key: "listen", example: "[\"127.0.0.1:8080\"]" });
-    let listen = listen.and_then(|list| listen_list(&list, listeners));
-    if let Some(node) = section.get("tls") {
-        node.into_key().fault("is not available in this version: put a TLS terminator in front");
-    }
+    let tls = section.get("tls");
+    let listen = match (section.get("listen"), &tls) {
+        (Some(list), _) => listeners.list(&list),
+        (None, Some(_)) => Some(Vec::new()),
+        (None, None) => {
+            section.fault("listen", "is missing: add `listen: [\"127.0.0.1:8080\"]`, or `tls`");
+            None
+        }
+    };
+    // A section with faults is not the same as none.
+    let tls = tls.map(|tls| super::tls::read(tls.section(), listeners));
     let threads = NonZeroUsize::new(section.number("threads", 0..=THREADS_MAX, 0));
     let body_bytes_max = section.number("body_bytes_max", 1..=BODY_BYTES_MAX, 32 * 1024 * 1024);
     let total = 1..=BODY_BYTES_TOTAL_MAX;
@@ -120,6 +126,7 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
     section.finish();
     Some(Gateway {
         listen: listen?,
+        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
         threads,
         body_bytes_max,
         body_bytes_total_max,
@@ -129,16 +136,6 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
         write_timeout,
         drain_timeout,
     })
-}
-
-fn listen_list(list: &Node<'_>, listeners: &mut Listeners) -> Option<Vec<SocketAddr>> {
-    let items = list.items();
-    if list.is_empty() {
-        list.fault("is empty: add an address, such as \"127.0.0.1:8080\"");
-    }
-    // Not `collect` into an option: that would stop at the first fault.
-    let addresses: Vec<Option<SocketAddr>> = items.iter().map(|item| listeners.address(item)).collect();
-    addresses.into_iter().collect()
 }
 
 fn admin(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Admin> {
@@ -212,9 +209,20 @@ pub(super) fn secret<'a>(section: &mut Section<'a>, keys: SecretKeys) -> Option<
 
 /// The addresses seen so far.
 #[derive(Default)]
-struct Listeners(Vec<SocketAddr>);
+pub(super) struct Listeners(Vec<SocketAddr>);
 
 impl Listeners {
+    /// A list of them, with at least one.
+    pub(super) fn list(&mut self, list: &Node<'_>) -> Option<Vec<SocketAddr>> {
+        let items = list.items();
+        if list.is_empty() {
+            list.fault("is empty: add an address, such as \"127.0.0.1:8080\"");
+        }
+        // Not `collect` into an option: that would stop at the first fault.
+        let addresses: Vec<Option<SocketAddr>> = items.iter().map(|item| self.address(item)).collect();
+        addresses.into_iter().collect()
+    }
+
     /// The one `listen` of a section, or the default. That can be taken, too.
     fn setting(&mut self, section: &mut Section<'_>, default_port: u16) -> Option<SocketAddr> {
         match section.get("listen") {

@@ -4,6 +4,7 @@
 use super::Gateway;
 use super::address;
 use super::respond::Refusal;
+use super::tls;
 use super::watched::{Then, Watched, turn_away};
 use crate::admit::strangers::{Connections, ConnectionsMax, Full};
 use crate::config::Edge as Limits;
@@ -36,6 +37,14 @@ pub struct Bound {
     pub listener: TcpListener,
 }
 
+/// The gateway's sockets.
+pub struct Sockets {
+    /// For clear text.
+    pub plain: Vec<Bound>,
+    /// For TLS.
+    pub tls: Vec<Bound>,
+}
+
 /// The gateway's listeners.
 pub struct Listening {
     inner: ListeningService<Edge>,
@@ -44,8 +53,8 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Serves `gateway` on `bound`.
-    pub fn new(conf: &Arc<ServerConf>, gateway: Gateway, bound: Vec<Bound>) -> Self {
+    /// Serves `gateway` on `sockets`.
+    pub fn new(conf: &Arc<ServerConf>, gateway: Gateway, sockets: Sockets) -> Self {
         let serving = gateway.serving.clone();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -55,9 +64,14 @@ impl Listening {
         proxy.server_options = Some(options);
         proxy.h2_options = Some(h2_options(&live.load().config.gateway.edge));
         let requests = Arc::new(Requests(Arc::new(proxy)));
-        let edge = Edge { requests, live, connections: Arc::default(), metrics };
+        let edge = Edge { requests, live: Arc::clone(&live), connections: Arc::default(), metrics };
         let mut inner = ListeningService::new("gateway".into(), edge);
-        bound.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
+        let Sockets { plain, tls } = sockets;
+        plain.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
+        for bound in &tls {
+            inner.add_tls_with_settings(&bound.address.to_string(), None, tls::settings(&live));
+        }
+        let bound = plain.into_iter().chain(tls).collect();
         Listening { inner, bound, serving }
     }
 }

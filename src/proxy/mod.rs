@@ -20,6 +20,7 @@ mod recorded;
 pub mod request;
 pub mod respond;
 mod route;
+mod tls;
 mod trace;
 pub mod watched;
 

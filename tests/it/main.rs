@@ -27,3 +27,4 @@ mod metrics;
 mod reload;
 mod log;
 mod service;
+mod tls;

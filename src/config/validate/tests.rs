@@ -179,13 +179,35 @@ log: { format: text, success_one_in: 7 }
 }
 
 #[test]
+fn faults_of_tls() {
+    let minimal = |tls: &str| {
+        let rest = "admin: { token: 0123456789abcdef }\nprices: prices.yaml\n\
+                    upstreams: [{ name: a, base_url: https://h, api_key: k }]\n";
+        format!("gateway: {{ tls: {tls} }}\n{rest}")
+    };
+    let none = minimal("{ listen: [], key: none.pem }");
+    let expect =
+        ["gateway.tls.certificate: is missing: add `certificate: cert.pem`", "gateway.tls.listen: is empty"];
+    check_told(&none, &expect);
+    let wrong = minimal("{ listen: [\"127.0.0.1:9180\"], certificate: prices.yaml, key: none.pem }");
+    check_told(&wrong, &["gateway.tls.key: ", "admin.listen: is taken by another listener"]);
+}
+
+/// Each expected fault is told, wherever, and no other.
+fn check_told(text: &str, expect: &[&str]) {
+    let faults = load_text(directory(BOOK).path(), text).expect_err(text);
+    let told = |part: &&str| faults.as_slice().iter().any(|fault| fault.to_string().contains(part));
+    assert!(expect.iter().all(told) && faults.as_slice().len() == expect.len(), "{faults}");
+}
+
+#[test]
 fn all_faults_are_told_at_once() {
     let text = "\
 gateway:
   lisen: [\"127.0.0.1:8080\"]
   threads: many
   body_bytes_max: 268435457
-  tls: { listen: [] }
+  drain_timeout_ms: 0
 admin: { listen: \"0.0.0.0:9180\", token: \"${SHORT}\" }
 metrics: { listen: localhost:9190 }
 prices: prices.yaml
@@ -202,10 +224,10 @@ logs: { format: json }
 ";
     let expect = [
         "t.yaml:2:3: gateway.lisen: unknown key `lisen`; did you mean `listen`?",
-        "t.yaml:2:3: gateway.listen: is missing: add `listen: [\"127.0.0.1:8080\"]`",
+        "t.yaml:2:3: gateway.listen: is missing: add `listen: [\"127.0.0.1:8080\"]`, or `tls`",
         "t.yaml:3:12: gateway.threads: must be a whole number from 0 to 1024, not text",
         "t.yaml:4:19: gateway.body_bytes_max: must be a whole number from 1 to 268435456",
-        "t.yaml:5:3: gateway.tls: is not available in this version: put a TLS terminator in front",
+        "t.yaml:5:21: gateway.drain_timeout_ms: must be a whole number from 1 to 86400000",
         "t.yaml:6:18: admin.listen: must be on the loopback interface",
         "t.yaml:6:41: admin.token: is shorter than 16 characters",
         "t.yaml:7:20: metrics.listen: must be an address and a port",

@@ -84,6 +84,8 @@ impl Account {
 pub struct Settings {
     /// Of `gateway:`, in YAML's flow style, with a comma before it.
     pub gateway: &'static str,
+    /// Puts files beside its configuration before it starts.
+    pub prepare: Option<fn(&std::path::Path)>,
     /// Variables of its environment.
     pub environment: Vec<(&'static str, String)>,
     /// Of `retry:`, in YAML's flow style.
@@ -110,6 +112,7 @@ pub struct Gateway {
     folder: Arc<TempDir>,
     output: Arc<Mutex<String>>,
     pub address: SocketAddr,
+    pub tls: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub metrics: SocketAddr,
 }
@@ -123,6 +126,9 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("prices.yaml"), PRICES).unwrap();
         std::fs::write(folder.path().join("tollgate.yaml"), config(accounts, settings)).unwrap();
+        if let Some(prepare) = settings.prepare {
+            prepare(folder.path());
+        }
         Self::spawn(Arc::new(folder), settings)
     }
 
@@ -175,8 +181,9 @@ impl Gateway {
             let text = line[name].as_str().unwrap().trim_matches(['[', ']']);
             text.parse().unwrap_or_else(|why| panic!("{name} of {line}: {why}"))
         };
+        let tls = text(&line["tls"]).trim_matches(['[', ']']).parse().ok();
         let [at, admin, metrics] = ["gateway", "admin", "metrics"].map(address);
-        Gateway { child, folder, output, address: at, admin, metrics }
+        Gateway { child, folder, output, address: at, tls, admin, metrics }
     }
 
     /// Creates a customer with this credit and a key, through the admin API.
