@@ -86,6 +86,7 @@ pub fn metrics_router(scrape: Arc<Scrape>) -> Router {
 async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
     let Scrape { metrics, ledger, live } = &*scrape;
     metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
+    metrics.ledger_full(ledger.is_full());
     let text = metrics.render(|metrics| {
         let live = live.load();
         metrics.queue(live.pool.queue().depth());

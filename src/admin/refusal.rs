@@ -56,7 +56,7 @@ impl From<Failure> for AdminRefusal {
     fn from(failure: Failure) -> Self {
         let refusal = match failure {
             Failure::Refused(refusal) => refusal,
-            Failure::Down | Failure::Busy => {
+            Failure::Down | Failure::Busy | Failure::Full => {
                 let message = "the ledger cannot be written: see the gateway's log";
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger_down", message);
             }

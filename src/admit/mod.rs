@@ -106,7 +106,7 @@ impl Admission {
             Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
                 Err(AdmitError::KeyRevoked)
             }
-            Err(Failure::Down | Failure::Busy) => Err(AdmitError::Overloaded),
+            Err(Failure::Down | Failure::Busy | Failure::Full) => Err(AdmitError::Overloaded),
             Err(Failure::Refused(refusal)) => unreachable!("a hold is not refused by {refusal:?}"),
         }
     }

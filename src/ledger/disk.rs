@@ -2,7 +2,7 @@
 //! and crash.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the operating system says; the file is as it was then, or is the new one.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Takes room on the disk by a file of so many bytes, which mean nothing.
+    ///
+    /// # Errors
+    /// As the operating system says; a part of the file may be there then.
+    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()>;
 
     /// Removes a file, if it is there.
     ///
@@ -120,6 +126,14 @@ impl Disk for Directory {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, self.0.join(name))?;
+        self.sync()
+    }
+
+    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
+        // Written, since a hole takes no room.
+        let mut file = fs::File::create(self.0.join(name))?;
+        io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+        file.sync_all()?;
         self.sync()
     }
 

@@ -3,12 +3,14 @@
 //! While one fsync runs, the next group gathers in the queue: a lone request commits at once, a
 //! busy second shares its fsyncs. A failed write or fsync is never tried again: what is durable is
 //! unknown then, so the journal goes down, every waiter is told, and a restart reads what is there.
+//! Only a write that found the disk full is done again, in the [room](super::room) that was kept.
 
 use super::disk::{Disk, File};
 use super::entry::{Entry, Seq};
 use super::frame::{self, FRAME_BYTES_MAX, Head};
 use super::index::Index;
 use super::line::{Down, End, Line, Submission};
+use super::room::{self, Room};
 use super::segment::{self, Journal, SEGMENT_BYTES};
 use super::state::Feed;
 use std::io;
@@ -41,7 +43,7 @@ pub type OnCommit = Box<dyn Fn(Committed) + Send>;
 pub fn start(
     disk: Arc<dyn Disk>,
     journal: Journal,
-    index: Arc<Index>,
+    (index, room): (Arc<Index>, Arc<Room>),
     state: Feed,
     on_commit: OnCommit,
 ) -> io::Result<(Arc<Line>, JoinHandle<()>)> {
@@ -68,6 +70,7 @@ pub fn start(
         head: journal.head,
         buffer: Vec::with_capacity(FRAME_BYTES_MAX),
         index,
+        room,
         state,
         on_commit,
         line: End(Arc::clone(&line)),
@@ -83,6 +86,7 @@ struct Writer {
     head: Head,
     buffer: Vec<u8>,
     index: Arc<Index>,
+    room: Arc<Room>,
     state: Feed,
     on_commit: OnCommit,
     line: End,
@@ -149,7 +153,7 @@ impl Writer {
 
     fn commit(&mut self, group: &Gathered) -> Result<(), Down> {
         let begin = Instant::now();
-        let written = self.file.write_at(&self.buffer, self.end).and_then(|()| self.file.sync());
+        let written = self.write().and_then(|()| self.file.sync());
         if let Err(why) = written {
             tracing::error!(%why, "the journal cannot be written: no more requests are admitted; make room and restart");
             self.line.0.fail();
@@ -157,6 +161,17 @@ impl Writer {
         }
         (self.on_commit)(Committed { elapsed: begin.elapsed(), entries: group.entries.len() });
         Ok(())
+    }
+
+    fn write(&self) -> io::Result<()> {
+        match self.file.write_at(&self.buffer, self.end) {
+            // Nothing of it was synced: the same bytes may be written again in the same place.
+            Err(why) if room::is_full(&why) => {
+                self.room.give_up();
+                self.file.write_at(&self.buffer, self.end)
+            }
+            written => written,
+        }
     }
 
     /// Tells the index and the state of a group that is durable, and begins a new segment if this
@@ -171,11 +186,20 @@ impl Writer {
                     self.index.begin(self.head, self.end);
                     (self.file, self.end) = begun;
                 }
+                // This one goes on, and the next is begun when there is room.
+                Err(why) if room::is_full(&why) && self.unmake_next() => {
+                    self.room.give_up();
+                }
                 Err(why) => {
                     tracing::error!(%why, "a new journal segment cannot be begun: no more requests are admitted; make room and restart");
                     self.line.0.fail();
                 }
             }
         }
+    }
+
+    /// Removes what there is of the next segment: it would not continue this one if this one goes on.
+    fn unmake_next(&self) -> bool {
+        self.disk.remove(&segment::segment_name(self.head.seq.next())).is_ok()
     }
 }

@@ -30,6 +30,7 @@ mod open;
 mod places;
 mod records;
 mod recover;
+mod room;
 mod segment;
 mod sidecar;
 mod standing;
@@ -63,6 +64,7 @@ use disk::Disk;
 use index::Index;
 use line::{Line, Submission};
 use parking_lot::Mutex;
+use room::Room;
 use segment::{Position, Segment};
 use std::collections::HashSet;
 use std::fs;
@@ -89,6 +91,8 @@ pub enum Failure {
     Down,
     /// Too much waits for the disk.
     Busy,
+    /// The disk is full: what is in flight is finished, nothing new is begun.
+    Full,
 }
 
 impl From<Refusal> for Failure {
@@ -112,6 +116,7 @@ pub struct Ledger {
     bookings: tokio::sync::Mutex<()>,
     index: Arc<Index>,
     line: Arc<Line>,
+    room: Arc<Room>,
     holds_open: AtomicUsize,
     threads: Mutex<Threads>,
     _lock: fs::File,
@@ -149,6 +154,9 @@ impl Ledger {
         }
         if self.line.depth() > QUEUE_MAX {
             return Err(Failure::Busy);
+        }
+        if self.room.is_full() {
+            return Err(Failure::Full);
         }
         let Terms { customer, key, request, amount, price_version } = terms;
         let command = Command::Hold { request, key, amount, price_version };
@@ -369,6 +377,11 @@ impl Ledger {
         self.line.is_down()
     }
 
+    /// Whether the disk is full, so that no holds are admitted until there is room.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
     /// Commands that wait for the disk.
     pub fn queue_depth(&self) -> usize {
         self.line.depth()
@@ -415,6 +428,7 @@ impl Ledger {
             }
         }
         self.index.close();
+        self.room.close();
     }
 
     fn transact(&self, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {

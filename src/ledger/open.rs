@@ -8,6 +8,7 @@ use super::index::Index;
 use super::journal::{self, OnCommit};
 use super::line::Down;
 use super::recover::{Recovery, recover};
+use super::room::Room;
 use super::segment::JournalError;
 use super::state::{self, Snapshot, State, StateError};
 use super::{Commit, Ledger, SHARDS, Threads};
@@ -98,8 +99,9 @@ impl Ledger {
         let (feed, intake) = state::line();
         let state =
             std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
-        let (line, writer) =
-            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
+        let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
+        let made = (Arc::clone(&index), Arc::clone(&room));
+        let (line, writer) = journal::start(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
             disk,
@@ -108,6 +110,7 @@ impl Ledger {
             bookings: tokio::sync::Mutex::new(()),
             index,
             line,
+            room,
             holds_open: AtomicUsize::new(0),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
             _lock: lock,

@@ -25,11 +25,14 @@ impl Gateway {
         ctx: &mut Context,
         path: &str,
     ) -> Result<(), Refusal> {
-        let admits = !self.ledger.is_down();
-        let (status, word) = match (path, admits) {
-            ("/healthz", _) => (StatusCode::OK, "alive"),
-            (_, true) => (StatusCode::OK, "ready"),
-            (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written"),
+        let (status, word) = if path == "/healthz" {
+            (StatusCode::OK, "alive")
+        } else if self.ledger.is_down() {
+            (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written")
+        } else if self.ledger.is_full() {
+            (StatusCode::SERVICE_UNAVAILABLE, "the disk of the ledger is full")
+        } else {
+            (StatusCode::OK, "ready")
         };
         answer(session, ctx, status, &json!({ "status": word })).await
     }

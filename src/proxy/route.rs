@@ -93,7 +93,7 @@ impl Gateway {
             tick: Tick::now(),
         })?;
         ctx.passed = passed;
-        if self.ledger.is_down() {
+        if self.ledger.is_down() || self.ledger.is_full() {
             return Err(Refusal::Overloaded);
         }
         let live = Arc::clone(&ctx.live);

@@ -40,6 +40,7 @@ pub struct Metrics {
     upstreams: Upstreams,
     rejected: IntCounterVec,
     ledger_down: IntGauge,
+    ledger_full: IntGauge,
     log_lines_dropped: IntCounter,
     reload_success: IntGauge,
     reload_timestamp: Gauge,
@@ -120,6 +121,8 @@ impl Metrics {
                 &["reason"],
             ),
             ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
+            ledger_full: made
+                .int_gauge("ledger_full", "Whether nothing is admitted because the disk is full"),
             connections: made.int_gauge("connections_open", "Connections of clients"),
             shed: made.counters("connections_shed_total", "Connections cut: too many, too slow", &["reason"]),
             registry,
@@ -227,6 +230,11 @@ impl Metrics {
     /// How many requests wait for an upstream account.
     pub fn queue(&self, depth: usize) {
         self.upstreams.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the ledger's disk is full.
+    pub fn ledger_full(&self, full: bool) {
+        self.ledger_full.set(i64::from(full));
     }
 
     /// Whether an upstream account is used.

@@ -10,6 +10,7 @@ use super::super::journal::{self, Group, OnCommit};
 use super::super::line::Down;
 use super::super::open::{OpenError, split};
 use super::super::recover::{Recovery, recover};
+use super::super::room::Room;
 use super::super::segment::{self, JournalError};
 use super::super::state::{self, Intake, Snapshot};
 use super::super::verify::Fold;
@@ -108,8 +109,9 @@ impl Bench {
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let open: Vec<_> = book.open_holds().collect();
         let (feed, intake) = state::line();
-        let (line, writer) =
-            journal::start(Arc::clone(&disk), journal, Arc::clone(&index), feed, on_commit).map_err(io)?;
+        let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
+        let made = (Arc::clone(&index), Arc::clone(&room));
+        let (line, writer) = journal::start(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
         let state = thread::spawn(move || told.run(state_book, bookings, &intake));
         let ledger = Arc::new(Ledger {
@@ -120,6 +122,7 @@ impl Bench {
             bookings: tokio::sync::Mutex::new(()),
             index,
             line,
+            room,
             holds_open: AtomicUsize::new(0),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
             _lock: tempfile::tempfile().expect("a file"),

@@ -90,35 +90,36 @@ fn a_failed_fsync_is_told_to_all_who_wait() {
 
 #[test]
 fn a_failed_or_short_write_is_not_acknowledged_and_is_cut_off() {
-    for errno in [EIO, ENOSPC] {
-        let (bench, memory) = failing(Operation::Write, 2, errno);
-        let (open, commit) = bench.hold(2, 10).expect("rich enough");
-        commit.wait().expect("the first write succeeds");
-        let (hold, commit) = bench.hold(3, 10).expect("rich enough");
-        assert_eq!(outcome(commit), Err(Down));
-        assert_eq!(outcome(hold.capture(atto(10), record(10)).commit), Err(Down));
-        check_down(&bench, &memory);
-        drop(open);
-        assert!(bench.ledger.entries_of_request(RequestId::from_int(3)).expect("readable").is_empty());
-        check_reopened(&memory.killed(), &[1]);
-    }
+    let (bench, memory) = failing(Operation::Write, 2, EIO);
+    let (open, commit) = bench.hold(2, 10).expect("rich enough");
+    commit.wait().expect("the first write succeeds");
+    let (hold, commit) = bench.hold(3, 10).expect("rich enough");
+    assert_eq!(outcome(commit), Err(Down));
+    assert_eq!(outcome(hold.capture(atto(10), record(10)).commit), Err(Down));
+    check_down(&bench, &memory);
+    drop(open);
+    assert!(bench.ledger.entries_of_request(RequestId::from_int(3)).expect("readable").is_empty());
+    check_reopened(&memory.killed(), &[1]);
 }
 
 /// The rotation's own failure must not make a journal that cannot be opened.
 #[test]
 fn a_segment_that_cannot_be_begun_costs_nothing_that_was_acknowledged() {
-    for operation in [Operation::Create, Operation::Write, Operation::Sync] {
+    let operations = [Operation::Create, Operation::Write, Operation::Sync];
+    for (operation, errno) in operations.into_iter().flat_map(|kind| [(kind, EIO), (kind, ENOSPC)]) {
         let memory = Memory::default();
         let bench = Bench::on(&memory).expect("a new store");
         bench.create_ada().expect("new");
-        memory.fail_new(operation, ENOSPC);
+        memory.fail_new(operation, errno);
         let mut acknowledged = Vec::new();
         for request in 1..200 {
             match charge_slowly(&bench, request) {
                 Ok(()) => acknowledged.push(request),
-                Err(failure) => assert_eq!(failure, Failure::Down),
+                // A full disk is waited for; all else is the end.
+                Err(failure) => assert_eq!(failure == Failure::Full, errno == ENOSPC, "{failure:?}"),
             }
         }
+        assert_eq!(bench.ledger.is_down(), errno == EIO, "{operation:?}");
         assert!(acknowledged.len() > 10, "{} charges", acknowledged.len());
         bench.ledger.close();
         drop(bench);
@@ -182,6 +183,10 @@ impl Disk for Unwell {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.0.replace(name, bytes)
+    }
+
+    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.0.reserve(name, bytes)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

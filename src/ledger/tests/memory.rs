@@ -17,6 +17,7 @@ use std::sync::Arc;
 /// What is written at once or not at all.
 const SECTOR: usize = 512;
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
 /// What changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ struct Inner {
     /// One that fails once after the next file is made, and how.
     failure_of_new: Option<(Operation, i32)>,
     dead: bool,
+    /// Of all files together.
+    bytes_max: Option<usize>,
     rng: Rng,
 }
 
@@ -77,6 +80,13 @@ impl Memory {
                 self.0.lock().failure_of_new = Some((operation, errno));
             }
         }
+    }
+
+    /// Leaves room for so many more bytes, or for any number.
+    pub fn leave_room(&self, bytes: Option<usize>) {
+        let mut inner = self.0.lock();
+        let taken: usize = inner.files.values().map(|file| file.cached.len()).sum();
+        inner.bytes_max = bytes.map(|bytes| taken + bytes);
     }
 
     /// Lets every operation wait until this is dropped.
@@ -146,8 +156,10 @@ impl Memory {
 
 impl Stored {
     fn write(&mut self, bytes: &[u8], offset: usize) {
-        assert_eq!(offset, self.cached.len(), "files grow at their end");
+        assert!(offset <= self.cached.len() && offset >= self.durable.len(), "files grow at their end");
+        self.cached.truncate(offset);
         self.cached.extend_from_slice(bytes);
+        self.unsynced.retain(|range| range.start < offset);
         self.unsynced.push(offset..self.cached.len());
     }
 
@@ -193,6 +205,12 @@ enum Outcome {
 }
 
 impl Inner {
+    /// Bytes that may still be written.
+    fn room(&self) -> usize {
+        let taken = self.files.values().map(|file| file.cached.len()).sum();
+        self.bytes_max.map_or(usize::MAX / 2, |bytes| bytes.saturating_sub(taken))
+    }
+
     fn count(&self, operation: Operation) -> usize {
         self.counts[place(operation)]
     }
@@ -266,6 +284,17 @@ impl Disk for Memory {
         Ok(Arc::new(Handle { disk: self.clone(), name: name.to_owned() }))
     }
 
+    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        if inner.dead {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        let bytes = usize::try_from(bytes).expect("small");
+        let taken = bytes.min(inner.room());
+        inner.files.insert(name.to_owned(), Stored { cached: vec![0; taken], ..Stored::default() });
+        if taken == bytes { Ok(()) } else { Err(io::Error::from_raw_os_error(ENOSPC)) }
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.lock().files.remove(name);
         Ok(())
@@ -273,6 +302,9 @@ impl Disk for Memory {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.lock();
+        if inner.room() < bytes.len() {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
         // Under another name at first: only the last of these steps is seen.
         for operation in [Operation::Write, Operation::Sync] {
             if let Outcome::Fails(errno, _) = inner.begin(operation) {
@@ -307,6 +339,13 @@ impl File for Handle {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let offset = usize::try_from(offset).expect("small");
         let mut inner = self.disk.0.lock();
+        // What is written again takes no more room.
+        let over = inner.file(&self.name)?.cached.len().saturating_sub(offset);
+        let room = inner.room();
+        if bytes.len() > over + room {
+            inner.file(&self.name)?.write(&bytes[..over.max(room)], offset);
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
         match inner.begin(Operation::Write) {
             Outcome::Done => {
                 inner.file(&self.name)?.write(bytes, offset);

@@ -5,6 +5,7 @@ mod care;
 mod damage;
 mod entries;
 mod failing;
+mod full;
 mod golden;
 mod memory;
 mod power;
