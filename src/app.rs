@@ -11,6 +11,7 @@ use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
 use crate::admit::gate::Gates;
 use crate::admit::limits::Limits;
+use crate::admit::running::Running;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::auth::key::{Digester, SECRET_FILE};
@@ -132,6 +133,7 @@ impl App {
         ledger.label_by(LABELS);
         let directory = Arc::new(open_directory(&ledger)?);
         let gates = Arc::new(open_gates(&ledger)?);
+        let running = Running::default();
         let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
         let hangup = prepare(&live.pool)?;
         warm(&config.prices);
@@ -145,7 +147,7 @@ impl App {
             access: access.clone(),
             directory: Arc::clone(&directory),
             gates: Arc::clone(&gates),
-            admission: Arc::new(Admission::new(Arc::clone(&ledger))),
+            admission: Arc::new(Admission::new(Arc::clone(&ledger), running.clone())),
             live: Arc::clone(&live),
             ledger: Arc::clone(&ledger),
             metrics: Arc::clone(&metrics),
@@ -164,6 +166,7 @@ impl App {
             directory,
             gates,
             setting: tokio::sync::Mutex::default(),
+            running,
             live: Arc::clone(&live),
         });
         let scrape =

@@ -9,9 +9,11 @@ mod ledger;
 mod pool;
 mod refusal;
 mod routes;
+mod standing;
 pub mod views;
 
 use crate::admit::gate::Gates;
+use crate::admit::running::Running;
 use crate::auth::Directory;
 use crate::ledger::Ledger;
 use crate::live::Current;
@@ -37,6 +39,8 @@ pub struct Admin {
     pub gates: Arc<Gates>,
     /// Limits are changed one at a time.
     pub setting: tokio::sync::Mutex<()>,
+    /// What is in flight.
+    pub running: Running,
     /// What the operator presents stands in the configuration.
     pub live: Current,
 }
@@ -48,6 +52,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/customers/{id}", get(routes::show_customer))
         .route("/admin/v1/customers/{id}/statement", get(routes::statement))
         .route("/admin/v1/customers/{id}/usage", get(ledger::usage))
+        .route("/admin/v1/customers/{id}/suspend", post(standing::suspend))
+        .route("/admin/v1/customers/{id}/resume", post(standing::resume))
+        .route("/admin/v1/customers/{id}/ban", post(standing::ban))
+        .route("/admin/v1/customers/{id}/unban", post(standing::unban))
         .route("/admin/v1/keys", post(routes::create_key).get(routes::list_keys))
         .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
         .route("/admin/v1/keys/{id}/limits", post(limits::limit_key))

@@ -2,7 +2,7 @@
 
 use crate::admit::limits::Limits;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, Key, KeyStatus, Seq};
+use crate::ledger::{Customer, Key, KeyStatus, Seq, Standing};
 use crate::money::Amount;
 use crate::record::receipt::StatementLine;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,14 @@ pub struct CustomerView {
     pub id: CustomerId,
     /// As the operator named them.
     pub name: Box<str>,
-    /// `active`.
+    /// `active`, `suspended` or `banned`.
     pub status: Box<str>,
+    /// Why, unless active, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<str>>,
+    /// By whom, unless active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Box<str>>,
     /// The posted balance, in USD.
     pub balance: Amount,
     /// What of it is not held, in USD.
@@ -24,18 +30,29 @@ pub struct CustomerView {
     /// What is limited for all their keys together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub limits: Limits,
+    /// What the ban took, in USD: it comes back if the ban is lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forfeited: Option<Amount>,
 }
 
 impl CustomerView {
     /// As the ledger has it.
     pub fn of(id: CustomerId, customer: &Customer) -> Self {
+        let note = customer.standing.note();
+        let forfeited = match &customer.standing {
+            Standing::Active | Standing::Suspended(_) => None,
+            Standing::Banned { forfeited, .. } => Some(*forfeited),
+        };
         CustomerView {
             id,
             name: (*customer.name).into(),
-            status: "active".into(),
+            status: customer.standing.name().into(),
+            reason: note.map(|note| &*note.reason).filter(|reason| !reason.is_empty()).map(Into::into),
+            by: note.map(|note| (*note.by).into()),
             balance: customer.balance.posted(),
             available: customer.balance.available,
             limits: limits_of(&customer.limits),
+            forfeited,
         }
     }
 }

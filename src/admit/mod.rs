@@ -7,13 +7,15 @@ pub mod estimate;
 pub mod gate;
 pub mod limits;
 pub mod rate;
+pub mod running;
 pub mod strangers;
 
 use crate::auth::Caller;
 use crate::id::RequestId;
-use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Terms};
+use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Standing, Terms};
 use crate::money::Amount;
 use crate::settle::price::{CachedFor, ModelPrice, PriceBook, Tier};
+use running::{Permit, Running};
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
@@ -53,6 +55,10 @@ pub enum AdmitError {
     },
     /// The key was revoked a moment ago.
     KeyRevoked,
+    /// The customer was suspended.
+    Suspended,
+    /// The customer was banned.
+    Banned,
     /// The ledger cannot take more now.
     Overloaded,
 }
@@ -66,17 +72,20 @@ pub struct Admitted {
     pub commit: Commit,
     /// The prices that apply, pinned.
     pub price: Arc<ModelPrice>,
+    /// Tells if it is to be ended before its time.
+    pub permit: Permit,
 }
 
 /// Admits requests.
 pub struct Admission {
     ledger: Arc<Ledger>,
+    running: Running,
 }
 
 impl Admission {
-    /// Admission by the balances of `ledger`.
-    pub fn new(ledger: Arc<Ledger>) -> Self {
-        Admission { ledger }
+    /// Admission by the balances of `ledger`; what is admitted is among `running` until it ends.
+    pub fn new(ledger: Arc<Ledger>, running: Running) -> Self {
+        Admission { ledger, running }
     }
 
     /// Holds the most that the request can cost at `prices`, and pins them. Does not wait for the disk.
@@ -98,13 +107,18 @@ impl Admission {
         let amount = estimate::charge_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
         let price_version = Arc::clone(&prices.version);
         let terms = Terms { customer: caller.customer(), key: caller.key(), request, amount, price_version };
+        let permit = self.running.begin(caller.customer(), request);
         match self.ledger.hold(terms) {
-            Ok((hold, commit)) => Ok(Admitted { hold, commit, price }),
+            Ok((hold, commit)) => Ok(Admitted { hold, commit, price, permit }),
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
                 Err(AdmitError::InsufficientCredit { needed: amount, available })
             }
             Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
                 Err(AdmitError::KeyRevoked)
+            }
+            Err(Failure::Refused(Refusal::Standing(Standing::Banned { .. }))) => Err(AdmitError::Banned),
+            Err(Failure::Refused(Refusal::Standing(Standing::Active | Standing::Suspended(_)))) => {
+                Err(AdmitError::Suspended)
             }
             Err(Failure::Down | Failure::Busy | Failure::Full) => Err(AdmitError::Overloaded),
             Err(Failure::Refused(refusal)) => unreachable!("a hold is not refused by {refusal:?}"),

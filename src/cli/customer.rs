@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::table::{layout, print, print_json};
-use super::{Done, Failed};
+use super::{CustomerCommand, Done, Failed};
 use crate::admin::views::{CustomerView, KeyView, StatementPage};
 use crate::admit::limits::Limits;
 use crate::clock::Timestamp;
@@ -27,20 +27,37 @@ pub enum Format {
 /// The longest key that is read from standard input.
 const KEY_INPUT_BYTES_MAX: u64 = 4_096;
 
+/// `customer`
+pub fn run(client: &Client, command: CustomerCommand) -> Done {
+    let (id, step, reason, by) = match command {
+        CustomerCommand::Create { name } => return create(client, &name),
+        CustomerCommand::List => return list(client),
+        CustomerCommand::Show { id } => return show(client, id),
+        CustomerCommand::Set { id, limits } => return limit(client, id, &limits.changes()),
+        CustomerCommand::Suspend { id, why } => (id, "suspend", why.reason, why.who.by),
+        CustomerCommand::Resume { id, why } => (id, "resume", why.reason, why.who.by),
+        CustomerCommand::Ban { id, reason, who } => (id, "ban", Some(reason), who.by),
+        CustomerCommand::Unban { id, why } => (id, "unban", why.reason, why.who.by),
+    };
+    let body = json!({ "reason": reason, "by": by });
+    let customer: CustomerView = client.post(&format!("/customers/{id}/{step}"), &body)?;
+    show_customers(client, &[customer])
+}
+
 /// `customer create`
-pub fn create(client: &Client, name: &str) -> Done {
+fn create(client: &Client, name: &str) -> Done {
     let customer: CustomerView = client.post("/customers", &json!({ "name": name }))?;
     show_customers(client, &[customer])
 }
 
 /// `customer list`
-pub fn list(client: &Client) -> Done {
+fn list(client: &Client) -> Done {
     let customers: Vec<CustomerView> = client.get("/customers")?;
     show_customers(client, &customers)
 }
 
 /// `customer show`
-pub fn show(client: &Client, id: CustomerId) -> Done {
+fn show(client: &Client, id: CustomerId) -> Done {
     let customer: CustomerView = client.get(&format!("/customers/{id}"))?;
     show_customers(client, &[customer])
 }
@@ -58,10 +75,14 @@ fn show_customers(client: &Client, customers: &[CustomerView]) -> Done {
                 c.status.to_string(),
                 c.balance.to_string(),
                 c.available.to_string(),
+                c.reason.as_deref().unwrap_or_default().to_owned(),
             ]
         })
         .collect();
-    print(&layout(&["ID", "NAME", "STATUS", "BALANCE", "AVAILABLE"], &rows, &[3, 4]))
+    let head = ["ID", "NAME", "STATUS", "BALANCE", "AVAILABLE", "REASON"];
+    // Few customers have one: the column is there if any has.
+    let columns = if customers.iter().any(|c| c.reason.is_some()) { 6 } else { 5 };
+    print(&layout(&head[..columns], &rows, &[3, 4]))
 }
 
 /// `key create`

@@ -147,6 +147,41 @@ enum CustomerCommand {
         #[arg(value_parser = id::<CustomerId>)]
         id: CustomerId,
     },
+    /// Refuse new requests until further notice; those in flight are finished
+    Suspend {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        #[command(flatten)]
+        why: credit::Why,
+    },
+    /// End a suspension
+    Resume {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        #[command(flatten)]
+        why: credit::Why,
+    },
+    /// Refuse everything, end what is in flight, and take all credit
+    Ban {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        /// The evidence, for the audit
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        who: credit::Who,
+    },
+    /// Lift a ban, and give the credit back
+    Unban {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        #[command(flatten)]
+        why: credit::Why,
+    },
 }
 
 #[derive(Subcommand)]
@@ -283,12 +318,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Serve { config } => gateway::serve(&config),
         Command::Check(what) => gateway::check(&what, global.json),
         Command::Simulate(options) => gateway::simulate(&options),
-        Command::Customer(CustomerCommand::Create { name }) => customer::create(&client()?, &name),
-        Command::Customer(CustomerCommand::List) => customer::list(&client()?),
-        Command::Customer(CustomerCommand::Show { id }) => customer::show(&client()?, id),
-        Command::Customer(CustomerCommand::Set { id, limits }) => {
-            customer::limit(&client()?, id, &limits.changes())
-        }
+        Command::Customer(command) => customer::run(&client()?, command),
         Command::Key(KeyCommand::Create { customer, name, limits }) => {
             customer::create_key(&client()?, customer, name, &limits.changes())
         }

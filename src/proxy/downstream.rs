@@ -1,9 +1,10 @@
-//! The downstream session of an admitted exchange: Pingora's own, with three changes.
+//! The downstream session of an admitted exchange: Pingora's own, with four changes.
 //!
 //! - The request's body is kept, whole, for every attempt.
 //! - The end of the answer waits until the charge is durable; a plain answer waits as a whole, so
 //!   that its header can say the charge.
 //! - A client that hangs up may let the provider's answer be drained to its reported usage.
+//! - An operator who ends the exchange ends it as a client would who hangs up, but never drains.
 //!
 //! Pingora calls this a custom session. Its inner session is handed back through a slot when this
 //! one is dropped, so that the client's connection can be used again.
@@ -205,13 +206,24 @@ impl CustomSession for Kept {
     }
 
     async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
-        if self.line.gone_since().is_none() {
-            match self.inner_mut().read_body_or_idle(true).await {
-                Ok(piece) => return Ok(piece),
-                Err(error) => self.line.went(error)?,
+        let Kept { inner, exchange, line, .. } = self;
+        let inner = inner.as_mut().expect("present until dropped");
+        let gone = async {
+            if line.gone_since().is_none() {
+                match inner.read_body_or_idle(true).await {
+                    Ok(piece) => return Ok(piece),
+                    Err(error) => line.went(error)?,
+                }
             }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = exchange.permit.stopped() => {
+                Err(Error::explain(ErrorType::ConnectionClosed, "the operator ended it").into_down())
+            }
+            gone = gone => gone,
         }
-        std::future::pending().await
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {

@@ -6,6 +6,7 @@
 
 use super::request::Request;
 use crate::admit::Admitted;
+use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
 use crate::ledger::{Applied, Balance, Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
@@ -28,6 +29,8 @@ pub enum End {
     Cut,
     /// The client went away and the provider was stopped.
     ClientGone,
+    /// The operator ended it, and the provider was stopped.
+    Stopped,
     /// The provider refused the request: its error went to the client.
     Refused,
     /// Nothing could be delivered.
@@ -41,9 +44,15 @@ impl End {
             End::Complete => "complete",
             End::Cut => "cut",
             End::ClientGone => "client_gone",
+            End::Stopped => "stopped",
             End::Refused => "refused",
             End::Failed => "failed",
         }
+    }
+
+    /// Whether a provider was stopped that could have gone on.
+    const fn is_early(self) -> bool {
+        matches!(self, End::ClientGone | End::Stopped)
     }
 }
 
@@ -83,6 +92,8 @@ pub struct Exchange {
     pub request: Request,
     /// At what prices.
     pub price: Arc<ModelPrice>,
+    /// Tells if it is to be ended before its time.
+    pub permit: Permit,
     started: Instant,
     state: Mutex<State>,
     settling: tokio::sync::Mutex<Settling>,
@@ -127,7 +138,7 @@ enum Settling {
 impl Exchange {
     /// A new exchange, and the commit of its hold.
     pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
-        let Admitted { hold, commit, price } = admitted;
+        let Admitted { hold, commit, price, permit } = admitted;
         if request.stream.is_some() {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
             commit.begin();
@@ -144,7 +155,8 @@ impl Exchange {
             first_byte: None,
         };
         let settling = tokio::sync::Mutex::new(Settling::Open);
-        (Arc::new(Exchange { request, price, started, state: Mutex::new(state), settling }), commit)
+        let state = Mutex::new(state);
+        (Arc::new(Exchange { request, price, permit, started, state, settling }), commit)
     }
 
     /// Prepares the next attempt: `body` goes to the provider.
@@ -337,7 +349,7 @@ impl Exchange {
             Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
             // The provider was stopped at work: it bills the input, as far as anybody knows.
             Answer::Awaited | Answer::Plain(_)
-                if end == End::ClientGone && state.sent && !self.request.endpoint.is_free() =>
+                if end.is_early() && state.sent && !self.request.endpoint.is_free() =>
             {
                 let Some(hold) = state.hold.take() else { return };
                 let bill = self.bill(&mut state, end);
@@ -363,7 +375,7 @@ impl Exchange {
                 self.estimate(hold, bill, reading.delivered, reading.begun)
             }
             // A client that leaves once the provider answers has had its input read, as the provider bills.
-            None if reading.delivered.events == 0 && end != End::ClientGone => {
+            None if reading.delivered.events == 0 && !end.is_early() => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }

@@ -15,7 +15,7 @@ use crate::money::Amount;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::ResponseHeader;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Why a request is answered by us with an error.
@@ -42,6 +42,10 @@ pub enum Refusal {
     HeaderTooLarge,
     /// The header can be understood in more than one way.
     BadHeader(&'static str),
+    /// The customer is suspended.
+    Suspended,
+    /// The customer is banned.
+    Banned,
     /// No such path.
     UnknownPath {
         /// Method and path as asked for.
@@ -108,6 +112,8 @@ impl Refusal {
             Refusal::MissingKey | Refusal::InvalidKey => {
                 (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
             }
+            Refusal::Suspended => (StatusCode::FORBIDDEN, INVALID, Some("account_suspended")),
+            Refusal::Banned => (StatusCode::FORBIDDEN, INVALID, Some("account_banned")),
             Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
             Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
             Refusal::Shut(Shut::Rate(_, Rate::Tokens, ..)) => {
@@ -159,6 +165,8 @@ impl Refusal {
             Refusal::HeaderTimeout => "header_timeout",
             Refusal::HeaderTooLarge => "header_too_large",
             Refusal::BadHeader(_) => "bad_header",
+            Refusal::Suspended => "account_suspended",
+            Refusal::Banned => "account_banned",
             Refusal::UnknownPath { .. } => "unknown_path",
             Refusal::WrongMethod { .. } => "wrong_method",
             Refusal::BadRequest(_) => "bad_request",
@@ -196,6 +204,10 @@ impl Refusal {
                 "The header of the request is too large or has too many fields. Send less.".into()
             }
             Refusal::BadHeader(why) => format!("The header of the request is not what HTTP asks for: {why}."),
+            Refusal::Suspended => "The account is suspended. Ask the operator of this service why.".into(),
+            Refusal::Banned => {
+                "The account is banned. To appeal, write to the operator of this service.".into()
+            }
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
             Refusal::BadRequest(bad) => bad.message.clone(),
@@ -241,6 +253,8 @@ impl Refusal {
             | Refusal::HeaderTimeout
             | Refusal::HeaderTooLarge
             | Refusal::BadHeader(_)
+            | Refusal::Suspended
+            | Refusal::Banned
             | Refusal::UnknownPath { .. }
             | Refusal::WrongMethod { .. }
             | Refusal::BodyTooLarge { .. }
@@ -278,19 +292,39 @@ impl Refusal {
         }
     }
 
+    /// What a stream ends with that has begun already. A piece of an event may stand before it.
+    pub fn event_at(&self, place: Place, request: RequestId) -> Bytes {
+        let name = match place {
+            Place::Sold(Endpoint::Messages) => "event: error\n",
+            Place::Sold(_) | Place::Models | Place::Account | Place::Other => "",
+        };
+        format!("\n\n{name}data: {}\n\n", self.body_at(place, request)).into()
+    }
+
     /// The whole answer, in the dialect of the place that was asked.
     ///
     /// # Errors
     /// When a header cannot be made: a bug.
     pub fn answer_at(&self, place: Place, request: RequestId) -> pingora::Result<(ResponseHeader, Bytes)> {
+        self.with_body(&self.body_at(place, request))
+    }
+
+    fn body_at(&self, place: Place, request: RequestId) -> Value {
         match place {
-            Place::Sold(Endpoint::Messages) => self.with_body(&json!({
+            Place::Sold(Endpoint::Messages) => json!({
                 "type": "error",
                 "error": { "type": anthropic_kind(self.class().0), "message": self.short_message() },
                 "request_id": request,
-            })),
-            Place::Sold(_) | Place::Models | Place::Account | Place::Other => self.answer(),
+            }),
+            Place::Sold(_) | Place::Models | Place::Account | Place::Other => self.body(),
         }
+    }
+
+    fn body(&self) -> Value {
+        let (_, kind, code) = self.class();
+        json!({
+            "error": { "message": self.short_message(), "type": kind, "param": self.param(), "code": code }
+        })
     }
 
     /// The whole answer, as OpenAI writes it.
@@ -298,13 +332,10 @@ impl Refusal {
     /// # Errors
     /// When a header cannot be made: a bug.
     pub fn answer(&self) -> pingora::Result<(ResponseHeader, Bytes)> {
-        let (_, kind, code) = self.class();
-        self.with_body(&json!({
-            "error": { "message": self.short_message(), "type": kind, "param": self.param(), "code": code }
-        }))
+        self.with_body(&self.body())
     }
 
-    fn with_body(&self, body: &serde_json::Value) -> pingora::Result<(ResponseHeader, Bytes)> {
+    fn with_body(&self, body: &Value) -> pingora::Result<(ResponseHeader, Bytes)> {
         let status = self.class().0;
         let (mut header, body) = json_answer(status, body)?;
         let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
@@ -396,6 +427,8 @@ impl Refusal {
                 Refusal::InsufficientCredit { needed, available }
             }
             AdmitError::KeyRevoked => Refusal::InvalidKey,
+            AdmitError::Suspended => Refusal::Suspended,
+            AdmitError::Banned => Refusal::Banned,
             AdmitError::Overloaded => Refusal::Overloaded,
         }
     }

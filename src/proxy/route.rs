@@ -12,6 +12,7 @@ use crate::admit::rate::PerMinute;
 use crate::auth::{AuthError, Caller};
 use crate::clock::{Tick, Timestamp};
 use crate::endpoint::Endpoint;
+use crate::ledger::{Customer, Standing};
 use http::Method;
 use pingora_proxy::Session;
 use std::net::IpAddr;
@@ -56,10 +57,11 @@ impl Gateway {
         }
     }
 
-    /// Who is calling. Keys that open nothing are counted by the address they come from.
+    /// Who is calling, if they may: who is banned may nothing, who is suspended may look at their
+    /// account. Keys that open nothing are counted by the address they come from.
     fn authenticate(&self, session: &Session, ctx: &Context) -> Result<Caller, Refusal> {
         let headers = &session.req_header().headers;
-        self.directory.authenticate(headers).map_err(|why| {
+        let caller = self.directory.authenticate(headers).map_err(|why| {
             let rate = PerMinute(ctx.live.config.gateway.edge.failed_keys_per_minute);
             let counted = match (why, client_address(session, ctx)) {
                 (AuthError::Missing, _) | (AuthError::Invalid, None) => Ok(()),
@@ -67,7 +69,14 @@ impl Gateway {
             };
             let failed = |wait_us| Refusal::FailedKeys { wait: Duration::from_micros(wait_us) };
             counted.map_or_else(failed, |()| why.into())
-        })
+        })?;
+        let judge = |customer: &Customer| match (&customer.standing, ctx.place) {
+            (Standing::Active, _) | (Standing::Suspended(_), Place::Account) => Ok(()),
+            (Standing::Suspended(_), _) => Err(Refusal::Suspended),
+            (Standing::Banned { .. }, _) => Err(Refusal::Banned),
+        };
+        self.ledger.customer(caller.customer(), judge).unwrap_or(Err(Refusal::InvalidKey))?;
+        Ok(caller)
     }
 
     /// Who is calling for what costs nothing, and what they may do.

@@ -23,6 +23,7 @@ mod hygiene;
 mod ledger;
 mod commands;
 mod credit;
+mod standing;
 mod metrics;
 mod reload;
 mod log;
