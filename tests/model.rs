@@ -15,7 +15,7 @@ mod source;
 mod words;
 
 use reference::{Moved, Operation, Reference, Said, Standing};
-use source::Source;
+use source::{Crowd, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
@@ -28,6 +28,7 @@ const OPERATIONS: u64 = 100_000;
 const SEED: u64 = 0x7011_6a7e;
 /// How many operations lie between two audits of everything.
 const AUDIT_EVERY: u64 = 1_000;
+const CROWD: Crowd = Crowd { customers: 8, references: 2_000 };
 
 /// The book under test, and the sum of the legs of each customer's entries.
 #[derive(Default)]
@@ -196,7 +197,7 @@ fn number_from_environment(name: &str, otherwise: u64) -> u64 {
 fn the_book_says_what_a_plain_book_says_and_keeps_i1_to_i5_and_i7() {
     let seed = number_from_environment("TOLLGATE_MODEL_SEED", SEED);
     let operations = number_from_environment("TOLLGATE_MODEL_OPERATIONS", OPERATIONS);
-    let mut source = Source::new(seed);
+    let mut source = Source::new(seed, CROWD);
     let (mut reference, mut tested) = (Reference::default(), Tested::default());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for number in 1..=operations {

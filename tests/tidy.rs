@@ -315,6 +315,60 @@ fn modules_are_named_by_what_they_do() {
     none(named.map(|source| source.path));
 }
 
+/// The invariants of the ledger, and for each a test that fails by its name when it does not hold.
+const INVARIANTS: [(&str, &str, &str, &str); 10] = [
+    ("I1", "the legs of every entry sum to zero", "tests/model.rs", "the_book_says_what_a_plain_book_says"),
+    (
+        "I2",
+        "a balance is the sum of its entries, and what the state store says",
+        "src/ledger/tests/simulator.rs",
+        "a_thousand_seeds_of_crashes",
+    ),
+    ("I3", "what is available is never below zero", "tests/model.rs", "the_book_says_what_a_plain_book_says"),
+    ("I4", "each hold ends once", "src/ledger/tests/simulator.rs", "a_thousand_seeds_of_crashes"),
+    (
+        "I5",
+        "captured and released are held and extended; overage is an entry of its own; refunds are at most the charge",
+        "src/ledger/tests/entries.rs",
+        "what_no_book_could_say_is_refused",
+    ),
+    ("I6", "each complete delivery has a durable capture", "tests/crash/books.rs", "audit"),
+    (
+        "I7",
+        "deposits + written off + refunds + adjustments = balances + revenue + forfeited",
+        "src/ledger/tests/simulator.rs",
+        "a_thousand_seeds_of_crashes",
+    ),
+    (
+        "I8",
+        "no sequence number is missing, and folding the journal gives the state store",
+        "src/ledger/tests/simulator.rs",
+        "a_thousand_seeds_of_crashes",
+    ),
+    (
+        "I9",
+        "each charge follows from its record",
+        "src/ledger/tests/entries.rs",
+        "a_charge_that_its_record_does_not_amount_to",
+    ),
+    ("I10", "charges are what the provider says it served", "tests/crash/books.rs", "audit"),
+];
+
+#[test]
+fn each_invariant_is_held_by_a_test_that_names_it() {
+    let mut faults = Vec::new();
+    for (number, (name, _, file, function)) in (1..).zip(INVARIANTS) {
+        assert_eq!(name, format!("I{number}"));
+        let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+        let named =
+            text.lines().any(|line| says(line, &format!("\"{name}")) || says(line, &format!(": {name}:")));
+        if !named || !text.contains(&format!("fn {function}")) {
+            faults.push(format!("{file}: {function} does not hold {name}"));
+        }
+    }
+    none(faults);
+}
+
 #[test]
 fn tests_wait_for_a_reason() {
     // A wait is one step of looking for something: it stands in a function `eventually`.

@@ -83,6 +83,19 @@ impl Index {
         Ok(Arc::new(Index { shared, sealer: Mutex::new(Some(Sealer { full, thread })) }))
     }
 
+    /// The same without a thread: sidecars are written by [`Index::seal`].
+    #[cfg(test)]
+    pub fn inline(disk: Arc<dyn Disk>, inner: Inner) -> Arc<Self> {
+        let shared = Arc::new(Shared { disk, labels: OnceLock::new(), inner: RwLock::new(inner) });
+        Arc::new(Index { shared, sealer: Mutex::new(None) })
+    }
+
+    /// Writes the sidecars of full segments now.
+    #[cfg(test)]
+    pub fn seal(&self) {
+        self.shared.seal();
+    }
+
     /// A segment was begun after `head`; the one before it, if any, has `bytes`.
     pub fn begin(&self, head: Head, bytes: u64) {
         let live = Places::new(segment::segment_name(head.seq.next()).into(), head);

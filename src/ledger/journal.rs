@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 /// Groups begin at least this long after one another: a lone request commits at once, while many
 /// share their fsyncs, and nobody has to wake this thread in between.
-const PACE: Duration = Duration::from_millis(2);
+pub const PACE: Duration = Duration::from_millis(2);
 
 /// What one group took.
 #[derive(Clone, Copy, Debug)]
@@ -35,18 +35,17 @@ pub struct Committed {
 /// Called by the writer after each group.
 pub type OnCommit = Box<dyn Fn(Committed) + Send>;
 
-/// Starts the writer after the end of `journal`, whose torn tail is cut off. It ends by
-/// [`Line::close`].
+/// Makes a writer that continues `journal`, whose torn tail is cut off, and the line to it.
 ///
 /// # Errors
 /// When the last segment cannot be mended or begun.
-pub fn start(
+pub fn begin(
     disk: Arc<dyn Disk>,
     journal: Journal,
     (index, room): (Arc<Index>, Arc<Room>),
     state: Feed,
     on_commit: OnCommit,
-) -> io::Result<(Arc<Line>, JoinHandle<()>)> {
+) -> io::Result<(Arc<Line>, Writer)> {
     let (file, end) = match journal.last {
         None => {
             let created = segment::create(&*disk, journal.head)?;
@@ -75,11 +74,11 @@ pub fn start(
         on_commit,
         line: End(Arc::clone(&line)),
     };
-    let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
-    Ok((line, thread))
+    Ok((line, writer))
 }
 
-struct Writer {
+/// Makes entries durable, group by group.
+pub struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn File>,
     end: u64,
@@ -109,27 +108,49 @@ struct Gathered {
 }
 
 impl Writer {
-    fn run(mut self) {
+    /// Starts it on a thread of its own; it ends by [`Line::close`].
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn spawn(self, pace: Duration) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("journal".into()).spawn(move || self.run(pace))
+    }
+
+    fn run(mut self, pace: Duration) {
         let line = Arc::clone(&self.line.0);
         let mut submissions = Vec::new();
         let mut begun = None;
         while line.wait() {
-            if let Some(early) = begun.and_then(|begun: Instant| PACE.checked_sub(begun.elapsed())) {
+            if let Some(early) = begun.and_then(|begun: Instant| pace.checked_sub(begun.elapsed())) {
                 thread::sleep(early);
             }
             begun = Some(Instant::now());
-            line.take(&mut submissions);
-            let group = self.gather(&mut submissions);
-            let commands = group.waiting.len();
-            let outcome = if line.is_down() { Err(Down) } else { self.commit(&group) };
-            if outcome.is_ok() {
-                self.publish(group.entries, &group.places);
-            }
-            line.leave(commands);
-            for (waiting, seq) in group.waiting {
-                // Nobody may be waiting any more: the entry stands all the same.
-                let _ = waiting.send(outcome.map(|()| seq));
-            }
+            self.group(&line, &mut submissions);
+        }
+    }
+
+    /// Makes a group of all that is in line now, on the thread of who asks.
+    #[cfg(test)]
+    pub fn step(&mut self) {
+        let line = Arc::clone(&self.line.0);
+        if line.depth() > 0 {
+            self.group(&line, &mut Vec::new());
+        }
+    }
+
+    /// Makes all that is in line durable, and tells who waits.
+    fn group(&mut self, line: &Line, submissions: &mut Vec<Submission>) {
+        line.take(submissions);
+        let group = self.gather(submissions);
+        let commands = group.waiting.len();
+        let outcome = if line.is_down() { Err(Down) } else { self.commit(&group) };
+        if outcome.is_ok() {
+            self.publish(group.entries, &group.places);
+        }
+        line.leave(commands);
+        for (waiting, seq) in group.waiting {
+            // Nobody may be waiting any more: the entry stands all the same.
+            let _ = waiting.send(outcome.map(|()| seq));
         }
     }
 

@@ -57,7 +57,7 @@ pub use standing::Standing;
 pub use totals::{Day, Group, Label, Labels, Sums, Usage};
 pub use verify::{Recompute, Verified};
 
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use disk::Disk;
@@ -111,6 +111,7 @@ impl From<Down> for Failure {
 pub struct Ledger {
     directory: PathBuf,
     disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     shards: Box<[Mutex<Book>]>,
     digests: Mutex<HashSet<KeyDigest>>,
     bookings: tokio::sync::Mutex<()>,
@@ -443,7 +444,7 @@ impl Ledger {
         }
         let balance = changes.last().expect("a command changes something").1;
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
-        let place = self.line.submit(Submission { customer, at: Timestamp::now(), changes, done });
+        let place = self.line.submit(Submission { customer, at: self.clock.now(), changes, done });
         let commit = Commit { line: Arc::clone(&self.line), place, waiting, known: None };
         Ok(Applied { commit, balance, charged })
     }

@@ -12,6 +12,7 @@ use super::room::Room;
 use super::segment::JournalError;
 use super::state::{self, Snapshot, State, StateError};
 use super::{Commit, Ledger, SHARDS, Threads};
+use crate::clock::Wall;
 use crate::id::{CustomerId, RequestId};
 use parking_lot::Mutex;
 use std::fmt;
@@ -92,7 +93,9 @@ impl Ledger {
             .and_then(|()| state.catch_up(pending, book.totals, journal.head))
             .map_err(|why| OpenError::State(why.to_string()))?;
         let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
-        let open: Vec<_> = book.open_holds().collect();
+        let mut open: Vec<_> = book.open_holds().collect();
+        // The order in which they end is not left to chance.
+        open.sort_unstable();
         let digests = book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
 
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
@@ -101,10 +104,12 @@ impl Ledger {
             std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
         let made = (Arc::clone(&index), Arc::clone(&room));
-        let (line, writer) = journal::start(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
+        let (line, writer) = journal::begin(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
+        let writer = writer.spawn(journal::PACE).map_err(io)?;
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
             disk,
+            clock: Arc::new(Wall),
             shards: split(book),
             digests: Mutex::new(digests),
             bookings: tokio::sync::Mutex::new(()),

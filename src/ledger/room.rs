@@ -76,6 +76,14 @@ impl Room {
         Ok(Arc::new(room))
     }
 
+    /// The same without a thread: once full, it stays so.
+    #[cfg(test)]
+    pub fn inline(disk: Arc<dyn Disk>) -> Arc<Self> {
+        let kept = reserve(&*disk);
+        let shared = Shared { disk, full: AtomicBool::new(!kept), kept: Mutex::new(kept) };
+        Arc::new(Room { shared: Arc::new(shared), watch: Mutex::new(None) })
+    }
+
     /// Whether nothing more is to be admitted.
     pub fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Acquire)

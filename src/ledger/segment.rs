@@ -23,7 +23,7 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024;
 const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"TOLLGATE";
 /// magic | crc32c u32 | format u32 | first seq u64 | chain before it [32]
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
+pub const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
 
 /// Why a journal cannot be used.
 #[derive(Debug)]

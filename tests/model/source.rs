@@ -4,28 +4,34 @@ use super::reference::{DEPOSIT_MAX, Operation, Reference, Standing, Step};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 
-/// Ids are drawn from few, so that they meet, with one more than are ever created.
-const CUSTOMERS: u64 = 8;
+/// From how many ids operations draw: from few, so that they meet.
+#[derive(Clone, Copy)]
+pub struct Crowd {
+    /// With one more that is never created.
+    pub customers: u64,
+    pub references: u64,
+}
+
 /// Revoked for good, so that there must be some to spare.
 const KEYS: u64 = 100_000;
-const REFERENCES: u64 = 40;
 /// Requests that operations may still name: open ones and some that have ended.
 const REQUESTS_KEPT: usize = 60;
 
 /// Draws operations.
 pub struct Source {
     rng: Rng,
+    crowd: Crowd,
     requests: Vec<(u64, u128)>,
     next_request: u128,
 }
 
 impl Source {
-    pub fn new(seed: u64) -> Source {
-        Source { rng: Rng::with_seed(seed), requests: Vec::new(), next_request: 0 }
+    pub fn new(seed: u64, crowd: Crowd) -> Source {
+        Source { rng: Rng::with_seed(seed), crowd, requests: Vec::new(), next_request: 0 }
     }
 
     pub fn next(&mut self, reference: &Reference) -> Operation {
-        let customer = self.rng.u64(0..=CUSTOMERS);
+        let customer = self.rng.u64(0..=self.crowd.customers);
         let standing = reference.customers.get(&customer).map(|plain| plain.standing);
         // Who is kept out is soon let in again, so that there is something to keep them out of.
         match standing.filter(|_| self.rng.u32(0..8) == 0) {
@@ -34,7 +40,7 @@ impl Source {
             Some(Standing::Active) | None => {}
         }
         match self.rng.u32(0..115) {
-            0..2 => Operation::Create { customer: self.rng.u64(0..CUSTOMERS), name: self.name() },
+            0..2 => Operation::Create { customer: self.rng.u64(0..self.crowd.customers), name: self.name() },
             2..4 => Operation::CreateKey { customer, key: self.key(customer, reference, 10) },
             4 => Operation::RevokeKey { customer, key: self.key(customer, reference, 3) },
             5..14 => Operation::Deposit { customer, amount: self.deposit(), reference: self.reference() },
@@ -66,7 +72,7 @@ impl Source {
     }
 
     fn reference(&mut self) -> u64 {
-        self.rng.u64(0..REFERENCES) + 1_000 * self.rng.u64(0..50)
+        self.rng.u64(0..self.crowd.references)
     }
 
     /// Of a charge; in parts, of all that is left, and of more than that.

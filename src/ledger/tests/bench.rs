@@ -6,8 +6,8 @@ use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Release, Seq};
 use super::super::frame::{self, Head};
 use super::super::index::{Bookings, Index, note_booking};
-use super::super::journal::{self, Group, OnCommit};
-use super::super::line::Down;
+use super::super::journal::{self, Group, OnCommit, Writer};
+use super::super::line::{Down, Line};
 use super::super::open::{OpenError, split};
 use super::super::recover::{Recovery, recover};
 use super::super::room::Room;
@@ -16,16 +16,18 @@ use super::super::state::{self, Intake, Snapshot};
 use super::super::verify::Fold;
 use super::super::{Commit, Failure, Hold, Ledger, Refusal, Terms, Threads};
 use super::memory::Memory;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp, Wall};
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
+use std::time::Duration;
 
 pub const ADA: CustomerId = CustomerId::from_int(7);
 pub const KEY: KeyId = KeyId::from_int(1);
@@ -65,13 +67,15 @@ impl Told {
     }
 
     fn run(&self, mut book: Book, mut bookings: Bookings, intake: &Intake) {
-        for Group { entries, head } in &intake.groups {
-            for entry in &entries {
-                book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
-                note_booking(&mut bookings, entry);
-            }
-            self.put(&book, &bookings, head, entries);
+        intake.groups.iter().for_each(|group| self.follow(&mut book, &mut bookings, group));
+    }
+
+    fn follow(&self, book: &mut Book, bookings: &mut Bookings, Group { entries, head }: Group) {
+        for entry in &entries {
+            book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
+            note_booking(bookings, entry);
         }
+        self.put(book, bookings, head, entries);
     }
 }
 
@@ -111,22 +115,13 @@ impl Bench {
         let (feed, intake) = state::line();
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
         let made = (Arc::clone(&index), Arc::clone(&room));
-        let (line, writer) = journal::start(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
+        let (line, writer) = journal::begin(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
+        // Nobody here has to save power.
+        let writer = writer.spawn(Duration::ZERO).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
         let state = thread::spawn(move || told.run(state_book, bookings, &intake));
-        let ledger = Arc::new(Ledger {
-            directory: PathBuf::new(),
-            disk,
-            shards: split(book),
-            digests: Mutex::new(HashSet::new()),
-            bookings: tokio::sync::Mutex::new(()),
-            index,
-            line,
-            room,
-            holds_open: AtomicUsize::new(0),
-            threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
-            _lock: tempfile::tempfile().expect("a file"),
-        });
+        let threads = Threads { journal: Some(writer), state: Some(state) };
+        let ledger = Arc::new(ledger(disk, Arc::new(Wall), book, index, (line, room), threads));
         ledger.expire(&open).map_err(|Down| io(io::Error::other("down")))?;
         Ok(Bench { ledger, entries, replayed, indexed, torn_bytes, expired: open.len(), fits })
     }
@@ -163,6 +158,89 @@ impl Bench {
     pub fn charge(&self, request: u128, amount: i128) -> Result<(), Failure> {
         let (hold, _) = self.hold(request, amount)?;
         Ok(hold.capture(atto(amount), record(amount)).commit.wait()?)
+    }
+}
+
+fn ledger(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    book: Book,
+    index: Arc<Index>,
+    (line, room): (Arc<Line>, Arc<Room>),
+    threads: Threads,
+) -> Ledger {
+    Ledger {
+        directory: PathBuf::new(),
+        disk,
+        clock,
+        shards: split(book),
+        digests: Mutex::new(HashSet::new()),
+        bookings: tokio::sync::Mutex::new(()),
+        index,
+        line,
+        room,
+        holds_open: AtomicUsize::new(0),
+        threads: Mutex::new(threads),
+        _lock: fs::File::open("/dev/null").expect("it is there"),
+    }
+}
+
+/// A ledger without threads: whoever drives it says when the writer, the index and the state do their
+/// work. Holds that it finds open stay open.
+pub struct Inline {
+    pub ledger: Arc<Ledger>,
+    /// As it was found.
+    pub book: Book,
+    /// Whether the snapshot that was given fits the journal.
+    pub fits: bool,
+    /// The last entry of what was given so far.
+    last: Seq,
+    writer: Writer,
+    intake: Intake,
+    told: Told,
+    state: (Book, Bookings),
+}
+
+impl Inline {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        snapshot: Option<Snapshot>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Inline, OpenError> {
+        let io = |why| OpenError::Io(PathBuf::new(), why);
+        let recovery = recover(&*disk, snapshot).map_err(OpenError::Journal)?;
+        let Recovery { journal, book, index, fits, .. } = recovery;
+        let (last, told, state) = (journal.head.seq, Told::default(), (book.clone(), index.bookings.clone()));
+        let index = Index::inline(Arc::clone(&disk), index);
+        let (feed, intake) = state::line();
+        let room = Room::inline(Arc::clone(&disk));
+        let made = (Arc::clone(&index), Arc::clone(&room));
+        let begun = journal::begin(Arc::clone(&disk), journal, made, feed, Box::new(|_| {}));
+        let (line, writer) = begun.map_err(io)?;
+        let threads = Threads { journal: None, state: None };
+        let ledger = Arc::new(ledger(disk, clock, book.clone(), index, (line, room), threads));
+        Ok(Inline { ledger, book, fits, last, writer, intake, told, state })
+    }
+
+    /// A command made so many entries: gives the last of them.
+    pub fn given(&mut self, entries: u64) -> Seq {
+        self.last = Seq(self.last.0 + entries);
+        self.last
+    }
+
+    /// Lets the writer write all that is in line, and the index and the state follow.
+    pub fn step(&mut self) {
+        self.writer.step();
+        self.ledger.index.seal();
+        let (book, bookings) = &mut self.state;
+        while let Ok(group) = self.intake.groups.try_recv() {
+            self.told.follow(book, bookings, group);
+        }
+    }
+
+    /// Ends it, and gives what the state store was told.
+    pub fn end(self) -> Vec<Save> {
+        self.told.take()
     }
 }
 

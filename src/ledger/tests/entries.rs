@@ -293,3 +293,23 @@ fn a_refund_of_more_than_the_journal_says_was_charged_does_not_verify() {
         }
     }
 }
+
+/// What a request was charged follows from its record, to the last unit (I9).
+#[test]
+fn a_charge_that_its_record_does_not_amount_to_does_not_verify() {
+    // Within the hold, above it, and beyond the balance: the charge is all of them together.
+    for charge in [40, 70, DEPOSIT + 50] {
+        for (amounts_to, expect) in [(charge, true), (charge - 1, false), (charge + 1, false)] {
+            let mut scribe = Scribe::new();
+            scribe.groups(opening());
+            let (request, charge) = (RequestId::from_int(1), atto(charge).into());
+            scribe
+                .groups(vec![hold(1, 60), Command::Capture { request, charge, record: record(amounts_to) }]);
+            let outcome = verify(&scribe.memory, Known::default(), &recompute);
+            match outcome {
+                Ok(verified) => assert!(expect && verified.captures == 1, "{amounts_to}"),
+                Err(why) => assert!(!expect && why.to_string().contains("I9"), "{amounts_to}: {why}"),
+            }
+        }
+    }
+}

@@ -47,6 +47,10 @@ struct Inner {
     dead: bool,
     /// Of all files together.
     bytes_max: Option<usize>,
+    /// How operations failed on a disk that lived.
+    failures: Vec<i32>,
+    /// Whether syncing does nothing, and says that it did.
+    lies: bool,
     rng: Rng,
 }
 
@@ -87,6 +91,21 @@ impl Memory {
         let mut inner = self.0.lock();
         let taken: usize = inner.files.values().map(|file| file.cached.len()).sum();
         inner.bytes_max = bytes.map(|bytes| taken + bytes);
+    }
+
+    /// Decides by `seed` how much of what fails takes effect.
+    pub fn seed(&self, seed: u64) {
+        self.0.lock().rng = Rng::with_seed(seed);
+    }
+
+    /// Lets syncing do nothing from now on, and say that it did.
+    pub fn sync_nothing(&self) {
+        self.0.lock().lies = true;
+    }
+
+    /// How operations failed so far while the disk lived.
+    pub fn failures(&self) -> Vec<i32> {
+        self.0.lock().failures.clone()
     }
 
     /// Lets every operation wait until this is dropped.
@@ -232,6 +251,7 @@ impl Inner {
         match self.failure {
             Some((failing, nth, errno)) if failing == operation && nth == self.count(operation) => {
                 self.failure = None;
+                self.failures.push(errno);
                 Outcome::Fails(errno, self.rng.usize(0..256))
             }
             Some(_) | None => Outcome::Done,
@@ -361,6 +381,7 @@ impl File for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.0.lock();
         match inner.begin(Operation::Sync) {
+            Outcome::Done if inner.lies => Ok(()),
             Outcome::Done => {
                 inner.file(&self.name)?.sync();
                 Ok(())

@@ -9,8 +9,13 @@ mod full;
 mod golden;
 mod memory;
 mod power;
+#[path = "../../../tests/model/reference.rs"]
+mod reference;
 mod riding;
 mod rotation;
 mod sidecars;
+mod simulator;
+#[path = "../../../tests/model/source.rs"]
+mod source;
 mod store;
 mod usage;

@@ -1,0 +1,122 @@
+//! Operations of the plain book as commands of the ledger, and the ledger's refusals in plain words.
+
+use super::super::super::command::{Charged, Command, Refusal};
+use super::super::super::entry::{Charge, KeyCreated, Note, Release, Step};
+use super::super::super::standing::Standing;
+use super::super::reference::{self, Operation, Said};
+use super::{Flaw, World};
+use crate::id::{KeyDigest, KeyId, RequestId};
+use crate::money::Amount;
+use std::sync::Arc;
+
+/// The command of an operation, as a ledger with a flaw takes it; a refund comes with its charge.
+pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World) -> (u64, Command) {
+    match *operation {
+        Operation::Create { customer, ref name } => {
+            (customer, Command::CreateCustomer { name: name.as_str().into() })
+        }
+        Operation::CreateKey { customer, key } => (customer, Command::CreateKey(new_key(customer, key))),
+        Operation::RevokeKey { customer, key } => {
+            (customer, Command::RevokeKey { key: KeyId::from_int(key) })
+        }
+        Operation::Deposit { customer, amount, reference } => {
+            let twice = world.flaw == Flaw::ForgetsReferences;
+            let reference = if twice { format!("{}", world.log.len()).into() } else { name(reference) };
+            (customer, Command::Deposit { amount: atto(amount), reference })
+        }
+        Operation::Hold { customer, key, request, amount } => {
+            let (key, request) = (KeyId::from_int(key), RequestId::from_int(request));
+            (customer, Command::Hold { request, key, amount: atto(amount), price_version: "1".into() })
+        }
+        Operation::Extend { customer, request, amount } => {
+            (customer, Command::Extend { request: RequestId::from_int(request), amount: atto(amount) })
+        }
+        Operation::Capture { customer, request, amount } => {
+            let more = i128::from(world.flaw == Flaw::Overcharges && amount >= 0);
+            let charge = Charge { amount: atto(amount + more), cost: atto(3) };
+            let record = (amount + more).to_string().into_bytes().into();
+            (customer, Command::Capture { request: RequestId::from_int(request), charge, record })
+        }
+        Operation::Release { customer, request } => {
+            let (request, reason) = (RequestId::from_int(request), Release::Expired);
+            (customer, Command::Release { request, reason, record: Arc::from(&[][..]) })
+        }
+        Operation::Refund { customer, amount, reference, .. } => {
+            let charged = charged.expect("looked up before");
+            let (amount, reference) = (amount.map(atto), name(reference));
+            (customer, Command::Refund { charged, amount, reference, note: note() })
+        }
+        Operation::Adjust { customer, amount, reference } => {
+            (customer, Command::Adjust { amount: atto(amount), reference: name(reference), note: note() })
+        }
+        Operation::Step { customer, step } => {
+            let step = match step {
+                reference::Step::Suspend => Step::Suspend,
+                reference::Step::Resume => Step::Resume,
+                reference::Step::Ban => Step::Ban,
+                reference::Step::Unban => Step::Unban,
+            };
+            (customer, Command::ChangeStanding { step, note: note() })
+        }
+    }
+}
+
+/// How many entries a command made.
+pub fn entries(said: &Said) -> u64 {
+    let Said::Done(moved) = said else { return 0 };
+    1 + u64::from(moved.overage > 0) + u64::from(moved.written_off > 0) + u64::from(moved.forfeited != 0)
+}
+
+pub fn booked(operation: &Operation) -> Option<(u64, u64)> {
+    match *operation {
+        Operation::Deposit { customer, reference, .. }
+        | Operation::Refund { customer, reference, .. }
+        | Operation::Adjust { customer, reference, .. } => Some((customer, reference)),
+        _ => None,
+    }
+}
+
+pub fn standing(standing: &Standing) -> reference::Standing {
+    match standing {
+        Standing::Active => reference::Standing::Active,
+        Standing::Suspended(_) => reference::Standing::Suspended,
+        Standing::Banned { .. } => reference::Standing::Banned,
+    }
+}
+
+pub fn said(refusal: &Refusal) -> Said {
+    match refusal {
+        Refusal::Malformed(_) => Said::Malformed,
+        Refusal::UnknownCustomer => Said::UnknownCustomer,
+        Refusal::CustomerExists => Said::CustomerExists,
+        Refusal::UnknownKey => Said::UnknownKey,
+        Refusal::KeyExists => Said::KeyExists,
+        Refusal::ReferenceUsed(booking) => Said::ReferenceUsed(booking.amount.atto_usd()),
+        Refusal::BookedAlready => Said::BookedAlready,
+        Refusal::Standing(found) => Said::Standing(standing(found)),
+        Refusal::RefundExceeds { left } => Said::RefundExceeds(left.atto_usd()),
+        Refusal::HoldExists => Said::HoldExists,
+        Refusal::UnknownHold => Said::UnknownHold,
+        Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
+    }
+}
+
+pub fn atto(units: i128) -> Amount {
+    Amount::from_atto_usd(units)
+}
+
+pub fn name(reference: u64) -> Arc<str> {
+    format!("invoice {reference}").into()
+}
+
+fn note() -> Note {
+    Note { by: "simulator".into(), reason: "as drawn".into() }
+}
+
+fn new_key(customer: u64, key: u64) -> KeyCreated {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&customer.to_le_bytes());
+    digest[8..16].copy_from_slice(&key.to_le_bytes());
+    let (prefix, name) = ("tg_live_".into(), "".into());
+    KeyCreated { key: KeyId::from_int(key), digest: KeyDigest(digest), prefix, name }
+}
