@@ -19,6 +19,8 @@ mod books;
 mod load;
 #[path = "crash/support.rs"]
 mod support;
+#[path = "crash/sweep.rs"]
+mod sweep;
 
 use books::Books;
 use fastrand::Rng;

@@ -145,13 +145,30 @@ impl Gateway {
         gateway
     }
 
+    /// Starts one under a tracer that may end it or fail its calls: `None` if it ended by that.
+    pub fn start_under(site: &Site, prefix: &str) -> Option<Gateway> {
+        let mut gateway = Gateway::spawn_under(site, prefix);
+        while gateway.url.is_empty() {
+            match gateway.lines.recv_timeout(PATIENCE) {
+                Ok(Line::Complaint(_)) => {}
+                Ok(line) => gateway.take(line),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("it neither serves nor ends"),
+            }
+        }
+        Some(gateway)
+    }
+
     /// Starts one and does not wait.
     pub fn spawn(site: &Site) -> Gateway {
+        Gateway::spawn_under(site, &std::env::var("TOLLGATE_CRASH_UNDER").unwrap_or_default())
+    }
+
+    fn spawn_under(site: &Site, prefix: &str) -> Gateway {
         let complaints =
             File::options().create(true).append(true).open(site.folder.path().join("stderr.txt"));
-        let prefix = std::env::var("TOLLGATE_CRASH_UNDER").unwrap_or_default();
         let mut child = site
-            .command(&prefix)
+            .command(prefix)
             .args(["serve", "--config"])
             .arg(site.folder.path().join("tollgate.yaml"))
             .stdout(Stdio::piped())
@@ -180,6 +197,19 @@ impl Gateway {
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             self.take(line);
         }
+    }
+
+    /// SIGKILL of one whose disk may have failed: it may have complained.
+    pub fn kill_failed(mut self) {
+        self.child.kill().expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(9), "it was running until it was killed: {status}");
+    }
+
+    /// It was killed by somebody else.
+    pub fn was_killed(mut self, told: &str) {
+        let status = eventually("it ends", || self.child.try_wait().expect("a child"));
+        assert_eq!(status.signal(), Some(9), "{told}: {status}");
     }
 
     /// SIGKILL as soon as it serves, or after so long; gives the holds that it says it released.
