@@ -118,9 +118,10 @@ impl App {
         let gateway_listeners = sockets(&config.gateway)?;
         let admin_listener = bind(&config.admin.listen)?;
         let metrics_listener = bind(&config.metrics.listen)?;
+        let bound = |sockets: &[Bound]| sockets.iter().map(|bound| bound.address).collect();
         let addresses = Addresses {
-            gateway: gateway_listeners.plain.iter().map(|bound| bound.address).collect(),
-            tls: gateway_listeners.tls.iter().map(|bound| bound.address).collect(),
+            gateway: bound(&gateway_listeners.plain),
+            tls: bound(&gateway_listeners.tls),
             admin: admin_listener.address,
             metrics: metrics_listener.address,
         };
@@ -180,8 +181,8 @@ impl App {
         let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
         let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
         server.add_service(background_service("reload", reload));
-        let timeout = config.gateway.drain_timeout;
-        let drain = Drain { metrics, ledger: Arc::clone(&ledger), access, timeout };
+        let drain =
+            Drain { metrics, ledger: Arc::clone(&ledger), access, timeout: config.gateway.drain_timeout };
         server.add_service(background_service("drain", drain));
         Ok(App { addresses, recovered, server, ledger })
     }

@@ -1,9 +1,9 @@
 //! Attempts: how each one ended, whether another follows, and what the client is told at last.
 
 use super::Gateway;
+use super::bill::Settled;
 use super::context::InExchange;
 use super::downstream::HangUp;
-use super::exchange::Settled;
 use super::request::Request;
 use super::respond::Refusal;
 use crate::admit::estimate;

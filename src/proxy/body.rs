@@ -1,7 +1,6 @@
 //! Reading a request's body: whole, within bounds of bytes and time.
 
 use super::context::BodyPermit;
-use super::framing;
 use super::request::BadRequest;
 use super::respond::Refusal;
 use crate::config;
@@ -29,11 +28,7 @@ pub async fn read(
     }
     let reading = read_all(session, declared, bytes_max, permit);
     let read = tokio::time::timeout(config.body_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout));
-    let closes = match &read {
-        Ok(_) => framing::is_chunked(session),
-        Err(why) => matches!(why, Refusal::BodyTimeout | Refusal::BadRequest(_)),
-    };
-    if closes {
+    if matches!(read, Err(Refusal::BodyTimeout | Refusal::BadRequest(_))) {
         // Who does not send is not listened to any longer, and after a broken body nobody knows where
         // the next request would begin.
         session.set_keepalive(None);

@@ -9,7 +9,8 @@
 //! Pingora calls this a custom session. Its inner session is handed back through a slot when this
 //! one is dropped, so that the client's connection can be used again.
 
-use super::exchange::{Exchange, Settled};
+use super::bill::Settled;
+use super::exchange::Exchange;
 use crate::ledger::Down;
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -4,15 +4,15 @@
 //! holds back the end of the answer until the charge is durable. Whoever sees the end first
 //! settles; the hold makes sure that it happens once.
 
+use super::bill::{Bill, End, Settled};
 use super::request::Request;
 use crate::admit::Admitted;
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
-use crate::ledger::{Applied, Balance, Commit, Down, Hold};
+use crate::ledger::{Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
-use crate::money::Amount;
-use crate::settle::price::{ModelPrice, Tier};
-use crate::settle::{self, Attempt, Detail};
+use crate::settle::Attempt;
+use crate::settle::price::ModelPrice;
 use crate::usage::{Metered, Usage};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,71 +20,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinHandle;
 
-/// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// As the provider meant it to.
-    Complete,
-    /// The provider broke off, or reported an error in the middle.
-    Cut,
-    /// The client went away and the provider was stopped.
-    ClientGone,
-    /// The operator ended it, and the provider was stopped.
-    Stopped,
-    /// The provider refused the request: its error went to the client.
-    Refused,
-    /// Nothing could be delivered.
-    Failed,
-}
-
-impl End {
-    /// The word used in receipts and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            End::Complete => "complete",
-            End::Cut => "cut",
-            End::ClientGone => "client_gone",
-            End::Stopped => "stopped",
-            End::Refused => "refused",
-            End::Failed => "failed",
-        }
-    }
-
-    /// Whether a provider was stopped that could have gone on.
-    const fn is_early(self) -> bool {
-        matches!(self, End::ClientGone | End::Stopped)
-    }
-}
-
 /// An answer that cannot be delivered: the account's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unusable(pub &'static str);
-
-/// How an exchange was charged.
-#[derive(Clone, Debug)]
-pub struct Settled {
-    /// How the answer ended.
-    pub end: End,
-    /// How the usage was found.
-    pub metered: Metered,
-    /// What was used.
-    pub usage: Usage,
-    /// What was charged.
-    pub charge: Amount,
-    /// What the provider takes for it, where the operator wrote that down.
-    pub cost: Option<Cost>,
-    /// What the customer has after it.
-    pub balance: Balance,
-}
-
-/// What an answer costs the operator.
-#[derive(Clone, Debug)]
-pub struct Cost {
-    /// Whose account served it.
-    pub upstream: Box<str>,
-    /// How much.
-    pub amount: Amount,
-}
 
 /// An admitted exchange.
 pub struct Exchange {
@@ -449,74 +387,4 @@ impl Exchange {
 
 async fn finish(mut commit: Commit, settled: Settled) -> Result<Settled, Down> {
     commit.durable().await.map(|_| settled)
-}
-
-/// What a charge needs to know beside the usage.
-struct Bill {
-    end: End,
-    price: Arc<ModelPrice>,
-    endpoint: Endpoint,
-    /// At which it was served, or asked for.
-    tier: Tier,
-    model: Box<str>,
-    stream: bool,
-    status: u16,
-    attempts: Vec<Attempt>,
-    started: Instant,
-    first_byte: Option<Instant>,
-}
-
-impl Bill {
-    fn capture(
-        self,
-        hold: Hold,
-        usage: Usage,
-        metered: Metered,
-        reported: Option<&str>,
-    ) -> (Commit, Settled) {
-        let end = self.end;
-        let settlement = settle::settle(&usage, self.tier, &self.price.price);
-        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
-        let (due, tier) = (settlement.charge, settlement.tier);
-        let upstream = self.attempts.last().map(|attempt| attempt.upstream.clone());
-        let upstream = upstream.unwrap_or_else(|| "other".into());
-        let mut detail = self.detail(usage, metered, settlement.lines);
-        detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
-        detail.above_input_tokens = settlement.above_input_tokens;
-        detail.cost = cost;
-        let Applied { commit, balance, charged } = hold.capture(due, detail.to_record(reported).into());
-        let cost = cost.map(|amount| Cost { upstream, amount });
-        (commit, Settled { end, metered, usage, charge: charged, cost, balance })
-    }
-
-    fn release(self, hold: Hold) -> (Commit, Settled) {
-        let end = self.end;
-        let detail = self.detail(Usage::default(), Metered::None, Vec::new());
-        let Applied { commit, balance, .. } = hold.release(detail.to_record(None).into());
-        let usage = Usage::default();
-        (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, cost: None, balance })
-    }
-
-    fn detail(self, usage: Usage, metered: Metered, lines: Vec<settle::Line>) -> Detail {
-        let ms = |at: Instant| u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
-        let encoding = (metered == Metered::Estimated).then(|| self.price.encoding.name().into());
-        Detail {
-            endpoint: self.endpoint.name().into(),
-            model: self.model,
-            stream: self.stream,
-            status: self.status,
-            end: self.end.name().into(),
-            metered,
-            service_tier: None,
-            above_input_tokens: None,
-            cost: None,
-            encoding,
-            usage,
-            reported: None,
-            lines,
-            attempts: self.attempts,
-            first_byte_ms: self.first_byte.map(ms),
-            duration_ms: ms(Instant::now()),
-        }
-    }
 }

@@ -14,11 +14,13 @@ use pingora_proxy::Session;
 /// # Errors
 /// When it breaks one; nothing that follows on its connection is read as a request then.
 pub fn check(session: &mut Session, limits: &HeaderLimits) -> Result<(), Refusal> {
+    let chunked = is_chunked(session);
     if let Some(watched) = session.downstream_session.stream().and_then(Watched::of) {
-        watched.header_came(if is_chunked(session) { Then::Close } else { Then::Next });
+        watched.header_came(if chunked { Then::Close } else { Then::Next });
     }
     let refusal = refusal(session, limits);
-    if refusal.is_some() {
+    if chunked || refusal.is_some() {
+        // The answer says so, or the client's next request would meet a closed connection.
         session.set_keepalive(None);
     }
     refusal.map_or(Ok(()), Err)

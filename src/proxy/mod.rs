@@ -8,6 +8,7 @@
 
 mod address;
 mod attempt;
+mod bill;
 mod body;
 pub mod context;
 mod downstream;
@@ -40,10 +41,10 @@ use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
 use attempt::NoLease;
+use bill::End;
 use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange, Judged};
 use downstream::HangUp;
-use exchange::End;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
@@ -444,8 +445,16 @@ impl Gateway {
         ctx.status = refusal.status();
         self.metrics.rejected(refusal.reason());
         let (header, body) = refusal.answer_at(ctx.place, ctx.request)?;
+        let unheard =
+            matches!(refusal, Refusal::BodyTimeout | Refusal::BadRequest(_) | Refusal::BadHeader(_));
         ctx.refusal = Some(refusal);
-        local::write(session, ctx, header, body).await
+        local::write(session, ctx, header, body).await?;
+        if framing::is_chunked(session) && !unheard {
+            // Pingora closes at once what it will not use again, and the answer would be lost with it.
+            let drained = session.downstream_session.drain_request_body().await;
+            drained.unwrap_or_else(|why| tracing::debug!(%why, "the rest of a refused body did not come"));
+        }
+        Ok(())
     }
 }
 

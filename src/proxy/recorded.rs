@@ -1,8 +1,8 @@
 //! The record of a request that has ended: its metrics, and its line in the log.
 
 use super::Gateway;
+use super::bill::{Cost, Settled};
 use super::context::{Context, Place};
-use super::exchange::{Cost, Settled};
 use super::respond::Refusal;
 use crate::clock::Timestamp;
 use crate::record::access::{Charged, Line};

@@ -39,18 +39,10 @@ impl Detail {
         record.value(",\"status\":", status);
         record.value(",\"end\":", end);
         record.word(",\"metered\":\"", metered.name());
-        if let Some(tier) = service_tier {
-            record.value(",\"service_tier\":", tier);
-        }
-        if let Some(tokens) = above_input_tokens {
-            record.value(",\"above_input_tokens\":", tokens);
-        }
-        if let Some(cost) = cost {
-            record.value(",\"cost\":", cost);
-        }
-        if let Some(encoding) = encoding {
-            record.value(",\"encoding\":", encoding);
-        }
+        record.optional(",\"service_tier\":", service_tier.as_ref());
+        record.optional(",\"above_input_tokens\":", above_input_tokens.as_ref());
+        record.optional(",\"cost\":", cost.as_ref());
+        record.optional(",\"encoding\":", encoding.as_ref());
         record.raw(",\"usage\":");
         let mut opening = "{\"";
         for class in Class::ALL {
@@ -72,9 +64,7 @@ impl Detail {
             record.value(",\"status\":", status);
             record.value(",\"ms\":", ms);
         });
-        if let Some(first_byte_ms) = first_byte_ms {
-            record.value(",\"first_byte_ms\":", first_byte_ms);
-        }
+        record.optional(",\"first_byte_ms\":", first_byte_ms.as_ref());
         record.value(",\"duration_ms\":", duration_ms);
         if let Some(reported) = reported {
             record.raw(",\"reported\":");
@@ -102,6 +92,12 @@ impl Record {
     fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
         self.raw(name);
         serde_json::to_writer(&mut self.0, value).expect("plain JSON");
+    }
+
+    fn optional(&mut self, name: &str, value: Option<&impl Serialize>) {
+        if let Some(value) = value {
+            self.value(name, value);
+        }
     }
 
     fn list<T>(&mut self, name: &str, items: &[T], write: impl Fn(&mut Self, &T)) {

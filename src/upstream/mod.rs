@@ -194,6 +194,10 @@ impl Accounts {
         let mut candidates = Vec::with_capacity(self.0.len());
         for (index, account) in self.0.iter().enumerate() {
             let Some(model) = account.serves(ask.endpoint, ask.model) else { continue };
+            if ask.tried.contains(&index) {
+                none = none.and(NoAccount::Tried);
+                continue;
+            }
             match account.room(model, ask.need, now) {
                 Room::Full(until) => none = none.and(NoAccount::Busy(until)),
                 Room::Shut(until) => none = none.and(NoAccount::Down(until)),

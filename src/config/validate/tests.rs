@@ -102,9 +102,7 @@ fn the_minimal_one_has_every_default() {
     drop(directory);
 }
 
-#[test]
-fn every_key_counts() {
-    let text = "\
+const EVERY_KEY: &str = "\
 gateway:
   listen: [\"127.0.0.1:0\", \"[::1]:0\"]
   threads: ${NUMBER}
@@ -143,7 +141,10 @@ queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
 log: { format: text, success_one_in: 7 }
 ";
-    let (directory, config) = good(text);
+
+#[test]
+fn every_key_counts() {
+    let (directory, config) = good(EVERY_KEY);
     let gateway = &config.gateway;
     let ms = Duration::from_millis;
     assert_eq!((gateway.listen.len(), gateway.threads.map(|n| n.get())), (2, Some(7)));

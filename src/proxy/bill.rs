@@ -1,0 +1,145 @@
+//! The bill of one exchange: how it ended, what it used, and the charge that ends its hold.
+
+use crate::endpoint::Endpoint;
+use crate::ledger::{Applied, Balance, Charge, Commit, Hold};
+use crate::money::Amount;
+use crate::settle::price::{ModelPrice, Tier};
+use crate::settle::{self, Attempt, Detail};
+use crate::usage::{Metered, Usage};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As the provider meant it to.
+    Complete,
+    /// The provider broke off, or reported an error in the middle.
+    Cut,
+    /// The client went away and the provider was stopped.
+    ClientGone,
+    /// The operator ended it, and the provider was stopped.
+    Stopped,
+    /// The provider refused the request: its error went to the client.
+    Refused,
+    /// Nothing could be delivered.
+    Failed,
+}
+
+impl End {
+    /// The word used in receipts and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::Cut => "cut",
+            End::ClientGone => "client_gone",
+            End::Stopped => "stopped",
+            End::Refused => "refused",
+            End::Failed => "failed",
+        }
+    }
+
+    /// Whether a provider was stopped that could have gone on.
+    pub const fn is_early(self) -> bool {
+        matches!(self, End::ClientGone | End::Stopped)
+    }
+}
+
+/// How an exchange was charged.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// How the answer ended.
+    pub end: End,
+    /// How the usage was found.
+    pub metered: Metered,
+    /// What was used.
+    pub usage: Usage,
+    /// What was charged.
+    pub charge: Amount,
+    /// What the provider takes for it, where the operator wrote that down.
+    pub cost: Option<Cost>,
+    /// What the customer has after it.
+    pub balance: Balance,
+}
+
+/// What an answer costs the operator.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    /// Whose account served it.
+    pub upstream: Box<str>,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// What a charge needs to know beside the usage.
+pub struct Bill {
+    pub(super) end: End,
+    pub(super) price: Arc<ModelPrice>,
+    pub(super) endpoint: Endpoint,
+    /// At which it was served, or asked for.
+    pub(super) tier: Tier,
+    pub(super) model: Box<str>,
+    pub(super) stream: bool,
+    pub(super) status: u16,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) started: Instant,
+    pub(super) first_byte: Option<Instant>,
+}
+
+impl Bill {
+    /// Ends a hold by the charge of what was used.
+    pub fn capture(
+        self,
+        hold: Hold,
+        usage: Usage,
+        metered: Metered,
+        reported: Option<&str>,
+    ) -> (Commit, Settled) {
+        let end = self.end;
+        let settlement = settle::settle(&usage, self.tier, &self.price.price);
+        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
+        let (due, tier) = (settlement.charge, settlement.tier);
+        let upstream = self.attempts.last().map(|attempt| attempt.upstream.clone());
+        let upstream = upstream.unwrap_or_else(|| "other".into());
+        let mut detail = self.detail(usage, metered, settlement.lines);
+        detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
+        detail.above_input_tokens = settlement.above_input_tokens;
+        detail.cost = cost;
+        let charge = Charge { amount: due, cost: cost.unwrap_or(Amount::ZERO) };
+        let Applied { commit, balance, charged } = hold.capture(charge, detail.to_record(reported).into());
+        let cost = cost.map(|amount| Cost { upstream, amount });
+        (commit, Settled { end, metered, usage, charge: charged, cost, balance })
+    }
+
+    /// Ends a hold without a charge.
+    pub fn release(self, hold: Hold) -> (Commit, Settled) {
+        let end = self.end;
+        let detail = self.detail(Usage::default(), Metered::None, Vec::new());
+        let Applied { commit, balance, .. } = hold.release(detail.to_record(None).into());
+        let usage = Usage::default();
+        (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, cost: None, balance })
+    }
+
+    fn detail(self, usage: Usage, metered: Metered, lines: Vec<settle::Line>) -> Detail {
+        let ms = |at: Instant| u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
+        let encoding = (metered == Metered::Estimated).then(|| self.price.encoding.name().into());
+        Detail {
+            endpoint: self.endpoint.name().into(),
+            model: self.model,
+            stream: self.stream,
+            status: self.status,
+            end: self.end.name().into(),
+            metered,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
+            encoding,
+            usage,
+            reported: None,
+            lines,
+            attempts: self.attempts,
+            first_byte_ms: self.first_byte.map(ms),
+            duration_ms: ms(Instant::now()),
+        }
+    }
+}
