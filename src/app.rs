@@ -127,11 +127,7 @@ impl App {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let commits = Arc::clone(&metrics);
-        let on_commit = Box::new(move |committed| commits.committed(committed));
-        let (ledger, recovered) =
-            Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
-        ledger.label_by(LABELS);
+        let (ledger, recovered) = open_ledger(config, &metrics)?;
         let directory = Arc::new(open_directory(&ledger)?);
         let gates = Arc::new(open_gates(&ledger)?);
         let running = Running::default();
@@ -223,6 +219,14 @@ fn open_gates(ledger: &Ledger) -> Result<Gates, StartError> {
         }
     });
     if faults.is_empty() { Ok(gates) } else { Err(StartError::Limits(faults.join("; "))) }
+}
+
+fn open_ledger(config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<Ledger>, Recovered), StartError> {
+    let commits = Arc::clone(metrics);
+    let on_commit = Box::new(move |committed| commits.committed(committed));
+    let (ledger, recovered) = Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
+    ledger.label_by(LABELS);
+    Ok((ledger, recovered))
 }
 
 fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
