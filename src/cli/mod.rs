@@ -1,7 +1,5 @@
 //! The commands. Each prints for people, or with `--json` one JSON object for scripts.
 
-mod pool;
-
 mod client;
 mod credit;
 mod customer;
@@ -9,6 +7,7 @@ mod demo;
 mod gateway;
 mod key_limits;
 mod ledger;
+mod pool;
 mod prices;
 mod table;
 mod usage;
