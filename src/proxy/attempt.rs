@@ -143,6 +143,7 @@ impl Gateway {
                 admitted.tried.push(lease.index());
             }
         }
+        admitted.exchange.end_attempt();
         admitted.fault = Some(fault);
         let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
         let more = admitted.attempts < admitted.retry.attempts_max;

@@ -116,6 +116,15 @@ impl Exchange {
         self.state.lock().upstream_body.clone()
     }
 
+    /// The attempt failed before anything of it was delivered: no provider is at work for it.
+    pub fn end_attempt(&self) {
+        let mut state = self.state.lock();
+        state.sent = false;
+        if !matches!(state.answer, Answer::Stream(_) | Answer::Ended) {
+            state.answer = Answer::Awaited;
+        }
+    }
+
     /// Notes how an attempt ended.
     pub fn note_attempt(&self, attempt: Attempt) {
         self.state.lock().attempts.push(attempt);
@@ -302,6 +311,7 @@ impl Exchange {
     fn settle(&self, state: &mut State, reading: Reading, end: End) {
         let Some(hold) = state.hold.take() else { return };
         let mut bill = self.bill(state, end);
+        let failed = matches!(reading.shape, Shape::Failed);
         bill.tier = reading.tier.unwrap_or(bill.tier);
         let settling = match reading.usage {
             Some(Reported { raw, usage: Ok(usage) }) => {
@@ -313,7 +323,7 @@ impl Exchange {
                 self.estimate(hold, bill, reading.delivered, reading.begun)
             }
             // A client that leaves once the provider answers has had its input read, as the provider bills.
-            None if reading.delivered.events == 0 && !end.is_early() => {
+            None if reading.delivered.events == 0 && (!end.is_early() || failed) => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
@@ -371,20 +381,21 @@ impl Exchange {
     /// When it never will be.
     pub async fn settled(&self) -> Option<Result<Settled, Down>> {
         let mut settling = self.settling.lock().await;
-        let outcome = match std::mem::replace(&mut *settling, Settling::Open) {
-            Settling::Open => return None,
-            Settling::Done(outcome) => outcome,
-            Settling::Committing(commit, settled) => finish(commit, settled).await,
-            Settling::Estimating(task) => match task.await {
-                Ok((commit, settled)) => finish(commit, settled).await,
-                Err(_) => Err(Down),
-            },
+        // Nothing is taken out while it is waited for: whoever waits may be cancelled.
+        let outcome = loop {
+            match &mut *settling {
+                Settling::Open => return None,
+                Settling::Done(outcome) => return Some(outcome.clone()),
+                Settling::Committing(commit, settled) => {
+                    break commit.durable().await.map(|_| settled.clone());
+                }
+                Settling::Estimating(task) => match task.await {
+                    Ok((commit, settled)) => *settling = Settling::Committing(commit, settled),
+                    Err(_) => break Err(Down),
+                },
+            }
         };
         *settling = Settling::Done(outcome.clone());
         Some(outcome)
     }
-}
-
-async fn finish(mut commit: Commit, settled: Settled) -> Result<Settled, Down> {
-    commit.durable().await.map(|_| settled)
 }

@@ -179,10 +179,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.times.forwarded.get_or_insert_with(Instant::now);
-        let Some(InExchange { exchange, lease: Some(lease), .. }) = ctx.admitted.as_ref() else {
+        let Some(InExchange { exchange, lease: Some(lease), .. }) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
         exchange.note_sent();
+        lease.sent();
         let (endpoint, length) = (exchange.request.endpoint, exchange.upstream_body().len());
         *upstream = forward::request(upstream, lease.account(), endpoint, ctx.request, length)?;
         ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request))
@@ -278,7 +279,13 @@ impl ProxyHttp for Gateway {
         let Some(admitted) = ctx.admitted.as_ref() else { return Ok(None) };
         let too_long = |since: Option<Instant>, max| since.is_some_and(|since| since.elapsed() > max);
         let total = admitted.lease.as_ref().map_or(DRAIN_MAX, |lease| lease.account().timeouts.total);
-        if too_long(admitted.line.gone_since(), DRAIN_MAX) || ctx.started.elapsed() > total {
+        if too_long(admitted.line.gone_since(), DRAIN_MAX) {
+            // By nobody's fault but the client's: it pays for what the provider was stopped at.
+            return Err(
+                Error::explain(ErrorType::ConnectionClosed, "the client is gone for long").into_down()
+            );
+        }
+        if ctx.started.elapsed() > total {
             return Err(Error::explain(ErrorType::ReadTimedout, "the answer takes too long").into_up());
         }
         let piece = body.take().unwrap_or_default();
@@ -346,6 +353,7 @@ impl ProxyHttp for Gateway {
         if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
             self.note_attempt(admitted, "stale", None);
             admitted.lease.take().as_mut().map(Lease::unsent);
+            admitted.exchange.end_attempt();
             error.set_retry(true);
             return error;
         }

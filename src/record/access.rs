@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Lines that wait at most: about 4 MB, and a second of a busy gateway.
 const QUEUE_LINES_MAX: usize = 8_192;
@@ -150,11 +150,18 @@ impl AccessLog {
 
     /// Waits until what was told is written, for a while.
     pub fn flush(&self) {
+        let until = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = sync_channel(1);
-        if self.queue.send(Message::Flush(done)).is_ok() {
-            // Who does not read the log loses its end.
-            let _ = written.recv_timeout(FLUSH_TIMEOUT);
+        let mut flush = Message::Flush(done);
+        // Who does not read the log loses its end.
+        while let Err(TrySendError::Full(unsent)) = self.queue.try_send(flush) {
+            if Instant::now() > until {
+                return;
+            }
+            flush = unsent;
+            thread::sleep(Duration::from_millis(10));
         }
+        let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 

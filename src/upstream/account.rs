@@ -146,11 +146,16 @@ impl Account {
     ) -> Result<Self, String> {
         let authorization = presented(upstream.dialect, &upstream.api_key)
             .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
+        // What an operator decided about a name outlives its credential.
+        let standing = before.map(|before| before.state.state.lock().standing);
         let before = before.filter(|before| before.base_url == upstream.base_url);
         // Health and load are a credential's, and addresses are watched with it.
         let same = before.filter(|before| before.authorization == authorization);
         let state =
             same.map_or_else(|| Arc::new(Shared::new(upstream, queue)), |same| Arc::clone(&same.state));
+        if let Some(standing) = standing {
+            state.state.lock().standing = standing;
+        }
         let authority = HeaderValue::from_str(&upstream.base_url.authority())
             .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?;
         let check = Check {

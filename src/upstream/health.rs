@@ -206,6 +206,10 @@ impl Breaker {
     /// A request failed by this fault. Tells whether that shut it. `random` spreads the return of
     /// many that were shut by the same.
     pub fn failure(&mut self, fault: Fault, now: Instant, random: u32) -> bool {
+        if matches!(self.health, Health::Shut { until } if now < until) {
+            // It began before that: many that fail by one trouble are one trouble.
+            return false;
+        }
         let on_probation = matches!(self.health, Health::Probation { .. });
         self.note(1, now);
         self.failures = self.failures.saturating_add(1);
@@ -242,14 +246,16 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Applies faults and tells for how many seconds it is shut then.
+    /// Applies faults, each as soon as it may happen, and tells for how many seconds it is shut then.
     fn check(faults: &[Fault], expect_shut_s: u64) {
-        let start = Instant::now();
+        let mut now = Instant::now();
         let mut breaker = Breaker::default();
         faults.iter().for_each(|fault| {
-            breaker.failure(*fault, start, 0);
+            now = breaker.admits(now).err().unwrap_or(now);
+            breaker.begin(now);
+            breaker.failure(*fault, now, 0);
         });
-        let second = |s| start + Duration::from_secs(s);
+        let second = |s| now + Duration::from_secs(s);
         let shut = (0..2_000).find(|s| breaker.admits(second(*s)).is_ok());
         assert_eq!(shut, Some(expect_shut_s), "{faults:?}");
     }
@@ -270,6 +276,15 @@ mod tests {
             check(&[fault], 60);
             check(&[fault; 2], 120);
             check(&[fault; 20], 600);
+        }
+    }
+
+    #[test]
+    fn many_that_fail_by_one_trouble_are_one_trouble() {
+        for (fault, expect_s) in [(Fault::Broken, 1), (Fault::Credential, 60)] {
+            let (now, mut breaker) = (Instant::now(), Breaker::default());
+            let shut = (0..200).filter(|_| breaker.failure(fault, now, 0)).count();
+            assert_eq!((shut, breaker.admits(now)), (1, Err(now + Duration::from_secs(expect_s))));
         }
     }
 

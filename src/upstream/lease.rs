@@ -28,7 +28,7 @@ impl Lease {
         let taken = account.take(model, ask.need, now)?;
         let account = Arc::clone(account);
         let comes = ask.need.comes;
-        Some(Lease { model: model.into(), account, index, begun: now, comes, taken, used: Use::Unknown })
+        Some(Lease { model: model.into(), account, index, begun: now, comes, taken, used: Use::Unsent })
     }
 
     /// Whose.
@@ -59,6 +59,11 @@ impl Lease {
     /// The account answered to the end.
     pub fn succeeded(&self, output_tokens: u64, now: Instant) {
         self.account.succeeded(&self.model, output_tokens, now);
+    }
+
+    /// The attempt goes out: from now on nobody knows what it uses.
+    pub fn sent(&mut self) {
+        self.used = Use::Unknown;
     }
 
     /// What the attempt used in truth is known.

@@ -31,6 +31,8 @@ struct Waiter {
     customer: CustomerId,
     need: Need,
     since: Instant,
+    /// When it gives up.
+    deadline: Instant,
     /// Until it is served.
     place: Option<oneshot::Sender<Result<Lease, NoAccount>>>,
 }
@@ -88,7 +90,8 @@ impl Queue {
         let Ask { endpoint, model, tried, .. } = *ask;
         let kind = Kind { accounts: accounts.clone(), endpoint, model: model.into(), tried: tried.to_vec() };
         let (kind, since, place) = (Arc::new(kind), Instant::now(), Some(place));
-        let waiter = Waiter { kind, customer: ask.customer, need: *ask.need, since, place };
+        let deadline = since + bounds.wait;
+        let waiter = Waiter { kind, customer: ask.customer, need: *ask.need, since, deadline, place };
         // Dropping one that was pushed out tells it.
         let ticket = {
             let mut line = self.line.lock();
@@ -130,7 +133,10 @@ impl Queue {
             let endpoint = *endpoint;
             let ask = Ask { customer: waiter.customer, endpoint, model, need: &waiter.need, tried };
             let chosen = accounts.choose(&ask, now, fastrand::u64(..));
-            if let Err(none @ (NoAccount::Busy(_) | NoAccount::Down(_))) = chosen {
+            // Who cannot be served in time is told so at once, and keeps nobody waiting.
+            if let Err(none @ (NoAccount::Busy(_) | NoAccount::Down(_))) = chosen
+                && none.may_change_by(waiter.deadline)
+            {
                 next = none.until().map_or(next, |until| next.min(until));
                 full.push(Arc::clone(&waiter.kind));
                 return false;

@@ -84,7 +84,7 @@ impl<'a> Fields<'a> {
 
     /// For how long its input is to be cached, at most: what looks like a wish counts as one.
     pub(super) fn cached_for(&self) -> CachedFor {
-        let hours = ["\"1h\"", "\"12h\"", "\\u0068"];
+        let hours = ["\"1h\"", "\"12h\"", "\\u00"];
         match hours.into_iter().any(|hours| memmem::find(self.text.as_bytes(), hours.as_bytes()).is_some()) {
             true => CachedFor::Hours,
             false => CachedFor::Minutes,

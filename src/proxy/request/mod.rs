@@ -25,6 +25,8 @@ use std::ops::Range;
 
 /// The most answers to one request, as OpenAI allows.
 const CHOICES_MAX: u64 = 128;
+/// Names stand in records and logs.
+const MODEL_BYTES_MAX: usize = 256;
 /// No model's answer is longer; a larger number is a mistake.
 const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
 
@@ -99,6 +101,9 @@ impl Request {
             Endpoint::Embeddings => embeddings::read(&fields)?,
             Endpoint::Moderations => moderations::read(&fields)?,
         };
+        if demand.model.len() > MODEL_BYTES_MAX {
+            return Err(bad("model", "no model has so long a name"));
+        }
         let model = fields.get("model").map(|value| fields.place(value));
         let model = model.map_or_else(|| ModelPlace::Left(fields.end()), ModelPlace::Named);
         let (stream, usage_edit) = match stream {

@@ -93,7 +93,7 @@ fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
     let items: Vec<Map<'_>> = typed("input", input, EXPECTED)?;
     let mut images = 0;
     for item in items {
-        check_item(item.get("type"))?;
+        check_item(&item)?;
         // Messages have their parts in `content`, the results of tools in `output`.
         for parts in ["content", "output"].into_iter().filter_map(|name| item.get(name)) {
             if parts.get().starts_with('[') {
@@ -106,12 +106,17 @@ fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
     Ok(images)
 }
 
-fn check_item(kind: Option<&RawValue>) -> Result<(), BadRequest> {
-    let kind: Option<Cow<'_, str>> = optional("input", kind, "an array of items with types")?;
-    match kind.as_deref() {
-        Some("item_reference") => Err(bad("input", "earlier items are not kept here: send them whole")),
-        _ => Ok(()),
+/// Refuses what refers to an earlier item. An id alone does so, too: the type may be left out.
+fn check_item(item: &Map<'_>) -> Result<(), BadRequest> {
+    let kind: Option<Cow<'_, str>> = optional("input", item.get("type"), "an array of items with types")?;
+    let refers = match kind.as_deref() {
+        Some(kind) => kind == "item_reference",
+        None => item.get("id").is_some() && item.get("role").is_none(),
+    };
+    if refers {
+        return Err(bad("input", "earlier items are not kept here: send them whole"));
     }
+    Ok(())
 }
 
 fn count_parts(parts: &RawValue) -> Result<u64, BadRequest> {
@@ -129,7 +134,7 @@ fn count_parts(parts: &RawValue) -> Result<u64, BadRequest> {
 
 /// Without any of these there is only text; an escape may hide one.
 const PART_MARKS: [&[u8]; 6] =
-    [b"image", b"\"input_file\"", b"\"input_audio\"", b"screenshot", b"\"item_reference\"", b"\\u00"];
+    [b"image", b"\"input_file\"", b"\"input_audio\"", b"screenshot", b"\"id\"", b"\\u00"];
 
 #[derive(serde::Deserialize)]
 struct Kind<'a> {
@@ -196,5 +201,7 @@ mod tests {
             check_refused(&format!(r#""input":[{{"content":[{part}]}}]"#), "input", "not sold");
         }
         check_refused(r#""input":[{"type":"item_reference","id":"i"}]"#, "input", "not kept");
+        check_refused(r#""input":[{"id":"msg_1"}]"#, "input", "not kept");
+        check_refused(r#""input":[{"type":null,"i\u0064":"msg_1"}]"#, "input", "not kept");
     }
 }
