@@ -1,6 +1,6 @@
 //! Four accounts in four kinds of trouble at once, under load; and accounts taken out by hand.
 
-use crate::support::gateway::{json_of, stdout};
+use crate::support::gateway::{PRICES, json_of, stdout};
 use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, audit, eventually};
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -108,6 +108,12 @@ async fn an_account_is_drained_and_resumed_by_hand() {
         (&lines[1][..3], &lines[2][..3]),
         (&["first", "draining", "0"][..], &["second", "open", "0"][..])
     );
+    // A new credential is no reason to send it requests again.
+    let accounts = [("first", &first), ("second", &second)]
+        .map(|(name, account)| Account::new(name, account.address).credential("sk-renewed"));
+    gateway.reload(&accounts, &Settings::default(), PRICES).await;
+    let table = stdout(&gateway.run(&["upstream", "list"]));
+    assert!(table.lines().nth(1).unwrap().contains("draining"), "{table}");
     let unknown = gateway.run(&["upstream", "drain", "third"]);
     assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
     audit(gateway, &[&first, &second]).counts(11, 0, 1);
