@@ -3,9 +3,9 @@
 use crate::id::KeyId;
 use crate::ledger::{Day, Label, Labels, Sums, Usage as Charges};
 use crate::money::Amount;
-use crate::settle::Detail;
 use crate::usage::{Class, Usage};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The ledger sums charges by the model that was asked for, and tokens by class.
@@ -82,9 +82,17 @@ pub fn lines(charges: &Charges, by: &[Dimension]) -> Vec<UsageLine> {
     sums.into_iter().map(line).collect()
 }
 
+/// What is summed of a [`crate::settle::Detail`]: every record is read once for it, so no more is.
+#[derive(Deserialize)]
+struct Summed<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    usage: Usage,
+}
+
 fn label(record: &[u8]) -> Label {
-    let Ok(detail) = serde_json::from_slice::<Detail>(record) else { return Label::default() };
-    Label { name: detail.model, quantities: Class::ALL.iter().map(|class| detail.usage.of(*class)).collect() }
+    let Ok(Summed { model, usage }) = serde_json::from_slice(record) else { return Label::default() };
+    Label { name: model.into(), quantities: Class::ALL.iter().map(|class| usage.of(*class)).collect() }
 }
 
 fn usage(quantities: &[u64]) -> Usage {

@@ -184,6 +184,12 @@ pub(super) fn not_sold(name: &'static str, what: &str) -> BadRequest {
     bad(name, &format!("{what} not sold by this gateway: leave it out"))
 }
 
+/// A tool that the provider would run; its type is the client's word, and may be long.
+pub(super) fn tool_not_sold(kind: &str) -> BadRequest {
+    let kind: String = kind.chars().take(40).collect();
+    not_sold("tools", &format!("a tool of type `{kind}` is"))
+}
+
 pub(super) fn wrong_type(name: &'static str, expected: &str) -> BadRequest {
     bad(name, &format!("must be {expected}"))
 }

@@ -1,7 +1,9 @@
 //! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
 
-use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, tier};
+use super::fields::{
+    Fields, Map, bad, is_given, not_sold, optional, tool_not_sold, typed, whole, wrong_type,
+};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
 use crate::admit::Demand;
 use memchr::memmem;
 use serde_json::value::RawValue;
@@ -50,8 +52,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         choices: 1,
     };
     // The usage of a stream comes unasked.
-    let streamed = optional("stream", fields.get("stream"), "true or false")? == Some(true);
-    let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
+    let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
     Ok(Asked { demand, stream })
 }
 
@@ -61,8 +62,7 @@ fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
     for tool in tools.into_iter().flatten() {
         let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), "an array of tools with types")?;
         if let Some(kind) = kind.filter(|kind| !TOOLS.into_iter().any(|known| kind.starts_with(known))) {
-            let known: String = kind.chars().take(40).collect();
-            return Err(not_sold("tools", &format!("a tool of type `{known}` is")));
+            return Err(tool_not_sold(&kind));
         }
     }
     Ok(())

@@ -158,11 +158,11 @@ fn affinity(fields: &Fields<'_>) -> Option<u64> {
 
 /// Whether and how the answer is to be streamed, where `stream_options` can ask for usage.
 fn streaming(fields: &Fields<'_>) -> Result<Streaming, BadRequest> {
-    if optional("stream", fields.get("stream"), "true or false")? == Some(true) {
-        Ok(Streaming::Events(usage_edit(fields)?))
-    } else {
-        Ok(Streaming::Plain)
-    }
+    if is_streamed(fields)? { Ok(Streaming::Events(usage_edit(fields)?)) } else { Ok(Streaming::Plain) }
+}
+
+fn is_streamed(fields: &Fields<'_>) -> Result<bool, BadRequest> {
+    Ok(optional("stream", fields.get("stream"), "true or false")? == Some(true))
 }
 
 /// What has to change so that the provider reports the usage of a stream; nothing if the client

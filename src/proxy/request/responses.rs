@@ -3,8 +3,8 @@
 //! What the provider keeps from one request to the next belongs to an account that customers share,
 //! so nothing that refers to it is sold. Tools that the provider runs have prices of their own.
 
-use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, tier};
+use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
 use crate::admit::Demand;
 use memchr::memmem;
 use serde::de::IgnoredAny;
@@ -60,8 +60,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         choices: 1,
     };
     // The usage of a stream comes unasked.
-    let streamed = optional("stream", fields.get("stream"), "true or false")? == Some(true);
-    let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
+    let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
     Ok(Asked { demand, stream })
 }
 
@@ -69,8 +68,7 @@ fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
     let tools: Option<Vec<Kind<'_>>> = optional("tools", tools, "an array of tools, each with a type")?;
     for Kind { kind } in tools.into_iter().flatten() {
         if !TOOLS.contains(&&*kind) {
-            let known: String = kind.chars().take(40).collect();
-            return Err(not_sold("tools", &format!("a tool of type `{known}` is")));
+            return Err(tool_not_sold(&kind));
         }
     }
     Ok(())
