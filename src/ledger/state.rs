@@ -18,7 +18,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Of sled's own cache; the state is small.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -26,6 +27,8 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Groups in line before the journal waits for the state.
 const GROUPS_MAX: usize = 4096;
+/// The longest that a lock is waited for which sled is about to let go of.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a state is not used.
 #[derive(Debug)]
@@ -128,6 +131,7 @@ impl State {
     /// When sled cannot; the caller then removes the directory and rebuilds.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         remove_unfinished_snapshots(directory)?;
+        wait_for_lock(directory);
         let db =
             sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
         let file = fs::File::open(directory.join("db"))?;
@@ -240,6 +244,18 @@ pub fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Waits until sled's own lock is free: it lets go of it a moment after it was closed. Nobody else can
+/// have it, since the store has a lock of ours; who waits in vain is told by sled.
+fn wait_for_lock(directory: &Path) {
+    let until = Instant::now() + LOCK_WAIT;
+    while let Ok(file) = fs::File::open(directory.join("db"))
+        && file.try_lock().is_err()
+        && Instant::now() < until
+    {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
