@@ -5,16 +5,18 @@ use super::Gateway;
 use super::address;
 use super::respond::Refusal;
 use super::tls;
-use super::watched::{Then, Watched, turn_away};
-use crate::admit::strangers::{Connections, ConnectionsMax, Full};
+use super::watched::{H2_PREFACE, Then, Watched, turn_away};
+use crate::admit::strangers::{ConnectionPermit, Connections, ConnectionsMax, Full};
 use crate::config::Edge as Limits;
 use crate::live::Current;
 use crate::record::metrics::Metrics;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora::protocols::{ALPN, Stream};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
@@ -25,9 +27,10 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What Pingora reads of a connection before it decides between HTTP/1.1 and h2c. No request is
-/// shorter that has a key.
-const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Why a connection is cut that does not get as far as TLS, in metrics.
+const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
+/// The same, by what the client said.
+const HANDSHAKE_FAILED: &str = "handshake_failed";
 
 /// A socket that listens.
 pub struct Bound {
@@ -47,7 +50,8 @@ pub struct Sockets {
 
 /// The gateway's listeners.
 pub struct Listening {
-    inner: ListeningService<Edge>,
+    /// One for clear text, one for TLS: those of them that listen.
+    inner: Vec<ListeningService<Edge>>,
     bound: Vec<Bound>,
     serving: super::Serving,
 }
@@ -64,12 +68,24 @@ impl Listening {
         proxy.server_options = Some(options);
         proxy.h2_options = Some(h2_options(&live.load().config.gateway.edge));
         let requests = Arc::new(Requests(Arc::new(proxy)));
-        let edge = Edge { requests, live: Arc::clone(&live), connections: Arc::default(), metrics };
-        let mut inner = ListeningService::new("gateway".into(), edge);
+        let connections = Arc::<Connections>::default();
+        let service = |name: &str, sockets: &[Bound], tls| {
+            let (requests, live) = (Arc::clone(&requests), Arc::clone(&live));
+            let (connections, metrics) = (Arc::clone(&connections), Arc::clone(&metrics));
+            let edge = Edge { requests, live, connections, metrics, tls };
+            let mut service = ListeningService::new(name.into(), edge);
+            // TLS sockets too: the edge counts and times their handshakes.
+            sockets.iter().for_each(|bound| service.add_tcp(&bound.address.to_string()));
+            service
+        };
         let Sockets { plain, tls } = sockets;
-        plain.iter().for_each(|bound| inner.add_tcp(&bound.address.to_string()));
-        for bound in &tls {
-            inner.add_tls_with_settings(&bound.address.to_string(), None, tls::settings(&live));
+        let mut inner = Vec::new();
+        // A service without a socket would end at once, and end the proxy for the other.
+        if !plain.is_empty() {
+            inner.push(service("gateway", &plain, None));
+        }
+        if !tls.is_empty() {
+            inner.push(service("gateway TLS", &tls, Some(tls::acceptor(&live))));
         }
         let bound = plain.into_iter().chain(tls).collect();
         Listening { inner, bound, serving }
@@ -98,7 +114,9 @@ impl Service for Listening {
                 fds.add(address.to_string(), listener.into_raw_fd());
             }
         }
-        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
+        let start =
+            |service| Service::start_service(service, fds.clone(), shutdown.clone(), listeners_per_fd);
+        join_all(self.inner.iter_mut().map(start)).await;
     }
 
     fn name(&self) -> &str {
@@ -113,6 +131,8 @@ struct Edge {
     live: Current,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
+    /// Unless it is clear text that is spoken.
+    tls: Option<Acceptor>,
 }
 
 #[async_trait]
@@ -121,32 +141,17 @@ impl ServerApp for Edge {
         let opened = Instant::now();
         let live = self.live.load_full();
         let limits = &live.config.gateway.edge;
-        let stranger = address::stranger(stream.get_socket_digest().as_deref(), &limits.trusted_proxies);
-        let max =
-            ConnectionsMax { total: limits.connections_max, per_address: limits.connections_per_address_max };
-        let _permit = match self.connections.open(stranger, max) {
-            Ok(permit) => permit,
-            Err(full) => {
-                let refusal = match full {
-                    Full::Total => Refusal::Crowded,
-                    Full::Address => Refusal::AddressCrowded,
-                };
-                self.metrics.shed(refusal.reason());
-                turn_away(&mut stream, &refusal).await;
-                return None;
-            }
-        };
+        let _permit = self.count(&mut stream, limits).await?;
         let _counted = self.metrics.connection();
-        let mut first = [0; H2_PREFACE.len()];
-        let peeked = tokio::time::timeout(limits.header.timeout, stream.try_peek(&mut first)).await;
-        let Ok(peeked) = peeked else {
-            self.metrics.shed(Refusal::HeaderTimeout.reason());
-            turn_away(&mut stream, &Refusal::HeaderTimeout).await;
-            return None;
+        let is_h2c = match &self.tls {
+            Some(acceptor) => {
+                stream = self.handshake(acceptor, stream, limits).await?;
+                false
+            }
+            None => self.speaks_h2c(&mut stream, limits).await?,
         };
-        peeked.ok()?;
-        // HTTP/2 has bounds of its own.
-        if first != *H2_PREFACE && !matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+        // h2c, whose preface has come, has bounds of its own.
+        if !is_h2c {
             let metrics = Arc::clone(&self.metrics);
             stream = Box::new(Watched::new(stream, limits.header, opened, metrics));
         }
@@ -156,6 +161,53 @@ impl ServerApp for Edge {
 
     async fn cleanup(&self) {
         self.requests.0.http_cleanup().await;
+    }
+}
+
+impl Edge {
+    /// Counts a connection, or turns it away. Over TLS it is not told why: that would take a handshake.
+    async fn count(&self, stream: &mut Stream, limits: &Limits) -> Option<ConnectionPermit> {
+        let stranger = address::stranger(stream.get_socket_digest().as_deref(), &limits.trusted_proxies);
+        let max =
+            ConnectionsMax { total: limits.connections_max, per_address: limits.connections_per_address_max };
+        let full = match self.connections.open(stranger, max) {
+            Ok(permit) => return Some(permit),
+            Err(full) => full,
+        };
+        let refusal = match full {
+            Full::Total => Refusal::Crowded,
+            Full::Address => Refusal::AddressCrowded,
+        };
+        self.metrics.shed(refusal.reason());
+        if self.tls.is_none() {
+            turn_away(stream, &refusal).await;
+        }
+        None
+    }
+
+    /// Speaks TLS, within the time that the first header has, too.
+    async fn handshake(&self, acceptor: &Acceptor, stream: Stream, limits: &Limits) -> Option<Stream> {
+        let spoken = tokio::time::timeout(limits.header.timeout, tls::handshake(acceptor, stream)).await;
+        let reason = match spoken {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(_)) => HANDSHAKE_FAILED,
+            Err(_) => HANDSHAKE_TIMEOUT,
+        };
+        self.metrics.shed(reason);
+        None
+    }
+
+    /// Waits for the first bytes of clear text.
+    async fn speaks_h2c(&self, stream: &mut Stream, limits: &Limits) -> Option<bool> {
+        let mut first = [0; H2_PREFACE.len()];
+        let peeked = tokio::time::timeout(limits.header.timeout, stream.try_peek(&mut first)).await;
+        let Ok(peeked) = peeked else {
+            self.metrics.shed(Refusal::HeaderTimeout.reason());
+            turn_away(stream, &Refusal::HeaderTimeout).await;
+            return None;
+        };
+        peeked.ok()?;
+        Some(first == *H2_PREFACE)
     }
 }
 

@@ -2,20 +2,35 @@
 //! that applies when a connection begins.
 
 use crate::live::Current;
-use pingora::listeners::tls::TlsSettings;
+use pingora::Result;
+use pingora::listeners::tls::{Acceptor, TlsSettings};
+use pingora::protocols::Stream;
+use pingora::protocols::l4::stream::Stream as Socket;
+use pingora::{Error, ErrorType};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::fmt;
 use std::sync::Arc;
 
-/// Settings of a listener.
-pub(super) fn settings(live: &Current) -> TlsSettings {
+/// Takes TLS on all of a listener's connections.
+pub(super) fn acceptor(live: &Current) -> Acceptor {
     let started = live.load().config.gateway.tls.as_ref().map(|tls| Arc::clone(tls.certificate.key()));
     // Both paths stay unused: there is a resolver.
     let mut settings = TlsSettings::intermediate("", "").expect("takes anything");
     settings.set_cert_resolver(Arc::new(Shown { live: Arc::clone(live), started }));
     settings.enable_h2();
-    settings
+    settings.build()
+}
+
+/// Speaks TLS on a connection that Pingora took as clear text.
+///
+/// # Errors
+/// When the client does not.
+pub(super) async fn handshake(acceptor: &Acceptor, stream: Stream) -> Result<Stream> {
+    let Ok(socket) = stream.into_any().downcast::<Socket>() else {
+        return Err(Error::explain(ErrorType::InternalError, "TLS is not spoken within TLS"));
+    };
+    Ok(Box::new(acceptor.tls_handshake(*socket).await?))
 }
 
 /// Shows the certificate that applies now.

@@ -1,5 +1,6 @@
 //! A client's connection, watched while it sends the header of an HTTP/1.1 request: Pingora bounds
-//! each read, not the whole, and takes headers of a megabyte.
+//! each read, not the whole, and takes headers of a megabyte. Of HTTP/2, whose idle connections
+//! Pingora bounds, the first bytes are watched: for them it would wait for ever.
 //!
 //! A header that comes too slowly or is too large is answered here, since Pingora hands nothing to
 //! the hooks before it is whole. An ordinary header comes in one read and costs a look at the clock.
@@ -26,12 +27,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// What every connection of HTTP/2 begins with, and Pingora reads before it decides between HTTP/1.1
+/// and h2c. No request is shorter that has a key.
+pub const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// See the module.
 pub struct Watched {
     inner: Stream,
     limits: HeaderLimits,
     metrics: Arc<Metrics>,
-    /// One of the three below: the hooks see the connection shared.
+    /// One of those below: the hooks see the connection shared.
     phase: AtomicU8,
     /// Of this header.
     bytes: usize,
@@ -48,6 +53,8 @@ const REQUEST: u8 = 1;
 const LAST: u8 = 2;
 /// It was served: what is read next is another header.
 const NEXT: u8 = 3;
+/// The first bytes of HTTP/2 are being read.
+const PREFACE: u8 = 4;
 
 /// What may follow on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +68,9 @@ pub enum Then {
 impl Watched {
     /// Watches a connection that was opened at `opened`: until then its first header has to come.
     pub fn new(inner: Stream, limits: HeaderLimits, opened: Instant, metrics: Arc<Metrics>) -> Self {
-        let phase = AtomicU8::new(HEADER);
+        // Over TLS it is known before the first byte what is spoken.
+        let is_h2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
+        let phase = AtomicU8::new(if is_h2 { PREFACE } else { HEADER });
         Watched { inner, limits, metrics, phase, bytes: 0, since: Some(opened), timer: None }
     }
 
@@ -95,6 +104,9 @@ impl Watched {
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
             self.bytes += buf.filled().len() - before;
             self.since.get_or_insert_with(Instant::now);
+            if *self.phase.get_mut() == PREFACE && self.bytes >= H2_PREFACE.len() {
+                self.phase = AtomicU8::new(REQUEST);
+            }
             return Poll::Ready(read);
         }
         // Before the first byte of a further request, Pingora's bound of idle connections counts.
@@ -108,7 +120,10 @@ impl Watched {
     /// Says why, as far as that can be written at once, and fails.
     fn shed(&mut self, cx: &mut Context<'_>, refusal: &Refusal) -> io::Error {
         self.metrics.shed(refusal.reason());
-        let text = refusal.wire();
+        let text = match *self.phase.get_mut() {
+            PREFACE => Bytes::new(),
+            _ => refusal.wire(),
+        };
         if let Poll::Ready(Ok(_)) = Pin::new(&mut self.inner).poll_write(cx, &text) {
             let _ = Pin::new(&mut self.inner).poll_flush(cx);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Slow clients at once.
-const SLOW: usize = 200;
+pub const SLOW: usize = 200;
 /// The time that they are given.
 const GIVEN: Duration = Duration::from_millis(1_000);
 
@@ -20,18 +20,18 @@ fn settings(gateway: &'static str) -> Settings {
 }
 
 /// The value of a metric.
-fn metric(gateway: &Gateway, name: &str) -> usize {
+pub fn metric(gateway: &Gateway, name: &str) -> usize {
     let scrape = gateway.scrape();
     let line = scrape.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse().unwrap())
 }
 
-fn shed(gateway: &Gateway, reason: &str) -> usize {
+pub fn shed(gateway: &Gateway, reason: &str) -> usize {
     metric(gateway, &format!("tollgate_connections_shed_total{{reason=\"{reason}\"}}"))
 }
 
 /// Others are served while this many are slow, and none of the slow waits for them.
-async fn others_are_served(scene: &Scene, wait: impl Fn() -> Option<()>) {
+pub async fn others_are_served(scene: &Scene, wait: impl Fn() -> Option<()>) {
     let mut served = 0;
     while wait().is_none() {
         for client in scene.clients() {

@@ -1,12 +1,16 @@
 //! TLS towards customers: versions, ALPN, and a certificate that a reload replaces.
 
+use crate::strangers::{SLOW, metric, others_are_served, shed};
+use crate::support::eventually::eventually;
 use crate::support::gateway::PRICES;
+use crate::support::scene::scene_with;
 use crate::support::{Account, Customer, Gateway, Settings, Simulated, ask, audit, streamed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -134,4 +138,92 @@ async fn a_reload_shows_the_new_certificate_and_keeps_connections() {
         assert!(ask_h1(stream, &customer).await.contains("tok15"));
     }
     audit(gateway, &[&provider]).is_exact(2);
+}
+
+/// Slow clients have a second.
+fn hasty() -> Settings {
+    let gateway = ", header_timeout_ms: 1000, keepalive_timeout_ms: 1000, \
+                    tls: { listen: [\"127.0.0.1:0\"], certificate: cert.pem, key: key.pem }";
+    Settings { gateway, ..settings() }
+}
+
+#[tokio::test]
+async fn slow_handshakes_are_shed_while_others_are_served() {
+    let scene = scene_with(&hasty());
+    // Nothing, and the beginning of a record that says it is longer.
+    for said in [&b""[..], b"\x16\x03\x01\x00\xf0"] {
+        let (begun, before) = (Instant::now(), shed(&scene.gateway, "handshake_timeout"));
+        let mut slow = Vec::new();
+        for _ in 0..SLOW {
+            let mut stream = TcpStream::connect(scene.gateway.tls.unwrap()).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            slow.push(stream);
+        }
+        others_are_served(&scene, || {
+            // Bytes that come do not buy time.
+            if !said.is_empty() {
+                slow.iter().for_each(|stream| drop(stream.try_write(b"a")));
+            }
+            (shed(&scene.gateway, "handshake_timeout") == before + SLOW).then_some(())
+        })
+        .await;
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{said:?}");
+    }
+    let mut stream = TcpStream::connect(scene.gateway.tls.unwrap()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(shed(&scene.gateway, "handshake_failed"), 1, "what is not TLS");
+}
+
+#[tokio::test]
+async fn silence_after_the_handshake_is_shed_while_others_are_served() {
+    let scene = scene_with(&hasty());
+    let beginnings =
+        [("h2", ""), ("h2", "PRI * HTTP/2.0\r\n"), ("http/1.1", ""), ("http/1.1", "GET /healthz")];
+    for (alpn, said) in beginnings {
+        let (begun, before) = (Instant::now(), shed(&scene.gateway, "header_timeout"));
+        let mut slow = Vec::new();
+        for _ in 0..SLOW / 4 {
+            let tls = scene.gateway.tls.unwrap();
+            let mut stream = connect(tls, ONE.0, &[alpn], &[&version::TLS13]).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            slow.push(stream);
+        }
+        let cut = || (shed(&scene.gateway, "header_timeout") == before + SLOW / 4).then_some(());
+        others_are_served(&scene, cut).await;
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{alpn} {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_connection_of_http_2_is_closed() {
+    let scene = scene_with(&hasty());
+    let stream = connect(scene.gateway.tls.unwrap(), ONE.0, &["h2"], &[&version::TLS13]).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let begun = Instant::now();
+    let closed = tokio::time::timeout(Duration::from_secs(30), connection).await;
+    assert!(closed.is_ok() && begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    drop(client);
+    assert_eq!(shed(&scene.gateway, "header_timeout"), 0);
+}
+
+#[tokio::test]
+async fn connections_count_before_their_handshake() {
+    let gateway =
+        ", connections_max: 3, tls: { listen: [\"127.0.0.1:0\"], certificate: cert.pem, key: key.pem }";
+    let scene = scene_with(&Settings { gateway, ..settings() });
+    let tls = scene.gateway.tls.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(tls).await.unwrap());
+    }
+    let open = || (metric(&scene.gateway, "tollgate_connections_open") == 3).then_some(());
+    eventually("three are counted", open).await;
+    for address in [tls, scene.gateway.address] {
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let mut told = Vec::new();
+        refused.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told.starts_with(b"HTTP/1.1 503 "), address != tls, "one in all");
+    }
+    assert_eq!(shed(&scene.gateway, "connections"), 2);
 }
