@@ -9,18 +9,23 @@
 mod ledger;
 #[path = "model/reference.rs"]
 mod reference;
+#[path = "model/said.rs"]
+mod said;
 #[path = "model/source.rs"]
 mod source;
 #[path = "model/words.rs"]
 mod words;
 
-use reference::{Moved, Operation, Reference, Said, Standing};
+use reference::{Moved, Operation, Reference, Said};
+use said::{said, standing};
 use source::{Crowd, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use tollgate::ledger::legs::Account;
-use tollgate::ledger::{Book, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Step};
+use tollgate::ledger::{
+    Book, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Standing, Step,
+};
 use tollgate::money::Amount;
 use words::{WORDS, words};
 
@@ -164,31 +169,6 @@ fn new_key(key: u64, digest: u64) -> KeyCreated {
     KeyCreated { key: KeyId::from_int(key), digest: KeyDigest(bytes), prefix, name }
 }
 
-fn said(refusal: &Refusal) -> Said {
-    match refusal {
-        Refusal::Malformed(_) => Said::Malformed,
-        Refusal::UnknownCustomer => Said::UnknownCustomer,
-        Refusal::CustomerExists => Said::CustomerExists,
-        Refusal::UnknownKey => Said::UnknownKey,
-        Refusal::KeyExists => Said::KeyExists,
-        Refusal::ReferenceUsed(booking) => Said::ReferenceUsed(booking.amount.atto_usd()),
-        Refusal::BookedAlready => Said::BookedAlready,
-        Refusal::Standing(standing) => Said::Standing(plain(standing)),
-        Refusal::RefundExceeds { left } => Said::RefundExceeds(left.atto_usd()),
-        Refusal::HoldExists => Said::HoldExists,
-        Refusal::UnknownHold => Said::UnknownHold,
-        Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
-    }
-}
-
-fn plain(standing: &tollgate::ledger::Standing) -> Standing {
-    match standing {
-        tollgate::ledger::Standing::Active => Standing::Active,
-        tollgate::ledger::Standing::Suspended(_) => Standing::Suspended,
-        tollgate::ledger::Standing::Banned { .. } => Standing::Banned,
-    }
-}
-
 fn number_from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
 }
@@ -258,7 +238,7 @@ fn audit(tested: &Tested, reference: &Reference, told: &str) {
         let holds: BTreeMap<u128, i128> =
             found.holds.iter().map(|(request, hold)| (request.int(), hold.amount.atto_usd())).collect();
         assert_eq!(holds, plain.holds, "I4: open holds; {told}");
-        assert_eq!(self::plain(&found.standing), plain.standing, "{told}");
+        assert_eq!(standing(&found.standing), plain.standing, "{told}");
         balances += plain.available + plain.held;
     }
     let Reference { cash, revenue, written_off, refunded, adjusted, forfeited, .. } = *reference;

@@ -13,9 +13,13 @@ mod power;
 mod reference;
 mod riding;
 mod rotation;
+#[path = "../../../tests/model/said.rs"]
+mod said;
 mod sidecars;
 mod simulator;
 #[path = "../../../tests/model/source.rs"]
 mod source;
 mod store;
 mod usage;
+
+use super::{Refusal, Standing};

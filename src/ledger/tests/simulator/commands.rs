@@ -1,8 +1,7 @@
-//! Operations of the plain book as commands of the ledger, and the ledger's refusals in plain words.
+//! Operations of the plain book as commands of the ledger.
 
-use super::super::super::command::{Charged, Command, Refusal};
+use super::super::super::command::{Charged, Command};
 use super::super::super::entry::{Charge, KeyCreated, Note, Release, Step};
-use super::super::super::standing::Standing;
 use super::super::reference::{self, Operation, Said};
 use super::{Flaw, World};
 use crate::id::{KeyDigest, KeyId, RequestId};
@@ -73,31 +72,6 @@ pub fn booked(operation: &Operation) -> Option<(u64, u64)> {
         | Operation::Refund { customer, reference, .. }
         | Operation::Adjust { customer, reference, .. } => Some((customer, reference)),
         _ => None,
-    }
-}
-
-pub fn standing(standing: &Standing) -> reference::Standing {
-    match standing {
-        Standing::Active => reference::Standing::Active,
-        Standing::Suspended(_) => reference::Standing::Suspended,
-        Standing::Banned { .. } => reference::Standing::Banned,
-    }
-}
-
-pub fn said(refusal: &Refusal) -> Said {
-    match refusal {
-        Refusal::Malformed(_) => Said::Malformed,
-        Refusal::UnknownCustomer => Said::UnknownCustomer,
-        Refusal::CustomerExists => Said::CustomerExists,
-        Refusal::UnknownKey => Said::UnknownKey,
-        Refusal::KeyExists => Said::KeyExists,
-        Refusal::ReferenceUsed(booking) => Said::ReferenceUsed(booking.amount.atto_usd()),
-        Refusal::BookedAlready => Said::BookedAlready,
-        Refusal::Standing(found) => Said::Standing(standing(found)),
-        Refusal::RefundExceeds { left } => Said::RefundExceeds(left.atto_usd()),
-        Refusal::HoldExists => Said::HoldExists,
-        Refusal::UnknownHold => Said::UnknownHold,
-        Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
     }
 }
 
