@@ -24,7 +24,7 @@ use crate::proxy::listen::{Bound, Listening, Sockets};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::usage::LABELS;
-use crate::settle::price::PriceBook;
+use crate::settle::price::books::PriceBooks;
 use crate::upstream::Pool;
 use crate::upstream::queue::Queue;
 use arc_swap::ArcSwap;
@@ -284,8 +284,9 @@ fn server_conf(config: &Config) -> ServerConf {
 }
 
 /// Builds vocabularies now, on a thread of their own, rather than when the first estimate waits.
-fn warm(prices: &PriceBook) {
-    let mut encodings: Vec<_> = prices.models.values().map(|price| price.encoding).collect();
+fn warm(prices: &PriceBooks) {
+    let models = prices.each().flat_map(|book| book.models.values());
+    let mut encodings: Vec<_> = models.map(|price| price.encoding).collect();
     encodings.sort_unstable_by_key(|encoding| encoding.name());
     encodings.dedup();
     let warmed = thread::Builder::new().name("tokenizer".into());

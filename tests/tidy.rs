@@ -174,7 +174,7 @@ fn modules_import_what_the_design_says() {
         ("src/usage.rs", &[]),
         ("src/endpoint.rs", &[]),
         ("src/clock.rs", &[]),
-        ("src/settle", &["money", "usage"]),
+        ("src/settle", &["money", "usage", "clock"]),
         ("src/meter", &["usage", "endpoint", "settle::price"]),
         ("src/auth", &["id", "clock"]),
         // The ledger knows amounts, never tokens, models or HTTP.

@@ -97,6 +97,7 @@ mod tests {
                 default: Rates { unit, bands: vec![Band { above: 10_000, unit: long }] },
                 flex: Some(Rates::default()),
                 priority: Some(Rates { unit: soon, bands: Vec::new() }),
+                batch: None,
             },
             cost: None,
             max_output_tokens,

@@ -1,6 +1,7 @@
 //! Reload: SIGHUP reads the configuration again, and what runs changes as a whole or not at all.
 
 use super::notify;
+use crate::clock::Timestamp;
 use crate::config::{self, Change, Config, Faults, Takes};
 use crate::live::Current;
 use crate::record::metrics::Metrics;
@@ -91,8 +92,8 @@ pub(super) fn status(config: &Config) -> String {
     let Config { prices, upstreams, .. } = config;
     format!(
         "prices {}, {} models, {} upstream accounts",
-        prices.version,
-        prices.models.len(),
+        prices,
+        prices.at(Timestamp::now()).models.len(),
         upstreams.len()
     )
 }

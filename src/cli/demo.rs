@@ -9,6 +9,7 @@ use super::table::{print, print_json};
 use super::{Done, Failed, customer, ledger};
 use crate::admin::views::{BookingView, CustomerView, KeyView};
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config;
 use crate::ledger::Verified;
 use crate::money::Amount;
@@ -48,7 +49,7 @@ pub fn run(listen: SocketAddr, once: bool, json: bool) -> Done {
     let tour = Tour {
         client: Client::with_token(&format!("http://{admin}"), &token, json),
         gateway: format!("http://{gateway}"),
-        prices: &config.prices,
+        prices: config.prices.at(Timestamp::now()),
         provider: &provider,
     };
     tour.say(&format!("provider   http://{provider_address}/v1 (simulated)"))?;

@@ -3,9 +3,10 @@
 use super::table::{print, print_json};
 use super::{Done, Failed};
 use crate::app::{App, StartError};
+use crate::clock::Timestamp;
 use crate::config::{self, Config, LogFormat};
 use crate::record::output::Prioritised;
-use crate::settle::price::{PriceBook, PriceVersion};
+use crate::settle::price::PriceBook;
 use crate::simulate::{Options, Provider};
 use clap::Args;
 use std::net::SocketAddr;
@@ -103,12 +104,12 @@ pub fn check(what: &Check, json: bool) -> Done {
     };
     match checked {
         Ok(checked) if json => print_json(&serde_json::json!({
-            "ok": true, "faults": [], "models": checked.models, "upstreams": checked.upstreams,
+            "ok": true, "faults": [], "models": checked.models, "prices": checked.prices, "upstreams": checked.upstreams,
             "after_restart": config::AFTER_RESTART
         })),
-        Ok(Checked { models, version, upstreams }) => {
+        Ok(Checked { models, prices, upstreams }) => {
             let pool = upstreams.map(|count| format!(", {count} upstream accounts")).unwrap_or_default();
-            print(&format!("{}: ok, {models} models at prices {version}{pool}\n", path.display()))?;
+            print(&format!("{}: ok, {models} models at prices {prices}{pool}\n", path.display()))?;
             if what.config.is_some() {
                 let fixed = config::AFTER_RESTART.join(", ");
                 print(&format!("a reload takes all changes but of {fixed}: those take a restart\n"))?;
@@ -129,17 +130,21 @@ pub fn check(what: &Check, json: bool) -> Done {
 /// What is in a file without faults.
 struct Checked {
     models: usize,
-    version: PriceVersion,
+    prices: String,
     upstreams: Option<usize>,
 }
 
 impl Checked {
     fn of(config: &Config) -> Self {
-        Checked { upstreams: Some(config.upstreams.len()), ..Checked::of_book(&config.prices) }
+        Checked {
+            models: config.prices.at(Timestamp::now()).models.len(),
+            prices: config.prices.to_string(),
+            upstreams: Some(config.upstreams.len()),
+        }
     }
 
     fn of_book(book: &PriceBook) -> Self {
-        Checked { models: book.models.len(), version: PriceVersion::clone(&book.version), upstreams: None }
+        Checked { models: book.models.len(), prices: book.version.to_string(), upstreams: None }
     }
 }
 

@@ -6,6 +6,7 @@ use super::nearest::nearest;
 use super::rates::model;
 use super::raw::Document;
 use super::reader::{Node, Reader, Required};
+use crate::clock::Timestamp;
 use crate::settle::price::{ModelPrice, PriceBook};
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,6 +40,7 @@ fn book(reader: &Reader<'_>) -> Option<PriceBook> {
     let mut root = reader.root();
     let version = root.required(Required { key: "version", example: "2026-11-23" });
     let version = version.and_then(|node| version_of(&node));
+    let effective = root.get("effective").and_then(|node| node.parsed(effective_of));
     let example = "{ NAME: { input: \"0.15\", output: \"0.60\", max_output_tokens: 16384 } }";
     let models = root.required(Required { key: "models", example }).map(|node| models(&node));
     let aliases = root.get("aliases");
@@ -49,7 +51,7 @@ fn book(reader: &Reader<'_>) -> Option<PriceBook> {
     }
     // Every model is here, also a faulty one, so that aliases are judged by the names alone.
     let models = models.into_iter().map(|(name, price)| Some((name, price?)));
-    Some(PriceBook { version: version?.into(), models: models.collect::<Option<_>>()? })
+    Some(PriceBook { version: version?.into(), effective, models: models.collect::<Option<_>>()? })
 }
 
 fn version_of(node: &Node<'_>) -> Option<String> {
@@ -66,6 +68,12 @@ fn version_of(node: &Node<'_>) -> Option<String> {
         return None;
     }
     Some(version)
+}
+
+fn effective_of(text: &str) -> Result<Timestamp, &'static str> {
+    let why =
+        "must be a date such as 2026-12-01, which begins in UTC, or a time such as 2026-12-01T06:00:00Z";
+    Timestamp::parse(text).ok_or(why)
 }
 
 type Models = HashMap<Box<str>, Option<Arc<ModelPrice>>>;
@@ -290,7 +298,7 @@ models:
             &[
                 "p.yaml:1:10: version: must be 1 to 64 printable ASCII characters, such as a date",
                 "p.yaml:2:9: models: is empty: nothing could be sold",
-                "p.yaml:3:1: cost: unknown key `cost`; known here: version, models, aliases",
+                "p.yaml:3:1: cost: unknown key `cost`; known here: version, effective, models, aliases",
             ],
         );
         check("- a\n", &["p.yaml:1:1: must be a mapping, not a list"]);

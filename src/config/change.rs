@@ -1,6 +1,7 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
 use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Retry, Upstream};
+use crate::settle::price::books::PriceBooks;
 use crate::settle::price::{ModelPrice, PriceBook};
 use crate::usage::Class;
 use std::collections::BTreeSet;
@@ -116,9 +117,18 @@ impl Noted {
         }
     }
 
-    fn prices(&mut self, old: &PriceBook, new: &PriceBook) {
-        let PriceBook { version, models } = old;
-        self.compare("prices.version", version, &new.version);
+    fn prices(&mut self, old: &PriceBooks, new: &PriceBooks) {
+        let (before, now) = (old.to_string(), new.to_string());
+        self.compare("prices.version", &before, &now);
+        for (place, (old, new)) in old.each().zip(new.each()).enumerate() {
+            let later = if place == 0 { String::new() } else { format!("{}.", new.version) };
+            self.book(&later, old, new);
+        }
+    }
+
+    /// The models of two books in the same place; those of books that follow are told with their name.
+    fn book(&mut self, later: &str, old: &PriceBook, new: &PriceBook) {
+        let PriceBook { version: _, effective: _, models } = old;
         let names: BTreeSet<&str> = models.keys().chain(new.models.keys()).map(|name| &**name).collect();
         for name in names {
             let (old, new) = (models.get(name), new.models.get(name));
@@ -126,7 +136,7 @@ impl Noted {
                 let shown = |price: Option<&Arc<ModelPrice>>| {
                     price.map(|price| unit_prices(price)).unwrap_or_default()
                 };
-                self.note(&format!("prices.{name}"), shown(old), shown(new));
+                self.note(&format!("prices.{later}{name}"), shown(old), shown(new));
             }
         }
     }
@@ -262,6 +272,8 @@ models:
             &[("version: one", "version: two"), ("\"2\"", "\"4\"")],
             &["prices.version: \"one\" -> \"two\"", &format!("prices.m: {one} -> {two}")],
         );
+        let dated = "version: one\neffective: 2026-01-01";
+        check(&[("version: one", dated)], &[]);
         check(&[("  m:", "  n:")], &[&format!("prices.m: {one} -> "), &format!("prices.n:  -> {one}")]);
     }
 

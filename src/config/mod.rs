@@ -33,6 +33,7 @@ pub use tls::{Certificate, Tls};
 
 use crate::money::Amount;
 use crate::settle::price::PriceBook;
+use crate::settle::price::books::PriceBooks;
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ pub struct Config {
     /// Where the ledger lives.
     pub store_directory: PathBuf,
     /// What is sold, and for how much.
-    pub prices: Arc<PriceBook>,
+    pub prices: Arc<PriceBooks>,
     /// The pool, in the order of the file: at least one, with distinct names.
     pub upstreams: Vec<Upstream>,
     /// How requests wait when all accounts are full.

@@ -66,9 +66,9 @@ fn tariff(section: &mut Section<'_>, writes: Writes) -> Option<Tariff> {
             rates
         })
     };
-    let (flex, priority) = (tier("flex"), tier("priority"));
+    let (flex, priority, batch) = (tier("flex"), tier("priority"), tier("batch"));
     // Not with `?` before all are read: that would hide faults.
-    Some(Tariff { default: default?, flex: whole(flex)?, priority: whole(priority)? })
+    Some(Tariff { default: default?, flex: whole(flex)?, priority: whole(priority)?, batch: whole(batch)? })
 }
 
 /// `None` inside is a fault, which was told.

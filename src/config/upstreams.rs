@@ -5,7 +5,7 @@ use super::reader::{Node, Required, Section};
 use super::validate::{SecretKeys, secret};
 use super::{BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
 use crate::money::Amount;
-use crate::settle::price::PriceBook;
+use crate::settle::price::books::PriceBooks;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const CONCURRENCY_MAX: u64 = 100_000;
 const PER_MINUTE_MAX: u64 = 1_000_000_000;
 
 /// Reads all of them. Without a price book, which then has faults of its own, prices are not checked.
-pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBook>) -> Option<Vec<Upstream>> {
+pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBooks>) -> Option<Vec<Upstream>> {
     let example = "[{ name: openai-1, base_url: https://api.openai.com/v1, api_key: \"${OPENAI_API_KEY}\" }]";
     let list = root.required(Required { key: "upstreams", example })?;
     let items = list.items();
@@ -36,7 +36,7 @@ pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBook>) -> Option<V
 
 fn upstream(
     mut section: Section<'_>,
-    book: Option<&PriceBook>,
+    book: Option<&PriceBooks>,
     names: &mut HashSet<String>,
 ) -> Option<Upstream> {
     let name = section.required(Required { key: "name", example: "openai-1" });
@@ -85,7 +85,7 @@ fn name_of(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Arc<str>> {
 }
 
 /// `["*"]`, a list of names, or a mapping from the name asked for to the provider's.
-fn models(node: &Node<'_>, book: Option<&PriceBook>) -> Option<Models> {
+fn models(node: &Node<'_>, book: Option<&PriceBooks>) -> Option<Models> {
     if node.is_empty() {
         node.fault("names no model: write [\"*\"] for all, or add some");
     }
@@ -99,7 +99,7 @@ fn models(node: &Node<'_>, book: Option<&PriceBook>) -> Option<Models> {
     }
 }
 
-fn models_list(items: &[Node<'_>], book: Option<&PriceBook>) -> Models {
+fn models_list(items: &[Node<'_>], book: Option<&PriceBooks>) -> Models {
     let mut names = HashMap::new();
     let mut all = None;
     for item in items {
@@ -125,7 +125,7 @@ fn models_list(items: &[Node<'_>], book: Option<&PriceBook>) -> Models {
     }
 }
 
-fn models_map(node: &Node<'_>, book: Option<&PriceBook>) -> Models {
+fn models_map(node: &Node<'_>, book: Option<&PriceBooks>) -> Models {
     let mut names = HashMap::new();
     for (asked, target) in node.entries() {
         check_model(&target.clone().into_key(), asked, book);
@@ -137,10 +137,10 @@ fn models_map(node: &Node<'_>, book: Option<&PriceBook>) -> Models {
     Models::Only(names)
 }
 
-fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBook>) {
+fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBooks>) {
     if !is_model_name(name) {
         node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
-    } else if book.is_some_and(|book| book.find(name).is_none()) {
+    } else if book.is_some_and(|books| books.each().all(|book| book.find(name).is_none())) {
         node.fault(format!("model `{name}` has no price: add it to the price book, or remove it here"));
     }
 }

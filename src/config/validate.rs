@@ -7,7 +7,9 @@ use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
 use super::{Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Retry, edge, upstreams};
+use crate::clock::Timestamp;
 use crate::settle::price::PriceBook;
+use crate::settle::price::books::PriceBooks;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Config, 
     let document = Document::parse(path, text)?;
     let reader = Reader::new(&document, environment);
     let mut faults_of_book = Vec::new();
-    let config = config(&reader, |node| price_book(node, environment, &mut faults_of_book));
+    let config = config(&reader, |node| price_books(node, environment, &mut faults_of_book));
     let mut faults = reader.into_faults();
     faults.append(&mut faults_of_book);
     match Faults::of(faults) {
@@ -69,7 +71,36 @@ fn price_book(node: &Node<'_>, environment: Environment<'_>, faults: &mut Vec<Fa
     book::parse(&path, text, environment).map_err(|more| faults.extend(more)).ok()
 }
 
-fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<PriceBook>) -> Option<Config> {
+/// One price book, or a list of those that follow on each other.
+fn price_books(node: &Node<'_>, environment: Environment<'_>, faults: &mut Vec<Fault>) -> Option<PriceBooks> {
+    let files = if node.is_list() { node.items() } else { vec![node.clone()] };
+    if files.is_empty() {
+        node.fault("is empty: name a price book, such as prices.yaml");
+    }
+    // Not `collect` into an option: that would stop at the first fault.
+    let books: Vec<_> = files.iter().map(|file| price_book(file, environment, faults)).collect();
+    let books = books.into_iter().collect::<Option<Vec<_>>>()?;
+    let first = books.first()?;
+    if let Some(date) = first.effective.filter(|date| *date > Timestamp::now()) {
+        files[0].fault(format!("takes effect at {date}, and no book holds until then: list one before it"));
+    }
+    for (pair, file) in books.windows(2).zip(&files[1..]) {
+        let (before, book) = (&pair[0], &pair[1]);
+        match book.effective {
+            None => file.fault("says not when it takes effect: add `effective: 2026-12-01` to it"),
+            date if date <= before.effective => {
+                file.fault("takes effect no later than the book before it: list books by their date");
+            }
+            Some(_) => {}
+        }
+        if book.version == before.version {
+            file.fault(format!("has the name of the book before it, `{}`: give it its own", book.version));
+        }
+    }
+    PriceBooks::new(books.into_iter().map(Arc::new).collect())
+}
+
+fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<PriceBooks>) -> Option<Config> {
     let mut root = reader.root();
     let mut listeners = Listeners::default();
     let gateway = gateway(root.section("gateway"), &mut listeners);
@@ -80,7 +111,7 @@ fn config(reader: &Reader<'_>, read_book: impl FnOnce(&Node<'_>) -> Option<Price
     let store_directory = directory.map_or(Some(PathBuf::from(STORE_DIRECTORY)), |node| node.file());
     store.finish();
     let book = root.required(Required { key: "prices", example: "prices.yaml" });
-    let book = book.and_then(|node| read_book(&node));
+    let book = book.and_then(|node| read_books(&node));
     let upstreams = upstreams::read(&mut root, book.as_ref());
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));

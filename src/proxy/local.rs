@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::respond::{Refusal, json_answer, tell_rates};
 use super::{Gateway, sign};
-use crate::clock::Tick;
+use crate::clock::{Tick, Timestamp};
 use crate::id::RequestId;
 use crate::record::receipt::Receipt;
 use bytes::Bytes;
@@ -46,7 +46,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let passed = self.look(session, ctx)?.1;
         let live = Arc::clone(&ctx.live);
-        let prices = &live.config.prices;
+        let prices = live.config.prices.at(Timestamp::now());
         let may = |name: &str| passed.as_ref().is_none_or(|passed| passed.allows_model(name));
         let sold = |name: &str| prices.models.contains_key(name) && live.pool.knows(name) && may(name);
         let body = match path.strip_prefix("/v1/models/") {

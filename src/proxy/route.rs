@@ -111,7 +111,9 @@ impl Gateway {
         ctx.times.read = Some(Instant::now());
         let request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
-        ctx.model = live.config.prices.find(model).map(|(name, _)| name.into());
+        // Asked once: what takes effect from here on is for others.
+        let prices = live.config.prices.at(Timestamp::now());
+        ctx.model = prices.find(model).map(|(name, _)| name.into());
         if !live.pool.serves(endpoint, model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }
@@ -120,7 +122,7 @@ impl Gateway {
         }
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, &request.demand, &live.config.prices)
+            .admit(&caller, ctx.request, &request.demand, prices)
             .map_err(|why| Refusal::not_admitted(why, model))?;
         let need = attempt::need(&request, caller.customer(), &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);

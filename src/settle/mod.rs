@@ -150,7 +150,7 @@ mod tests {
             output: price("0.60"),
             reasoning: price("0.60"),
         };
-        Tariff { default: Rates { unit, bands: Vec::new() }, flex: None, priority: None }
+        Tariff { default: Rates { unit, bands: Vec::new() }, flex: None, priority: None, batch: None }
     }
 
     fn detail(usage: Usage) -> Detail {

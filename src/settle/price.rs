@@ -1,6 +1,9 @@
 //! The price book: unit prices of each model by class of token, service tier and length of input,
 //! under one version.
 
+pub mod books;
+
+use crate::clock::Timestamp;
 use crate::money::UnitPrice;
 use crate::usage::{Class, Usage};
 use std::collections::HashMap;
@@ -17,6 +20,8 @@ const FINE_TUNED: &str = "ft:";
 pub struct PriceBook {
     /// Its name, at most 64 characters.
     pub version: PriceVersion,
+    /// From when on it holds, if that was said.
+    pub effective: Option<Timestamp>,
     /// By the name that customers ask for.
     pub models: HashMap<Box<str>, Arc<ModelPrice>>,
 }
@@ -61,11 +66,13 @@ pub enum Tier {
     Flex,
     /// Sooner, and dearer.
     Priority,
+    /// Within a day. Never asked for: the provider says so of what it served.
+    Batch,
 }
 
 impl Tier {
     /// All of them.
-    pub const ALL: [Tier; 3] = [Tier::Default, Tier::Flex, Tier::Priority];
+    pub const ALL: [Tier; 4] = [Tier::Default, Tier::Flex, Tier::Priority, Tier::Batch];
 
     /// The name used in price books and receipts.
     pub const fn name(self) -> &'static str {
@@ -73,6 +80,7 @@ impl Tier {
             Tier::Default => "default",
             Tier::Flex => "flex",
             Tier::Priority => "priority",
+            Tier::Batch => "batch",
         }
     }
 
@@ -82,6 +90,7 @@ impl Tier {
             "default" | "auto" | "standard" | "standard_only" => Some(Tier::Default),
             "flex" => Some(Tier::Flex),
             "priority" | "fast" => Some(Tier::Priority),
+            "batch" => Some(Tier::Batch),
             _ => None,
         }
     }
@@ -96,6 +105,8 @@ pub struct Tariff {
     pub flex: Option<Rates>,
     /// At [`Tier::Priority`], if it is sold.
     pub priority: Option<Rates>,
+    /// At [`Tier::Batch`], if it is sold.
+    pub batch: Option<Rates>,
 }
 
 impl Tariff {
@@ -105,6 +116,7 @@ impl Tariff {
             Tier::Default => Some(&self.default),
             Tier::Flex => self.flex.as_ref(),
             Tier::Priority => self.priority.as_ref(),
+            Tier::Batch => self.batch.as_ref(),
         }
     }
 
@@ -252,7 +264,7 @@ mod tests {
     fn tariff() -> Tariff {
         let band = |above, price: &str| Band { above, unit: rates(price).unit };
         let default = Rates { bands: vec![band(100, "2"), band(200, "3")], ..rates("1") };
-        Tariff { default, flex: Some(rates("0.5")), priority: None }
+        Tariff { default, flex: Some(rates("0.5")), priority: None, batch: None }
     }
 
     fn check(tier: Tier, input: u64, cached_input: u64, price: &str, above: Option<u64>) {
@@ -285,7 +297,7 @@ mod tests {
             hidden_reasoning: Reasoning::None,
         });
         let models = ["ft:m-1", "m-1", "ft:m-1:own:x"].map(|name| (name.into(), Arc::clone(&model)));
-        let book = PriceBook { version: "v".into(), models: models.into() };
+        let book = PriceBook { version: "v".into(), effective: None, models: models.into() };
         let name = |asked| book.find(asked).map(|(name, _)| name);
         assert_eq!(name("m-1"), Some("m-1"));
         assert_eq!(name("ft:m-1:acme::abc123"), Some("ft:m-1"));

@@ -159,7 +159,7 @@ pub(super) fn scramble(number: u64) -> u64 {
 
 /// A service tier that is known.
 pub(super) fn tier(name: &str) -> Option<&'static str> {
-    ["default", "flex", "priority"].into_iter().find(|known| *known == name)
+    ["default", "flex", "priority", "batch"].into_iter().find(|known| *known == name)
 }
 
 fn number<N: FromStr>(value: &str) -> Option<N> {

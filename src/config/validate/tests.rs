@@ -90,7 +90,7 @@ fn the_minimal_one_has_every_default() {
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
     assert_eq!((config.retry.attempts_max, config.retry.total), (3, Duration::from_secs(30)));
     assert_eq!(
-        (config.log.format, config.log.success_one_in, config.prices.models.len()),
+        (config.log.format, config.log.success_one_in, config.prices.each().next().unwrap().models.len()),
         (LogFormat::Json, 0, 2)
     );
     let upstream = &config.upstreams[0];
@@ -396,6 +396,41 @@ fn very_many_faults_are_cut_short() {
 }
 
 #[test]
+fn price_books_follow_on_each_other() {
+    let directory = directory(BOOK);
+    let dated = |name: &str, head: &str| {
+        let book = BOOK.replace("version: v1", head).replace("  b:", "  c:");
+        fs::write(directory.path().join(name), book).unwrap();
+    };
+    dated("later.yaml", "version: v2\neffective: 2999-12-01");
+    dated("undated.yaml", "version: v3");
+    dated("same.yaml", "version: v1\neffective: \"3000-01-01T06:00:00+02:00\"");
+    dated("wrong.yaml", "version: v5\neffective: soon");
+    let list = |list: &str| {
+        let models = "models: [a, b, c], name: u";
+        let text = MINIMAL.replace("prices.yaml", list).replace("name: u", models);
+        load_text(directory.path(), &text)
+    };
+    let config = list("[prices.yaml, later.yaml]").unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.prices.to_string(), "v1, from 2999-12-01T00:00:00Z v2");
+    for (files, says) in [
+        ("[]", "t.yaml:3:9: prices: is empty: name a price book"),
+        (
+            "later.yaml",
+            "t.yaml:3:9: prices: takes effect at 2999-12-01T00:00:00Z, and no book holds until then",
+        ),
+        ("[prices.yaml, undated.yaml]", "t.yaml:3:23: prices[1]: says not when it takes effect"),
+        ("[prices.yaml, same.yaml]", "t.yaml:3:23: prices[1]: has the name of the book before it, `v1`"),
+        ("[prices.yaml, same.yaml, later.yaml]", "t.yaml:3:34: prices[2]: takes effect no later than"),
+        ("[prices.yaml, wrong.yaml]", "wrong.yaml:2:12: effective: must be a date such as 2026-12-01"),
+        ("[prices.yaml, 7]", "t.yaml:3:23: prices[1]: must be text, not a number"),
+    ] {
+        let told = list(files).expect_err(files).to_string();
+        assert!(told.contains(says), "{files}: {told}");
+    }
+}
+
+#[test]
 fn faults_are_objects_in_json() {
     let directory = directory(BOOK);
     let faults = load_text(directory.path(), &format!("{MINIMAL}log: 1\n")).unwrap_err();
@@ -410,7 +445,7 @@ fn faults_are_objects_in_json() {
 fn the_shipped_files_load_and_need_their_environment_only() {
     let path = Path::new(SHIPPED).join("tollgate.yaml");
     let config = load(&path, &environment).unwrap_or_else(|faults| panic!("{faults}"));
-    assert!(config.prices.models.contains_key("gpt-4o-mini-2024-07-18"), "an alias");
+    assert!(config.prices.each().all(|book| book.models.contains_key("gpt-4o-mini-2024-07-18")), "an alias");
     let faults = load(&path, &|_| None).unwrap_err();
     let paths: Vec<&str> = faults.as_slice().iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["admin.token", "upstreams[0].api_key"]);

@@ -191,8 +191,9 @@ fn usage_edit(fields: &Fields<'_>) -> Result<Option<Edit>, BadRequest> {
 fn tier(fields: &Fields<'_>) -> Result<Tier, BadRequest> {
     let tier: Option<Cow<'_, str>> = optional("service_tier", fields.get("service_tier"), "a string")?;
     let Some(name) = tier else { return Ok(Tier::Default) };
-    let known = || Tier::ALL.map(Tier::name).join(", ");
-    Tier::named(&name).ok_or_else(|| bad("service_tier", &format!("must be auto, {}", known())))
+    // What a batch costs is for batches.
+    let asked = Tier::named(&name).filter(|tier| *tier != Tier::Batch);
+    asked.ok_or_else(|| bad("service_tier", "must be auto, default, flex, priority"))
 }
 
 #[cfg(test)]
@@ -308,6 +309,7 @@ mod tests {
             (r#""max_tokens":"9""#, "max_tokens"),
             (r#""n":129"#, "n"),
             (r#""service_tier":"ultrafast""#, "service_tier"),
+            (r#""service_tier":"batch""#, "service_tier"),
             (r#""modalities":["text","audio"]"#, "audio"),
             (r#""web_search_options":{}"#, "web_search_options"),
         ] {

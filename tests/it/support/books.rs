@@ -9,7 +9,8 @@ use tollgate::id::RequestId;
 use tollgate::ledger::{Entry, Ledger, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
-use tollgate::settle::price::{PriceBook, Tier};
+use tollgate::settle::price::Tier;
+use tollgate::settle::price::books::PriceBooks;
 use tollgate::settle::settle;
 use tollgate::simulate::Served;
 use tollgate::usage::Metered;
@@ -117,12 +118,14 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
 
 /// What is charged and what is written off is the usage at the pinned prices.
 #[track_caller]
-fn check_arithmetic(receipt: &Receipt, prices: &PriceBook) {
+fn check_arithmetic(receipt: &Receipt, prices: &PriceBooks) {
     if receipt.metered == Metered::None {
         return;
     }
     let tier = receipt.service_tier.as_deref().map_or(Tier::Default, |tier| Tier::named(tier).unwrap());
-    let due = settle(&receipt.usage, tier, &prices.find(&receipt.model).unwrap().1.price);
+    // A book that a reload replaced had the same rates, but for its name.
+    let book = prices.named(&receipt.price_version).unwrap_or_else(|| prices.at(receipt.at));
+    let due = settle(&receipt.usage, tier, &book.find(&receipt.model).unwrap().1.price);
     assert_eq!(receipt.charge + receipt.written_off, due.charge, "{receipt:#?}");
     assert_eq!(receipt.lines, due.lines, "{receipt:#?}");
 }

@@ -26,7 +26,7 @@ models:
   gpt-4o: { input: "2.5", cached_input: "1.25", output: "10", max_output_tokens: 16384, max_input_tokens: 128000 }
   counted: { input: "0", output: "10000", max_output_tokens: 1000 }
   thinker: { input: "1.25", cached_input: "0.125", output: "10", reasoning: "11", max_output_tokens: 128000, max_input_tokens: 272000, hidden_reasoning: true }
-  tiered: { input: "0.2", output: "0.8", long_context: [{ above: 500, input: "0.3", output: "0.9" }], flex: { input: "0.1", output: "0.4" }, priority: { input: "0.4", output: "1.6" }, cost: { input: "0.1", output: "0.4" }, max_output_tokens: 1000 }
+  tiered: { input: "0.2", output: "0.8", long_context: [{ above: 500, input: "0.3", output: "0.9" }], flex: { input: "0.1", output: "0.4" }, priority: { input: "0.4", output: "1.6" }, batch: { input: "0.05", output: "0.2" }, cost: { input: "0.1", output: "0.4" }, max_output_tokens: 1000 }
   embedder: { input: "0.02", max_input_tokens: 300000 }
   omni-moderation-latest: { input: "0" }
   unserved: { input: "1", output: "1", max_output_tokens: 10 }
