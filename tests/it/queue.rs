@@ -90,9 +90,11 @@ async fn who_leaves_no_longer_waits() {
         let served = provider.provider.log().len();
         let first = tokio::spawn({
             let client = client.clone();
-            async move { client.ask(&ask(&[("latency_ms", "600")])).await.status }
+            async move { client.ask(&ask(&[("latency_ms", "1500")])).await.status }
         });
-        eventually("it is under way", || gateway.scrape().contains("tollgate_in_flight 1").then_some(()))
+        // Taken in is not enough: the second could be quicker to the account.
+        let busy = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 0"#;
+        eventually("it is under way", || gateway.scrape().lines().any(|line| line == busy).then_some(()))
             .await;
         let second = tokio::spawn({
             let client = client.clone();
