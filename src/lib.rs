@@ -51,6 +51,9 @@ pub mod config;
 /// Presented key -> `Caller`.
 pub mod auth;
 
+/// Who may be served, from where, and with what.
+pub mod policy;
+
 /// `Caller` and `Demand` -> a hold, or a refusal.
 pub mod admit;
 

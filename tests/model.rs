@@ -146,6 +146,7 @@ impl Moved {
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Extended { .. }
             | Change::Held { .. } => {}

@@ -179,9 +179,10 @@ fn modules_import_what_the_design_says() {
         ("src/auth", &["id", "clock"]),
         // The ledger knows amounts, never tokens, models or HTTP.
         ("src/ledger", &["id", "money", "clock"]),
-        ("src/admit", &["auth", "id", "ledger", "money", "settle::price", "clock"]),
+        ("src/policy", &["id", "clock"]),
+        ("src/admit", &["auth", "id", "ledger", "money", "policy", "settle::price", "clock"]),
         ("src/upstream", &["config", "clock", "endpoint", "id", "money"]),
-        ("src/config", &["settle::price", "money", "usage", "clock", "id"]),
+        ("src/config", &["policy", "settle::price", "money", "usage", "clock", "id"]),
         ("src/simulate", &["usage", "clock", "endpoint"]),
     ];
     let sources = sources("src");

@@ -62,7 +62,7 @@ pub(super) async fn set_key(
     let _one = admin.setting.lock().await;
     let known = |found: &Customer| found.keys.get(&key).map(|known| Arc::clone(&known.limits));
     let before = admin.ledger.customer(customer, known).flatten().ok_or_else(unknown_key)?;
-    let limits = changed(&before, changes)?;
+    let limits = of_key(changed(&before, changes)?)?;
     admin.ledger.limit(customer, Some(key), limits.to_json().into()).await?;
     admin.gates.set_key(key, limits);
     Ok(())
@@ -70,7 +70,15 @@ pub(super) async fn set_key(
 
 /// What is wrong with limits for a new key is told before it is made.
 pub(super) fn check(changes: &Changes) -> Result<(), AdminRefusal> {
-    changed(&[], changes.clone()).map(drop)
+    changed(&[], changes.clone()).and_then(of_key).map(drop)
+}
+
+/// What is agreed with a customer is not a matter of single keys.
+fn of_key(limits: Limits) -> Result<Limits, AdminRefusal> {
+    match limits.countries {
+        None => Ok(limits),
+        Some(_) => Err(AdminRefusal::malformed("limits: `countries` are set for a customer, not for a key")),
+    }
 }
 
 fn changed(before: &[u8], changes: Changes) -> Result<Limits, AdminRefusal> {

@@ -52,6 +52,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/customers/{id}", get(routes::show_customer))
         .route("/admin/v1/customers/{id}/statement", get(routes::statement))
         .route("/admin/v1/customers/{id}/usage", get(ledger::usage))
+        .route("/admin/v1/customers/{id}/terms", post(standing::accept_terms))
         .route("/admin/v1/customers/{id}/suspend", post(standing::suspend))
         .route("/admin/v1/customers/{id}/resume", post(standing::resume))
         .route("/admin/v1/customers/{id}/ban", post(standing::ban))

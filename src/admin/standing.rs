@@ -1,4 +1,4 @@
-//! Suspending, banning and readmitting customers.
+//! Suspending, banning and readmitting customers, and the terms that they accept.
 
 use super::Admin;
 use super::credit::note;
@@ -50,6 +50,29 @@ pub(super) async fn unban(
     body: Body<Why>,
 ) -> Answer<CustomerView> {
     change(admin, &id, Step::Unban, body).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accepted {
+    version: Arc<str>,
+    /// Where it is written.
+    reason: Option<Arc<str>>,
+    /// Who accepted.
+    by: Option<Arc<str>>,
+}
+
+pub(super) async fn accept_terms(
+    State(admin): Shared,
+    Path(id): Path<String>,
+    body: Body<Accepted>,
+) -> Answer<CustomerView> {
+    let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
+    let Json(Accepted { version, reason, by }) = body?;
+    let noted = Arc::clone(&admin);
+    whole(async move { Ok(noted.ledger.accept_terms(id, version, note(by, reason)).await?) }).await?;
+    let view = admin.ledger.customer(id, |customer| CustomerView::of(id, customer));
+    view.map(Json).ok_or_else(unknown_customer)
 }
 
 async fn change(admin: Arc<Admin>, id: &str, step: Step, body: Body<Why>) -> Answer<CustomerView> {

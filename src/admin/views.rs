@@ -30,6 +30,12 @@ pub struct CustomerView {
     /// What is limited for all their keys together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub limits: Limits,
+    /// The version of the terms that they accepted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_version: Option<Box<str>>,
+    /// Who accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_by: Option<Box<str>>,
     /// What the ban took, in USD: it comes back if the ban is lifted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forfeited: Option<Amount>,
@@ -52,6 +58,8 @@ impl CustomerView {
             balance: customer.balance.posted(),
             available: customer.balance.available,
             limits: limits_of(&customer.limits),
+            terms_version: customer.terms.as_ref().map(|terms| (*terms.version).into()),
+            terms_by: customer.terms.as_ref().map(|terms| (*terms.by).into()),
             forfeited,
         }
     }

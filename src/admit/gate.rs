@@ -11,6 +11,7 @@ use super::rate::{Bucket, PerMinute, Short};
 use crate::auth::Caller;
 use crate::clock::{Tick, Timestamp};
 use crate::id::{CustomerId, KeyId};
+use crate::policy::countries::Denied;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::fmt;
@@ -210,6 +211,11 @@ impl Gates {
             place.gate.0.lock().limits.open(from, at).map_err(|why| Shut::Restricted(of, why))?;
         }
         Ok(passed)
+    }
+
+    /// Whether a customer is served where nobody else is.
+    pub fn excepts(&self, customer: CustomerId, denied: Denied) -> bool {
+        self.customers.get(&customer).is_some_and(|gate| gate.0.lock().limits.excepts(denied))
     }
 
     fn gates_of(&self, caller: &Caller) -> Option<Passed> {

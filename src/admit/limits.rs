@@ -6,6 +6,7 @@
 
 use super::rate::PER_MINUTE_MAX;
 use crate::clock::Timestamp;
+use crate::policy::countries::{Country, Denied};
 use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,6 +17,8 @@ use std::net::IpAddr;
 const ITEMS_MAX: usize = 256;
 /// Bytes of an item.
 const ITEM_BYTES_MAX: usize = 128;
+/// In place of a country: all of them, and none.
+const ANYWHERE: &str = "*";
 
 /// Limits of a key or of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Limits {
     /// Until when it opens anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// Countries of which it is served although nobody else is; `*` for all. Of customers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub countries: Option<Box<[Box<str>]>>,
 }
 
 impl Limits {
@@ -97,6 +103,16 @@ impl Limits {
                 ));
             }
         }
+        let code = |text: &str| text == ANYWHERE || Country::parse(text).is_some();
+        if self
+            .countries
+            .as_ref()
+            .is_some_and(|list| is_odd(list.len()) || !list.iter().all(|text| code(text)))
+        {
+            return Err(format!(
+                "`countries` must be 1 to {ITEMS_MAX} countries of two letters, or `*` for all"
+            ));
+        }
         if self.allow_ip.as_ref().is_some_and(|list| is_odd(list.len())) {
             return Err(format!("`allow_ip` must be 1 to {ITEMS_MAX} networks, such as 192.0.2.0/24"));
         }
@@ -132,6 +148,15 @@ impl Limits {
             true => Ok(()),
             false => Err(Restriction::Endpoint),
         }
+    }
+
+    /// Whether who is denied elsewhere is served.
+    pub fn excepts(&self, denied: Denied) -> bool {
+        let excepted = |text: &str| match denied {
+            Denied::Country(country) => text == ANYWHERE || Country::parse(text) == Some(country),
+            Denied::Unknown => text == ANYWHERE,
+        };
+        self.countries.iter().flatten().any(|text| excepted(text))
     }
 
     /// Whether a model may be asked for.
@@ -213,7 +238,7 @@ mod tests {
         let all = json!({
             "enabled": true, "rpm": 60, "tpm": 90_000, "concurrency": 5, "models": ["a", "b"],
             "endpoints": ["embeddings"], "allow_ip": ["192.0.2.0/24", "2001:db8::/32"],
-            "expires": "2027-01-01T00:00:00Z"
+            "expires": "2027-01-01T00:00:00Z", "countries": ["KP"]
         });
         let limits = limits(all.clone()).unwrap();
         assert_eq!(serde_json::to_value(&limits).unwrap(), all);
@@ -235,6 +260,8 @@ mod tests {
             json!({ "models": [""] }),
             json!({ "allow_ip": ["192.0.2.0/33"] }),
             json!({ "expires": "tomorrow" }),
+            json!({ "countries": [] }),
+            json!({ "countries": ["Cuba"] }),
             json!({ "requests": 5 }),
         ] {
             assert!(limits(wrong.clone()).is_err(), "{wrong}");
@@ -257,6 +284,16 @@ mod tests {
         let off = limits(json!({ "enabled": false })).unwrap();
         assert_eq!(off.open(from("::1"), before), Err(Restriction::Disabled));
         assert_eq!(Limits::default().open(None, expires), Ok(()));
+    }
+
+    #[test]
+    fn countries_are_excepted_one_by_one_or_all() {
+        let (cuba, korea) = (Country::parse("CU").unwrap(), Country::parse("KP").unwrap());
+        let denied = [Denied::Country(cuba), Denied::Country(korea), Denied::Unknown];
+        let excepted = |list: Value| denied.map(|denied| limits(list.clone()).unwrap().excepts(denied));
+        assert_eq!(excepted(json!({})), [false; 3]);
+        assert_eq!(excepted(json!({ "countries": ["DE", "cu"] })), [true, false, false]);
+        assert_eq!(excepted(json!({ "countries": ["*"] })), [true; 3]);
     }
 
     #[test]

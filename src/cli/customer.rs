@@ -34,6 +34,11 @@ pub fn run(client: &Client, command: CustomerCommand) -> Done {
         CustomerCommand::List => return list(client),
         CustomerCommand::Show { id } => return show(client, id),
         CustomerCommand::Set { id, limits } => return limit(client, id, &limits.changes()),
+        CustomerCommand::AcceptTerms { id, terms, why } => {
+            let body = json!({ "version": terms, "reason": why.reason, "by": why.who.by });
+            let customer: CustomerView = client.post(&format!("/customers/{id}/terms"), &body)?;
+            return show_customers(client, &[customer]);
+        }
         CustomerCommand::Suspend { id, why } => (id, "suspend", why.reason, why.who.by),
         CustomerCommand::Resume { id, why } => (id, "resume", why.reason, why.who.by),
         CustomerCommand::Ban { id, reason, who } => (id, "ban", Some(reason), who.by),

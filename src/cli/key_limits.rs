@@ -28,6 +28,9 @@ pub struct LimitOptions {
     /// Addresses or networks that requests may come from, with commas between
     #[arg(long, value_name = "CIDR,..")]
     allow_ip: Option<String>,
+    /// Countries of which a customer is served although nobody else is, with commas between; * for all
+    #[arg(long, value_name = "AA,BB")]
+    countries: Option<String>,
     /// Whether it opens anything
     #[arg(long, value_name = "true|false")]
     enabled: Option<bool>,
@@ -50,6 +53,7 @@ impl LimitOptions {
             ("concurrency", self.concurrency.clone()),
             ("expires", self.expires.clone()),
             ("allow_ip", list(&self.allow_ip)),
+            ("countries", list(&self.countries)),
             ("enabled", self.enabled.map(Value::Bool)),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

@@ -146,6 +146,17 @@ enum CustomerCommand {
         #[arg(value_parser = id::<CustomerId>)]
         id: CustomerId,
     },
+    /// Note that a customer accepted terms of the service
+    AcceptTerms {
+        /// Which
+        #[arg(value_parser = id::<CustomerId>)]
+        id: CustomerId,
+        /// The version, as `policy.terms_version` has it; * if a contract stands in place of all versions
+        #[arg(long, value_name = "VERSION")]
+        terms: String,
+        #[command(flatten)]
+        why: credit::Why,
+    },
     /// Refuse new requests until further notice; those in flight are finished
     Suspend {
         /// Which

@@ -17,6 +17,7 @@ mod fault;
 mod import;
 mod locate;
 mod nearest;
+mod policy;
 mod rates;
 mod raw;
 mod reader;
@@ -32,6 +33,7 @@ pub use secret::Secret;
 pub use tls::{Certificate, Tls};
 
 use crate::money::Amount;
+use crate::policy::countries::Countries;
 use crate::settle::price::PriceBook;
 use crate::settle::price::books::PriceBooks;
 use ipnet::IpNet;
@@ -57,6 +59,8 @@ pub struct Config {
     pub prices: Arc<PriceBooks>,
     /// The pool, in the order of the file: at least one, with distinct names.
     pub upstreams: Vec<Upstream>,
+    /// Who may be served, from where, and with what.
+    pub policy: Policy,
     /// How requests wait when all accounts are full.
     pub queue: Queue,
     /// How often a request is tried.
@@ -231,6 +235,15 @@ pub struct Timeouts {
     pub silence: Duration,
     /// From the request to the end of the answer.
     pub total: Duration,
+}
+
+/// Who may be served, from where, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The version of the terms that customers must have accepted; `None`: any, or none.
+    pub terms_version: Option<Arc<str>>,
+    /// Where nobody is served.
+    pub countries: Option<Arc<Countries>>,
 }
 
 /// How requests wait when all accounts are full.

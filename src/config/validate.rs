@@ -113,6 +113,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let book = root.required(Required { key: "prices", example: "prices.yaml" });
     let book = book.and_then(|node| read_books(&node));
     let upstreams = upstreams::read(&mut root, book.as_ref());
+    let policy = super::policy::read(root.section("policy"));
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
     let log = log(root.section("log"));
@@ -124,6 +125,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
         store_directory: store_directory?,
         prices: Arc::new(book?),
         upstreams: upstreams?,
+        policy: policy?,
         queue,
         retry,
         log,

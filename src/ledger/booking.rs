@@ -51,6 +51,7 @@ impl Booking {
             | Change::Overage { .. }
             | Change::WrittenOff { .. }
             | Change::Released { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => return None,

@@ -96,6 +96,7 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
         }
         Change::Refunded { .. }
         | Change::Adjusted { .. }
+        | Change::TermsAccepted { .. }
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
         | Change::ForfeitureReversed { .. } => encode_by_hand(&entry.change, out),
@@ -116,6 +117,11 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
             out.push(16);
             put_amount(out, *amount);
             put_bytes(out, reference.as_bytes());
+            put_note(out, note);
+        }
+        Change::TermsAccepted { version, note } => {
+            out.push(30);
+            put_bytes(out, version.as_bytes());
             put_note(out, note);
         }
         Change::StandingChanged { step, note } => {
@@ -242,6 +248,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             Change::Limited { key, limits: take_bytes(input)?.into() }
         }
         19 => Change::ForfeitureReversed { amount: take_amount(input)?, note: take_note(input)? },
+        30 => Change::TermsAccepted { version: take_text(input)?, note: take_note(input)? },
         other => return Err(CodecError::UnknownTag(other)),
     })
 }
@@ -420,6 +427,7 @@ mod tests {
         for step in [Step::Suspend, Step::Resume, Step::Ban, Step::Unban] {
             check(Change::StandingChanged { step, note: note.clone() });
         }
+        check(Change::TermsAccepted { version: "2026-11".into(), note: note.clone() });
         check(Change::Forfeited { amount, total: amount, note: note.clone() });
         check(Change::ForfeitureReversed { amount, note });
     }

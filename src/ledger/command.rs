@@ -102,6 +102,13 @@ pub enum Command {
         /// By whom and why.
         note: Note,
     },
+    /// Note that terms of the service were accepted.
+    AcceptTerms {
+        /// Which version.
+        version: Arc<str>,
+        /// Who did so, and where that is written.
+        note: Note,
+    },
     /// Suspend, ban or readmit.
     ChangeStanding {
         /// Which.
@@ -205,6 +212,10 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             check_note(note, Reason::Required)?;
             let size = if amount.is_negative() { -*amount } else { *amount };
             (!is_amount(size), "the amount must not be zero, and at most a trillion either way")
+        }
+        Command::AcceptTerms { version, note } => {
+            check_note(note, Reason::Optional)?;
+            (!is_name(version), "the version must be 1 to 256 bytes without control characters")
         }
         Command::ChangeStanding { step: Step::Ban, note } => return check_note(note, Reason::Required),
         Command::ChangeStanding { step: Step::Suspend | Step::Resume | Step::Unban, note } => {

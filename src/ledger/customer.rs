@@ -46,6 +46,25 @@ pub enum KeyStatus {
     Revoked,
 }
 
+/// Terms of the service, as a customer accepted them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedTerms {
+    /// Which version; `*` for one with a contract of their own.
+    pub version: Arc<str>,
+    /// Who did so, as they named themselves.
+    pub by: Arc<str>,
+}
+
+/// In place of a version: all versions, because a contract stands in their place.
+const ANY_TERMS: &str = "*";
+
+impl AcceptedTerms {
+    /// Whether these are terms of that version.
+    pub fn cover(&self, version: &str) -> bool {
+        *self.version == *version || *self.version == *ANY_TERMS
+    }
+}
+
 /// A customer and all that is open for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
@@ -55,6 +74,8 @@ pub struct Customer {
     pub balance: Balance,
     /// What they may do.
     pub standing: Standing,
+    /// What they accepted last, if anything.
+    pub terms: Option<AcceptedTerms>,
     /// What is limited for all their keys together, opaque here; nothing if it is empty.
     pub limits: Arc<[u8]>,
     /// By id, in order.
@@ -72,6 +93,7 @@ impl Customer {
             name,
             balance: Balance::default(),
             standing: Standing::Active,
+            terms: None,
             limits: Arc::default(),
             keys: BTreeMap::new(),
             holds: HashMap::new(),
@@ -134,6 +156,7 @@ impl Customer {
             }
             Change::Refunded { .. }
             | Change::Adjusted { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => self.apply_by_hand(change),
@@ -149,6 +172,11 @@ impl Customer {
                 refuse_if(exceeds, || format!("I5: refunds of {request} exceed its charge of {charged}"))
             }
             Change::Adjusted { .. } => self.book(change),
+            Change::TermsAccepted { version, note } => {
+                let (version, by) = (Arc::clone(version), Arc::clone(&note.by));
+                self.terms = Some(AcceptedTerms { version, by });
+                Ok(())
+            }
             Change::StandingChanged { step, note } => self.apply_step(*step, note),
             Change::Forfeited { amount, total, .. } => {
                 let Standing::Banned { forfeited, .. } = &mut self.standing else {

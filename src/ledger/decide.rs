@@ -58,6 +58,7 @@ impl Customer {
             Command::Adjust { amount, reference, note } => {
                 self.decide_booking(Change::Adjusted { amount, reference, note })
             }
+            Command::AcceptTerms { version, note } => Ok(vec![Change::TermsAccepted { version, note }]),
             Command::ChangeStanding { step, note } => self.decide_step(step, note),
         }
     }

@@ -203,6 +203,13 @@ pub enum Change {
         /// By whom and why.
         note: Note,
     },
+    /// The customer accepted terms of the service.
+    TermsAccepted {
+        /// Which version of them.
+        version: Arc<str>,
+        /// Who did so, and where that is written.
+        note: Note,
+    },
     /// The customer was suspended, banned or readmitted.
     StandingChanged {
         /// What was done.
@@ -320,6 +327,7 @@ impl Change {
             | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => None,
@@ -349,6 +357,7 @@ impl Change {
             | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => None,
@@ -360,6 +369,7 @@ impl Change {
         match self {
             Change::Refunded { note, .. }
             | Change::Adjusted { note, .. }
+            | Change::TermsAccepted { note, .. }
             | Change::StandingChanged { note, .. }
             | Change::Forfeited { note, .. }
             | Change::ForfeitureReversed { note, .. } => Some(note),
@@ -393,6 +403,7 @@ impl Change {
             Change::Released { .. } => "release",
             Change::Refunded { .. } => "refund",
             Change::Adjusted { .. } => "adjustment",
+            Change::TermsAccepted { .. } => "terms",
             Change::StandingChanged { step, .. } => step.name(),
             Change::Forfeited { .. } => "forfeiture",
             Change::ForfeitureReversed { .. } => "forfeiture_reversal",

@@ -45,6 +45,7 @@ impl Change {
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. } => [NONE; 5],
             Change::Deposited { amount, .. } => moves(Account::Cash, Account::Available, amount),
             Change::Held { amount, .. } | Change::Extended { amount, .. } => {

@@ -44,7 +44,7 @@ pub use book::Book;
 pub use booking::{Booking, BookingKind};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
 pub use command::{Charged, Command, Refusal};
-pub use customer::{Customer, Key, KeyStatus};
+pub use customer::{AcceptedTerms, Customer, Key, KeyStatus};
 pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Release, Seq, Step};
 pub use frame::Chain;
 pub use hold::{Applied, Commit, Hold};
@@ -295,6 +295,21 @@ impl Ledger {
     /// durable.
     pub async fn change_standing(&self, customer: CustomerId, step: Step, note: Note) -> Result<(), Failure> {
         let mut applied = self.transact(customer, Command::ChangeStanding { step, note })?;
+        applied.commit.durable().await?;
+        Ok(())
+    }
+
+    /// Notes that a customer accepted terms of the service.
+    ///
+    /// # Errors
+    /// When they are unknown, or nothing can be made durable.
+    pub async fn accept_terms(
+        &self,
+        customer: CustomerId,
+        version: Arc<str>,
+        note: Note,
+    ) -> Result<(), Failure> {
+        let mut applied = self.transact(customer, Command::AcceptTerms { version, note })?;
         applied.commit.durable().await?;
         Ok(())
     }

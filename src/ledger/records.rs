@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The format that this version writes; any other is rebuilt.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// The name of the record of where the state stands.
 pub const META: u8 = b'm';
 const CUSTOMER: u8 = b'c';
@@ -30,8 +30,10 @@ const BOOKING: u8 = b'o';
 const STANDING: u8 = b's';
 const FORFEITED: u8 = b'f';
 const LIMITS: u8 = b'l';
+const TERMS: u8 = b't';
 /// Of all other records, in the order in which they are read.
-pub const PREFIXES: [u8; 9] = [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS];
+pub const PREFIXES: [u8; 10] =
+    [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS];
 
 /// What is to be written next: the last of what came, once each.
 #[derive(Default)]
@@ -107,6 +109,9 @@ impl Pending {
                 let place = name(BOOKING, &[&owner, reference.as_bytes()]);
                 self.records.push((place, seal(values::booking(&booking, entry.seq))));
             }
+            Change::TermsAccepted { version, note } => {
+                self.records.push((name(TERMS, &[&owner]), seal(values::terms(version, note))));
+            }
             Change::StandingChanged { step, note } => {
                 self.records.push((name(STANDING, &[&owner]), seal(values::standing(*step, note))));
             }
@@ -180,6 +185,7 @@ pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> 
             customer.bookings.insert(Arc::clone(&reference), booking);
             bookings.insert((owner, reference), seq);
         }
+        TERMS => customer.terms = Some(values::read_terms(&mut value)?),
         STANDING => customer.standing = values::read_standing(&mut value)?,
         FORFEITED => match (&mut customer.standing, codec::take_amount(&mut value)?) {
             (Standing::Banned { forfeited, .. }, amount) => *forfeited = amount,

@@ -1,7 +1,8 @@
-//! Values of the state's records of bookings, standing and totals.
+//! Values of the state's records of bookings, standing, terms and totals.
 
 use super::booking::{Booking, BookingKind};
 use super::codec::{self, CodecError};
+use super::customer::AcceptedTerms;
 use super::entry::{Note, Seq, Step};
 use super::legs::Totals;
 use super::standing::Standing;
@@ -58,6 +59,19 @@ pub fn read_standing(value: &mut &[u8]) -> Result<Standing, CodecError> {
         [2] => Ok(Standing::Banned { note, forfeited: Amount::ZERO }),
         [other] => Err(CodecError::UnknownTag(other)),
     }
+}
+
+/// Terms, and who accepted them.
+pub fn terms(version: &str, note: &Note) -> Vec<u8> {
+    let mut value = Vec::new();
+    codec::put_bytes(&mut value, version.as_bytes());
+    codec::put_bytes(&mut value, note.by.as_bytes());
+    value
+}
+
+/// Reads what [`terms`] writes.
+pub fn read_terms(value: &mut &[u8]) -> Result<AcceptedTerms, CodecError> {
+    Ok(AcceptedTerms { version: codec::take_text(value)?, by: codec::take_text(value)? })
 }
 
 /// Appends the sums over all customers.

@@ -16,6 +16,11 @@ pub fn stranger(peer: Option<&SocketDigest>, trusted: &[IpNet]) -> Option<IpAddr
     peer_address(peer).filter(|address| !address.is_loopback() && !is_in(trusted, *address))
 }
 
+/// Whether a proxy in front is at the other end, whose word counts.
+pub fn is_proxy(peer: Option<&SocketDigest>, trusted: &[IpNet]) -> bool {
+    peer_address(peer).is_some_and(|address| is_in(trusted, address))
+}
+
 fn peer_address(peer: Option<&SocketDigest>) -> Option<IpAddr> {
     Some(peer?.peer_addr()?.as_inet()?.ip().to_canonical())
 }

@@ -12,10 +12,12 @@ use crate::clock::Tick;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::money::Amount;
+use crate::policy::countries::Denied;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a request is answered by us with an error.
@@ -46,6 +48,10 @@ pub enum Refusal {
     Suspended,
     /// The customer is banned.
     Banned,
+    /// The customer has not accepted this version of the terms.
+    Terms(Arc<str>),
+    /// Nobody is served there.
+    Denied(Denied),
     /// No such path.
     UnknownPath {
         /// Method and path as asked for.
@@ -114,6 +120,11 @@ impl Refusal {
             }
             Refusal::Suspended => (StatusCode::FORBIDDEN, INVALID, Some("account_suspended")),
             Refusal::Banned => (StatusCode::FORBIDDEN, INVALID, Some("account_banned")),
+            Refusal::Terms(_) => (StatusCode::FORBIDDEN, INVALID, Some("terms_not_accepted")),
+            Refusal::Denied(_) => {
+                let code = "unsupported_country_region_territory";
+                (StatusCode::FORBIDDEN, "request_forbidden", Some(code))
+            }
             Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
             Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
             Refusal::Shut(Shut::Rate(_, Rate::Tokens, ..)) => {
@@ -167,6 +178,9 @@ impl Refusal {
             Refusal::BadHeader(_) => "bad_header",
             Refusal::Suspended => "account_suspended",
             Refusal::Banned => "account_banned",
+            Refusal::Terms(_) => "terms_not_accepted",
+            Refusal::Denied(Denied::Country(_)) => "country_denied",
+            Refusal::Denied(Denied::Unknown) => "country_unknown",
             Refusal::UnknownPath { .. } => "unknown_path",
             Refusal::WrongMethod { .. } => "wrong_method",
             Refusal::BadRequest(_) => "bad_request",
@@ -208,6 +222,11 @@ impl Refusal {
             Refusal::Banned => {
                 "The account is banned. To appeal, write to the operator of this service.".into()
             }
+            Refusal::Terms(version) => format!(
+                "The terms of this service in their version {version} were not accepted for this account. \
+                 Accept them with the operator of this service."
+            ),
+            Refusal::Denied(_) => "Country, region, or territory not supported.".into(),
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
             Refusal::BadRequest(bad) => bad.message.clone(),
@@ -255,6 +274,8 @@ impl Refusal {
             | Refusal::BadHeader(_)
             | Refusal::Suspended
             | Refusal::Banned
+            | Refusal::Terms(_)
+            | Refusal::Denied(_)
             | Refusal::UnknownPath { .. }
             | Refusal::WrongMethod { .. }
             | Refusal::BodyTooLarge { .. }

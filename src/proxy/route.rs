@@ -57,8 +57,8 @@ impl Gateway {
         }
     }
 
-    /// Who is calling, if they may: who is banned may nothing, who is suspended may look at their
-    /// account. Keys that open nothing are counted by the address they come from.
+    /// Who is calling, if they may: who is banned may nothing, who is suspended or owes us their
+    /// consent to the terms may look at their account. Keys that open nothing are counted by the address they come from.
     fn authenticate(&self, session: &Session, ctx: &Context) -> Result<Caller, Refusal> {
         let headers = &session.req_header().headers;
         let caller = self.directory.authenticate(headers).map_err(|why| {
@@ -70,18 +70,43 @@ impl Gateway {
             let failed = |wait_us| Refusal::FailedKeys { wait: Duration::from_micros(wait_us) };
             counted.map_or_else(failed, |()| why.into())
         })?;
+        let terms = ctx.live.config.policy.terms_version.as_ref();
         let judge = |customer: &Customer| match (&customer.standing, ctx.place) {
-            (Standing::Active, _) | (Standing::Suspended(_), Place::Account) => Ok(()),
-            (Standing::Suspended(_), _) => Err(Refusal::Suspended),
             (Standing::Banned { .. }, _) => Err(Refusal::Banned),
+            (Standing::Active | Standing::Suspended(_), Place::Account) => Ok(()),
+            (Standing::Suspended(_), _) => Err(Refusal::Suspended),
+            (Standing::Active, _) => match terms {
+                Some(now) if !customer.terms.as_ref().is_some_and(|terms| terms.cover(now)) => {
+                    Err(Refusal::Terms(Arc::clone(now)))
+                }
+                Some(_) | None => Ok(()),
+            },
         };
         self.ledger.customer(caller.customer(), judge).unwrap_or(Err(Refusal::InvalidKey))?;
         Ok(caller)
     }
 
+    /// Whether the caller is where they are served. They may look at their account from anywhere.
+    fn allow_country(&self, session: &Session, ctx: &Context, caller: &Caller) -> Result<(), Refusal> {
+        let (Some(countries), false) = (&ctx.live.config.policy.countries, ctx.place == Place::Account)
+        else {
+            return Ok(());
+        };
+        let peer = session.digest().and_then(|digest| digest.socket_digest.as_deref());
+        let trusted = &ctx.live.config.gateway.edge.trusted_proxies;
+        let headers = &session.req_header().headers;
+        let told = countries.header.as_ref().filter(|_| address::is_proxy(peer, trusted));
+        let told = told.and_then(|name| headers.get(&**name)?.to_str().ok());
+        match countries.judge(told, client_address(session, ctx)) {
+            Err(denied) if !self.gates.excepts(caller.customer(), denied) => Err(Refusal::Denied(denied)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Who is calling for what costs nothing, and what they may do.
     pub(super) fn look(&self, session: &Session, ctx: &Context) -> Result<(Caller, Option<Passed>), Refusal> {
         let caller = self.authenticate(session, ctx)?;
+        self.allow_country(session, ctx, &caller)?;
         let passed = self.gates.look(&caller, client_address(session, ctx), Timestamp::now())?;
         Ok((caller, passed))
     }
@@ -95,6 +120,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let caller = self.authenticate(session, ctx)?;
         ctx.caller = Some(caller.clone());
+        self.allow_country(session, ctx, &caller)?;
         let passed = self.gates.pass(&caller, || Knock {
             endpoint: endpoint.name(),
             from: client_address(session, ctx),

@@ -165,6 +165,7 @@ impl Receipt {
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Adjusted { .. }
+            | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => return,
@@ -260,6 +261,7 @@ fn reference(change: &Change) -> Box<str> {
         Change::KeyCreated(created) => created.key.to_string().into(),
         Change::KeyRevoked { key } | Change::Limited { key: Some(key), .. } => key.to_string().into(),
         Change::Limited { key: None, .. } => "".into(),
+        Change::TermsAccepted { version, .. } => (**version).into(),
         Change::StandingChanged { .. } | Change::Forfeited { .. } | Change::ForfeitureReversed { .. } => {
             "".into()
         }
@@ -282,6 +284,7 @@ fn model(change: &Change) -> Option<Box<str>> {
         | Change::WrittenOff { .. }
         | Change::Refunded { .. }
         | Change::Adjusted { .. }
+        | Change::TermsAccepted { .. }
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
         | Change::ForfeitureReversed { .. } => None,

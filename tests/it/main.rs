@@ -15,6 +15,7 @@ mod limits;
 mod answers;
 mod endpoints;
 mod money;
+mod policy;
 mod prices;
 mod pool;
 mod headroom;

@@ -85,6 +85,26 @@ fn a_store_with_the_journal_of_0_1_0_goes_on() {
     assert_eq!(verified.expected, Some(Seq(19)));
 }
 
+#[test]
+fn who_accepted_which_terms_is_read_for_ever() {
+    let memory = golden("journal-terms");
+    let entries = read(&memory, Seq::START).expect("whole").0;
+    let terms = entries.iter().find_map(|entry| match &entry.change {
+        Change::TermsAccepted { version, note } => {
+            Some([version, &note.by, &note.reason].map(|text| &**text))
+        }
+        _ => None,
+    });
+    assert_eq!(terms, Some(["2026-11", "jane@acme.example", "form 7"]));
+    let bench = Bench::on(&memory).expect("it opens");
+    let customer = entries[0].customer;
+    let covered = bench.ledger.customer(customer, |found| {
+        let terms = found.terms.as_ref().expect("it is there");
+        [terms.cover("2026-11"), terms.cover("2026-12")]
+    });
+    assert_eq!(covered, Some([true, false]));
+}
+
 /// The bytes of an entry before the tag of its change: time, customer, balance.
 const TAG_AT: usize = 8 + 8 + 32;
 
@@ -99,7 +119,7 @@ fn is_known(tag: u8) -> bool {
 #[test]
 fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let mut kept = BTreeSet::new();
-    for folder in ["journal-1", "journal-2"] {
+    for folder in ["journal-1", "journal-2", "journal-terms"] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
             codec::encode(&entry, &mut bytes);

@@ -94,6 +94,8 @@ pub struct Settings {
     pub success_one_in: Option<u32>,
     /// Of `queue:`, in YAML's flow style.
     pub queue: &'static str,
+    /// Of `policy:`, in YAML's flow style.
+    pub policy: &'static str,
     /// Levels of the log; `info,tollgate=debug` unless told otherwise.
     pub log: Option<&'static str>,
 }
@@ -365,7 +367,8 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
         )
         .expect("a string can grow");
     }
-    config + &format!("log: {{ success_one_in: {} }}\n", settings.success_one_in.unwrap_or(1))
+    let success_one_in = settings.success_one_in.unwrap_or(1);
+    config + &format!("policy: {{ {} }}\nlog: {{ success_one_in: {success_one_in} }}\n", settings.policy)
 }
 
 /// Keeps everything that comes, and sends on the line that says where it listens.
