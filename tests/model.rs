@@ -1,5 +1,5 @@
 //! The book against a plain reference book that shares no code with it, and the whole ledger under
-//! many threads.
+//! many threads. The pool against what its bench promises.
 //!
 //! ```text
 //! TOLLGATE_MODEL_OPERATIONS=10000000 TOLLGATE_MODEL_SEED=7 cargo test --release --test model
@@ -7,6 +7,8 @@
 
 #[path = "model/ledger.rs"]
 mod ledger;
+#[path = "model/pool.rs"]
+mod pool;
 #[path = "model/reference.rs"]
 mod reference;
 #[path = "model/said.rs"]

@@ -251,7 +251,7 @@ pub struct Policy {
 pub struct Queue {
     /// For at most this long; zero: not at all.
     pub wait: Duration,
-    /// How many at once.
+    /// How many at once, for the same model.
     pub waiting_max: usize,
 }
 

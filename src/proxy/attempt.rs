@@ -77,8 +77,9 @@ impl Gateway {
         if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
             // Nothing is under way that could be drained.
             admitted.line.set_hang_up(HangUp::Cancel);
+            let place = pool.join(&ask, bounds, now);
             let waited = tokio::select! {
-                waited = pool.wait(&ask, bounds) => waited,
+                waited = async { place?.wait().await } => waited,
                 error = left(session) => {
                     self.metrics.queued("left", now.elapsed());
                     return Err(NoLease::Gone(error));
@@ -100,7 +101,7 @@ impl Gateway {
         // Whoever comes back has to wait as long as those who wait now have, or until something changes.
         let now = Instant::now();
         let until = none.until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let wait = until.max(pool.queue().age(now));
+        let wait = until.max(pool.queue().age(&ask, now));
         Err(NoLease::Refused(match none {
             NoAccount::Busy(_) => Some(Refusal::PoolBusy { wait }),
             NoAccount::Down(_) | NoAccount::Tried | NoAccount::UnknownModel if admitted.attempts > 0 => None,

@@ -197,15 +197,7 @@ impl Account {
 
     /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
     pub fn serves<'a>(&'a self, endpoint: Endpoint, model: &'a str) -> Option<&'a str> {
-        let speaks = match endpoint {
-            Endpoint::Messages => Dialect::Anthropic,
-            Endpoint::Chat
-            | Endpoint::Responses
-            | Endpoint::Completions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations => Dialect::OpenAi,
-        };
-        self.models.provider_name(model).filter(|_| self.dialect == speaks)
+        self.models.provider_name(model).filter(|_| self.dialect == speaks(endpoint))
     }
 
     /// Where it serves this.
@@ -453,6 +445,18 @@ impl Model {
             Comes::Whole => self.plain,
             Comes::Streamed => self.events,
         }
+    }
+}
+
+/// The dialect that an endpoint is spoken in.
+pub(super) const fn speaks(endpoint: Endpoint) -> Dialect {
+    match endpoint {
+        Endpoint::Messages => Dialect::Anthropic,
+        Endpoint::Chat
+        | Endpoint::Responses
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Moderations => Dialect::OpenAi,
     }
 }
 

@@ -18,14 +18,15 @@ pub struct Lease {
     /// When it began.
     pub begun: Instant,
     comes: Comes,
-    taken: Taken,
+    /// Until it ends.
+    taken: Option<Taken>,
     used: Use,
 }
 
 impl Lease {
     pub(super) fn take(account: &Arc<Account>, index: usize, ask: &Ask<'_>, now: Instant) -> Option<Lease> {
         let model = account.serves(ask.endpoint, ask.model)?;
-        let taken = account.take(model, ask.need, now)?;
+        let taken = Some(account.take(model, ask.need, now)?);
         let account = Arc::clone(account);
         let comes = ask.need.comes;
         Some(Lease { model: model.into(), account, index, begun: now, comes, taken, used: Use::Unsent })
@@ -48,7 +49,9 @@ impl Lease {
 
     /// The account answers, and tells this of its limits.
     pub fn told(&self, report: &Report, now: Instant) {
-        self.account.told(&self.model, report, &self.taken, now);
+        if let Some(taken) = &self.taken {
+            self.account.told(&self.model, report, taken, now);
+        }
     }
 
     /// The account begins to answer.
@@ -91,10 +94,21 @@ impl Lease {
         };
         self.account.failed(&self.model, fault, now, random);
     }
+
+    /// The attempt has ended, now.
+    pub fn end(mut self, now: Instant) {
+        self.release(now);
+    }
+
+    fn release(&mut self, now: Instant) {
+        if let Some(taken) = self.taken.take() {
+            self.account.release(&self.model, &taken, self.used, now);
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.account.release(&self.model, &self.taken, self.used, Instant::now());
+        self.release(Instant::now());
     }
 }

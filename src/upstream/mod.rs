@@ -30,7 +30,7 @@ use crate::config::{self, Upstream};
 use crate::endpoint::Endpoint;
 use crate::id::CustomerId;
 use budget::Budget;
-use queue::{Queue, Unserved};
+use queue::{Place, Queue, Unserved};
 use select::Candidate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -157,24 +157,24 @@ impl Pool {
     }
 
     /// Chooses an account for one attempt, of those that have room; never one that was tried.
-    /// Whoever comes while others wait has to wait, too: there is no telling here for what they do.
+    /// Whoever comes while others wait for the same model has to wait, too.
     ///
     /// # Errors
     /// When none can take it now.
     pub fn choose(&self, ask: &Ask<'_>, now: Instant, random: u64) -> Result<Lease, NoAccount> {
-        if self.queue.depth() > 0 {
+        if self.queue.is_waited_for(ask) {
             Err(NoAccount::Busy(None))
         } else {
             self.accounts.choose(ask, now, random)
         }
     }
 
-    /// Waits in line for a lease. Who drops the future has left the line.
+    /// Joins the line of those who wait for a lease.
     ///
     /// # Errors
-    /// When there is none in time.
-    pub async fn wait(&self, ask: &Ask<'_>, bounds: config::Queue) -> Result<Lease, Unserved> {
-        self.queue.wait(&self.accounts, ask, bounds).await
+    /// When it is full.
+    pub fn join(&self, ask: &Ask<'_>, bounds: config::Queue, now: Instant) -> Result<Place<'_>, Unserved> {
+        self.queue.join(&self.accounts, ask, bounds, now)
     }
 }
 

@@ -1,12 +1,15 @@
-//! Requests that wait for room: one line for the whole pool, kept over a reload.
+//! Requests that wait for room: a line for the whole pool, kept over a reload, in which customers take
+//! turns.
 //!
-//! One task hands out what becomes free ([`Queue::run`]): it is woken when a lease ends or an answer
-//! tells of room, and at the moments at which room is known to come. As long as anybody waits, whoever
-//! comes waits behind them, so that nobody is overtaken for the same accounts.
+//! What becomes free is handed out in one place ([`Queue::serve`]): when a lease ends or an answer
+//! tells of room, and at the moments at which room is known to come. As long as anybody waits for a
+//! model, whoever comes for it waits behind them, so that nobody is overtaken for the same; other
+//! models are not held up, and have places of their own.
 
+use super::account::speaks;
 use super::fair::{Fair, Ticket};
 use super::{Accounts, Ask, Lease, Need, NoAccount};
-use crate::config;
+use crate::config::{self, Dialect};
 use crate::endpoint::Endpoint;
 use crate::id::CustomerId;
 use parking_lot::Mutex;
@@ -21,14 +24,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The line.
 #[derive(Default)]
 pub struct Queue {
-    line: Mutex<Fair<CustomerId, Waiter>>,
+    line: Mutex<Fair<CustomerId, Sought, Waiter>>,
     depth: AtomicUsize,
     wake: Notify,
+}
+
+/// What is waited for: it decides which accounts can serve it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Sought {
+    dialect: Dialect,
+    model: Arc<str>,
+}
+
+impl Sought {
+    fn of(ask: &Ask<'_>) -> Self {
+        Sought { dialect: speaks(ask.endpoint), model: ask.model.into() }
+    }
 }
 
 struct Waiter {
     kind: Arc<Kind>,
     customer: CustomerId,
+    endpoint: Endpoint,
     need: Need,
     since: Instant,
     /// When it gives up.
@@ -41,8 +58,7 @@ struct Waiter {
 #[derive(PartialEq)]
 struct Kind {
     accounts: Accounts,
-    endpoint: Endpoint,
-    model: Box<str>,
+    sought: Sought,
     tried: Vec<usize>,
 }
 
@@ -70,49 +86,51 @@ impl Queue {
         }
     }
 
-    /// How long the one who waits longest has waited: whoever comes now waits as long, or longer.
-    pub fn age(&self, now: Instant) -> Duration {
-        let since = self.line.lock().iter().map(|waiter| waiter.since).min();
+    /// Whether anybody waits for the same.
+    pub(super) fn is_waited_for(&self, ask: &Ask<'_>) -> bool {
+        self.depth() > 0 && self.line.lock().len_of(&Sought::of(ask)) > 0
+    }
+
+    /// How long the one who waits longest for the same has waited: whoever comes now waits as long,
+    /// or longer.
+    pub fn age(&self, ask: &Ask<'_>, now: Instant) -> Duration {
+        let since = self.line.lock().iter_of(&Sought::of(ask)).map(|waiter| waiter.since).min();
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Waits for a lease. Who drops the future no longer waits.
+    /// Joins the line.
     ///
     /// # Errors
-    /// When there is none in time.
-    pub(super) async fn wait(
+    /// When it is full.
+    pub(super) fn join(
         &self,
         accounts: &Accounts,
         ask: &Ask<'_>,
         bounds: config::Queue,
-    ) -> Result<Lease, Unserved> {
+        now: Instant,
+    ) -> Result<Place<'_>, Unserved> {
         let (place, served) = oneshot::channel();
-        let Ask { endpoint, model, tried, .. } = *ask;
-        let kind = Kind { accounts: accounts.clone(), endpoint, model: model.into(), tried: tried.to_vec() };
-        let (kind, since, place) = (Arc::new(kind), Instant::now(), Some(place));
-        let deadline = since + bounds.wait;
-        let waiter = Waiter { kind, customer: ask.customer, need: *ask.need, since, deadline, place };
+        let Ask { customer, endpoint, .. } = *ask;
+        let sought = Sought::of(ask);
+        let (accounts, tried) = (accounts.clone(), ask.tried.to_vec());
+        let kind = Arc::new(Kind { accounts, sought: sought.clone(), tried });
+        let (need, since, deadline) = (*ask.need, now, now + bounds.wait);
+        let waiter = Waiter { kind, customer, endpoint, need, since, deadline, place: Some(place) };
         // Dropping one that was pushed out tells it.
         let ticket = {
             let mut line = self.line.lock();
-            let pushed = line.push(ask.customer, waiter, bounds.waiting_max);
+            let pushed = line.push(customer, sought, waiter, bounds.waiting_max);
             self.depth.store(line.len(), Ordering::Relaxed);
             pushed.map_err(|_| Unserved::Full)?.0
         };
-        let _waiting = Waiting { queue: self, customer: ask.customer, ticket };
         self.wake.notify_one();
-        match tokio::time::timeout(bounds.wait, served).await {
-            Ok(Ok(Ok(lease))) => Ok(lease),
-            Ok(Ok(Err(none))) => Err(Unserved::Hopeless(none)),
-            Ok(Err(_)) => Err(Unserved::Full),
-            Err(_) => Err(Unserved::Late),
-        }
+        Ok(Place { queue: self, customer, ticket, deadline, served })
     }
 
     /// Hands out what becomes free, for ever.
     pub async fn run(&self) {
         loop {
-            let next = self.serve(Instant::now());
+            let next = self.serve(Instant::now(), || fastrand::u64(..));
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = next_look(next) => {}
@@ -121,7 +139,7 @@ impl Queue {
     }
 
     /// Hands out what is free now. Gives the moment to look again, if anybody is left.
-    fn serve(&self, now: Instant) -> Option<Instant> {
+    pub fn serve(&self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Instant> {
         let mut line = self.line.lock();
         let mut next = now + LOOK_EVERY;
         let mut full: Vec<Arc<Kind>> = Vec::new();
@@ -129,10 +147,10 @@ impl Queue {
             if full.contains(&waiter.kind) {
                 return false;
             }
-            let Kind { accounts, endpoint, model, tried } = &*waiter.kind;
-            let endpoint = *endpoint;
-            let ask = Ask { customer: waiter.customer, endpoint, model, need: &waiter.need, tried };
-            let chosen = accounts.choose(&ask, now, fastrand::u64(..));
+            let Waiter { customer, endpoint, .. } = *waiter;
+            let Kind { accounts, sought, tried } = &*waiter.kind;
+            let ask = Ask { customer, endpoint, model: &sought.model, need: &waiter.need, tried };
+            let chosen = accounts.choose(&ask, now, random());
             // Who cannot be served in time is told so at once, and keeps nobody waiting.
             if let Err(none @ (NoAccount::Busy(_) | NoAccount::Down(_))) = chosen
                 && none.may_change_by(waiter.deadline)
@@ -159,14 +177,46 @@ async fn next_look(at: Option<Instant>) {
     }
 }
 
-/// One that waits: out of the line when dropped.
-struct Waiting<'a> {
+/// One's place in line. Who drops it has left the line.
+#[must_use]
+pub struct Place<'a> {
     queue: &'a Queue,
     customer: CustomerId,
     ticket: Ticket,
+    deadline: Instant,
+    served: oneshot::Receiver<Result<Lease, NoAccount>>,
 }
 
-impl Drop for Waiting<'_> {
+impl Place<'_> {
+    /// When it is given up.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What came of it, if anything did yet.
+    pub fn look(&mut self) -> Option<Result<Lease, Unserved>> {
+        match self.served.try_recv() {
+            Ok(served) => Some(served.map_err(Unserved::Hopeless)),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            // Pushed out by one who has fewer.
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(Unserved::Full)),
+        }
+    }
+
+    /// Waits until something came of it.
+    ///
+    /// # Errors
+    /// When there is no lease in time.
+    pub async fn wait(mut self) -> Result<Lease, Unserved> {
+        match tokio::time::timeout_at(self.deadline.into(), &mut self.served).await {
+            Ok(Ok(served)) => served.map_err(Unserved::Hopeless),
+            Ok(Err(_)) => Err(Unserved::Full),
+            Err(_) => Err(Unserved::Late),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut line = self.queue.line.lock();
         let gone = line.remove(self.customer, self.ticket);

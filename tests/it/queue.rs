@@ -135,3 +135,33 @@ async fn who_cannot_be_served_at_all_does_not_wait_with_the_others() {
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
     audit(gateway, &[&busy, &broken]).counts(3, 0, 1);
 }
+
+#[tokio::test]
+async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
+    let provider = Simulated::start();
+    let accounts = [
+        Account::new("busy", provider.address).models("[gpt-4o-mini]").with("limits: { concurrency: 1 }"),
+        Account::new("idle", provider.address).models("[gpt-4o]").with("limits: { concurrency: 1 }"),
+    ];
+    let settings = Settings { queue: "waiting_max: 1", ..Settings::default() };
+    let gateway = Gateway::start_with(&accounts, &settings);
+    let customer = gateway.customer("1.00");
+    let client = Client::h2(&gateway, &customer);
+    let slow = ask(&[("latency_ms", "1000")]);
+    let mut other = ask(&[("latency_ms", "50")]);
+    other["model"] = "gpt-4o".into();
+    let busy = join_all((0..3).map(|_| client.ask(&slow)));
+    let idle = async {
+        depth_is(&gateway, 1).await;
+        let first = client.ask(&other).await;
+        let took_none =
+            gateway.scrape().contains("tollgate_upstream_queue_wait_seconds_count{outcome=\"served\"}");
+        // One under way and one in its own line.
+        (first, took_none, join_all((0..2).map(|_| client.ask(&other))).await)
+    };
+    let (answers, (first, waited, idle)) = futures_util::future::join(busy, idle).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 2, "{answers:?}");
+    assert_eq!((first.status, waited), (200, false), "{first:?}");
+    assert!(idle.iter().all(|answer| answer.status == 200), "{idle:?}");
+    audit(gateway, &[&provider]).counts(5, 0, 1);
+}
