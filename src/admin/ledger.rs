@@ -5,7 +5,9 @@ use super::routes::{Answer, Body, Shared, blocking, unknown_customer};
 use crate::auth::key::SECRET_FILE;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
-use crate::ledger::{Backup, BackupError, Chain, Day, Ledger, Seq, Verified, Window};
+use crate::ledger::{
+    ArchiveError, Archived, Backup, BackupError, Chain, Day, Ledger, Seq, Verified, Which, Window,
+};
 use crate::record::export::{self, Form};
 use crate::record::usage::{self, Dimension, UsageLine};
 use crate::settle;
@@ -63,6 +65,37 @@ pub(super) async fn backup(State(admin): Shared, body: Body<WhereTo>) -> Answer<
     })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhatToArchive {
+    /// On the gateway's machine.
+    directory: PathBuf,
+    /// How many of the newest full segments stay.
+    keep: Option<usize>,
+    /// How old the last entry of a segment is at least.
+    older_than_days: Option<u32>,
+}
+
+pub(super) async fn archive(State(admin): Shared, body: Body<WhatToArchive>) -> Answer<Archived> {
+    let Json(WhatToArchive { directory, keep, older_than_days }) = body?;
+    if !directory.is_absolute() {
+        return Err(AdminRefusal::malformed("the directory of an archive begins with a /"));
+    }
+    let which = match (keep, older_than_days) {
+        (Some(segments), None) => Which::AllBut(segments),
+        (None, Some(days)) => Which::OlderThan { days },
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(AdminRefusal::malformed("say either keep or older_than_days"));
+        }
+    };
+    let ledger = Arc::clone(&admin.ledger);
+    let archived = blocking(move || ledger.archive(&directory, which)).await?;
+    archived.map(Json).map_err(|why| match why {
+        ArchiveError::Target(..) => AdminRefusal::malformed(why.to_string()),
+        ArchiveError::Journal(_) => AdminRefusal::damaged(why.to_string()),
+    })
+}
+
 /// The journal, and the secret without which no key is recognised in it.
 fn copy(ledger: &Ledger, directory: &Path) -> Result<Backup, BackupError> {
     let backup = ledger.backup(directory)?;
@@ -100,8 +133,7 @@ pub(super) async fn usage(
     }
     let ledger = Arc::clone(&admin.ledger);
     let charges = blocking(move || ledger.usage(id, Window { after: Seq::START, from, to })).await?;
-    let charges =
-        charges.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    let charges = charges.map_err(|why| AdminRefusal::unread(&why))?;
     Ok(Json(usage::lines(&charges, &by)))
 }
 
@@ -125,12 +157,17 @@ pub(super) async fn export(
         Some("csv") => (Form::Csv, "text/csv; charset=utf-8"),
         Some(_) => return Err(AdminRefusal::malformed("an export is jsonl or csv")),
     };
-    let (chunks, line) = mpsc::channel(CHUNKS_MAX);
+    let (chunks, mut line) = mpsc::channel(CHUNKS_MAX);
     let ledger = Arc::clone(&admin.ledger);
     tokio::task::spawn_blocking(move || send(&ledger, Seq(after), form, &chunks));
-    let body = futures_util::stream::unfold(line, |mut line| async move {
-        let chunk: io::Result<Bytes> = line.recv().await?;
-        Some((chunk, line))
+    // What cannot even begin is told, rather than broken off.
+    let first = line.recv().await.transpose().map_err(|why: io::Error| AdminRefusal::unread(&why))?;
+    let body = futures_util::stream::unfold((first, line), |(first, mut line)| async move {
+        let chunk: io::Result<Bytes> = match first {
+            Some(first) => Ok(first),
+            None => line.recv().await?,
+        };
+        Some((chunk, (None, line)))
     });
     Ok(([(header::CONTENT_TYPE, kind)], Streamed::from_stream(body)).into_response())
 }
@@ -156,7 +193,7 @@ fn send(ledger: &Ledger, after: Seq, form: Form, chunks: &mpsc::Sender<io::Resul
         Ok(()) => Ok(buffer.into()),
         Err(why) => {
             tracing::error!(%why, "an export broke off");
-            Err(io::Error::other(why.to_string()))
+            Err(io::Error::from(why))
         }
     };
     // An error means that nobody reads any more.

@@ -71,6 +71,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/v1/ledger/verify", post(ledger::verify))
         .route("/admin/v1/ledger/export", get(ledger::export))
         .route("/admin/v1/ledger/backup", post(ledger::backup))
+        .route("/admin/v1/ledger/archive", post(ledger::archive))
         .fallback(|| async { AdminRefusal::not_found("there is no such path in the admin API") })
         .method_not_allowed_fallback(|| async { AdminRefusal::wrong_method() })
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authenticate))

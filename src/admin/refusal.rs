@@ -1,11 +1,13 @@
 //! Refusals of the admin API, in the shape that the gateway's errors have.
 
+use crate::ledger::disk::OutOfReach;
 use crate::ledger::{Failure, Refusal, Standing};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
+use std::io;
 
 /// Why the operator is refused.
 #[derive(Debug)]
@@ -44,6 +46,16 @@ impl AdminRefusal {
     /// The ledger does not verify.
     pub fn damaged(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "ledger_damaged", message)
+    }
+
+    /// The journal cannot be read: what is asked for was archived and is out of reach, or worse.
+    pub fn unread(why: &io::Error) -> Self {
+        match OutOfReach::is(why) {
+            true => {
+                Self::new(StatusCode::CONFLICT, "archived", format!("{why}; bring it back, and ask again"))
+            }
+            false => Self::failed(format!("the journal cannot be read: {why}")),
+        }
     }
 
     /// Something of ours failed.

@@ -161,7 +161,7 @@ pub(super) fn request_id(text: &str) -> Result<RequestId, AdminRefusal> {
 pub(super) async fn entries_of(admin: &Admin, request: RequestId) -> Result<Vec<Entry>, AdminRefusal> {
     let ledger = Arc::clone(&admin.ledger);
     let entries = blocking(move || ledger.entries_of_request(request)).await?;
-    entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))
+    entries.map_err(|why| AdminRefusal::unread(&why))
 }
 
 #[derive(Deserialize)]
@@ -184,8 +184,7 @@ pub(super) async fn statement(
     let ledger = Arc::clone(&admin.ledger);
     let window = Window { after: Seq(after), from, to };
     let entries = blocking(move || ledger.entries_of_customer(id, window, PAGE_LINES_MAX)).await?;
-    let entries =
-        entries.map_err(|why| AdminRefusal::failed(format!("the journal cannot be read: {why}")))?;
+    let entries = entries.map_err(|why| AdminRefusal::unread(&why))?;
     let next = if entries.len() < PAGE_LINES_MAX { None } else { entries.last().map(|entry| entry.seq.0) };
     let lines = entries.iter().map(StatementLine::from_entry).collect();
     Ok(Json(StatementPage { lines, next }))

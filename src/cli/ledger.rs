@@ -1,9 +1,9 @@
-//! `ledger verify`, `export`, `backup` and `rebuild`.
+//! `ledger verify`, `export`, `backup`, `archive` and `rebuild`.
 
 use super::client::Client;
 use super::table::{print, print_json};
 use super::{Done, Failed};
-use crate::ledger::{self, Backup, Chain, OpenError, Rebuilt, Verified};
+use crate::ledger::{self, Archived, Backup, Chain, OpenError, Rebuilt, Unseen, Verified};
 use crate::money::Amount;
 use crate::settle;
 use serde_json::json;
@@ -30,10 +30,10 @@ pub fn verify_stopped(store: &Path, expect: Option<Chain>, json: bool) -> Done {
 
 /// Prints what was verified.
 pub fn show(verified: &Verified, json: bool) -> Done {
-    if json {
-        return print_json(verified);
-    }
-    print(&text(verified))
+    if json { print_json(verified) } else { print(&text(verified)) }?;
+    let (Some(first), Some(last)) = (verified.unseen.first(), verified.unseen.last()) else { return Ok(()) };
+    let entries = format!("entries from {} to {}", first.first, last.last);
+    Err(Failed::Unseen(format!("not all was verified: of the {entries}, what is archived is out of reach")))
 }
 
 fn text(verified: &Verified) -> String {
@@ -52,10 +52,14 @@ fn text(verified: &Verified) -> String {
     };
     let expected =
         verified.expected.map(|seq| format!("as expected: nothing up to entry {seq} was changed\n"));
+    let unseen = verified.unseen.iter().map(|Unseen { file, first, last, before, head }| {
+        format!("not seen: entries {first} to {last}, {}\n  from {before}\n  to   {head}\n", file.display())
+    });
     format!(
         "ledger ok: {entries} entries, {captures} captures, {open_holds} open holds\n\
          deposits {deposits} + written off {written_off}{given} = balances {balances} + revenue {revenue}{taken}\n\
-         {cost}head {head}\n{}",
+         {cost}{}head {head}\n{}",
+        unseen.collect::<String>(),
         expected.unwrap_or_default()
     )
 }
@@ -68,9 +72,46 @@ pub fn backup(client: &Client, directory: &Path) -> Done {
     if client.json {
         return print_json(&backup);
     }
-    let Backup { entries, head, segments, bytes } = backup;
+    let Backup { entries, head, segments, bytes, unseen } = backup;
+    let left = match unseen {
+        0 => String::new(),
+        unseen => {
+            format!("{unseen} archived segments are out of reach: their indexes were copied, they were not\n")
+        }
+    };
     print(&format!(
-        "copied {entries} entries to {}: {segments} segments, {bytes} bytes\nhead {head}\n",
+        "copied {entries} entries to {}: {segments} segments, {bytes} bytes\n{left}head {head}\n",
+        directory.display()
+    ))
+}
+
+/// Which segments are archived: the oldest ones.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// All full ones but so many of the newest
+    #[arg(long, value_name = "SEGMENTS")]
+    keep: Option<usize>,
+    /// Those whose last entry is older than so many days
+    #[arg(long, value_name = "DAYS")]
+    older_than: Option<u32>,
+}
+
+/// `ledger archive`
+pub fn archive(client: &Client, directory: &Path, which: &Which) -> Done {
+    let directory = std::path::absolute(directory)
+        .map_err(|why| Failed::Usage(format!("the directory {}: {why}", directory.display())))?;
+    let body = json!({ "directory": directory, "keep": which.keep, "older_than_days": which.older_than });
+    let archived: Archived = client.post("/ledger/archive", &body)?;
+    if client.json {
+        return print_json(&archived);
+    }
+    let Archived { segments, bytes, first, last, head } = archived;
+    let (Some(first), Some(last), Some(head)) = (first, last, head) else {
+        return print("nothing to archive: the segment that is being written stays\n");
+    };
+    print(&format!(
+        "moved entries {first} to {last} to {}: {segments} segments, {bytes} bytes\nhead {head}\n",
         directory.display()
     ))
 }

@@ -260,6 +260,13 @@ enum LedgerCommand {
         /// A new directory on the gateway's machine
         directory: PathBuf,
     },
+    /// Move full segments of the running gateway's journal to another directory, verified on their way
+    Archive {
+        /// On the gateway's machine, such as a larger disk: it may be out of reach later
+        directory: PathBuf,
+        #[command(flatten)]
+        which: ledger::Which,
+    },
     /// Print every entry, from the first or after one
     Export {
         /// How it is printed
@@ -286,6 +293,8 @@ pub enum Failed {
     Usage(String),
     /// Exit code 3: the gateway refused.
     Refused(String),
+    /// Exit code 4: all that could be seen is well, but not all could be seen.
+    Unseen(String),
 }
 
 impl Failed {
@@ -294,6 +303,7 @@ impl Failed {
             Failed::Failed(_) => 1,
             Failed::Usage(_) => 2,
             Failed::Refused(_) => 3,
+            Failed::Unseen(_) => 4,
         }
     }
 }
@@ -301,7 +311,9 @@ impl Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failed::Failed(what) | Failed::Usage(what) | Failed::Refused(what) => f.write_str(what),
+            Failed::Failed(what) | Failed::Usage(what) | Failed::Refused(what) | Failed::Unseen(what) => {
+                f.write_str(what)
+            }
         }
     }
 }
@@ -362,6 +374,7 @@ fn dispatch_ledger(command: LedgerCommand, global: &Global) -> Done {
         }
         LedgerCommand::Verify { store: None, expect } => ledger::verify(&client()?, expect),
         LedgerCommand::Export { format, after } => ledger::export(&client()?, format, after),
+        LedgerCommand::Archive { directory, which } => ledger::archive(&client()?, &directory, &which),
         LedgerCommand::Backup { directory } => ledger::backup(&client()?, &directory),
         LedgerCommand::Rebuild { store } => ledger::rebuild(&store, global.json),
     }

@@ -1,13 +1,15 @@
 //! Care of a store: it is verified, made again from its journal, and copied while it is used.
 
-use super::disk::{Directory, Disk};
+use super::checkpoint;
+use super::disk::{Directory, Disk, OutOfReach};
 use super::entry::Seq;
 use super::frame::{Chain, Head};
 use super::open::{OpenError, lock};
-use super::recover::{Recovery, recover};
-use super::segment::{self, JournalError, Position, Segment};
-use super::sidecar;
+use super::recover::{Recovery, recover_whole};
+use super::segment::{self, JournalError, Position, Segment, whole};
+use super::sidecar::{self, Sidecar};
 use super::state::{self, State};
+use super::totals;
 use super::verify::{self, Known, Recompute, Verified};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +28,9 @@ pub struct Backup {
     pub segments: usize,
     /// Bytes of them.
     pub bytes: u64,
+    /// Segments that were archived and are out of reach: of these there is the index, and where they lie.
+    #[serde(default)]
+    pub unseen: usize,
 }
 
 /// Why there is no backup.
@@ -82,9 +87,13 @@ pub fn rebuild(directory: &Path) -> Result<Rebuilt, OpenError> {
     let (_lock, disk) = stopped(directory)?;
     let io = |why| OpenError::Io(directory.to_owned(), why);
     for segment in segment::list(&disk).map_err(OpenError::Journal)? {
-        disk.remove(&sidecar::name(&segment)).map_err(io)?;
+        match disk.open(&segment) {
+            // Its index cannot be made again.
+            Err(why) if OutOfReach::is(&why) => {}
+            Ok(_) | Err(_) => disk.remove(&sidecar::name(&segment)).map_err(io)?,
+        }
     }
-    let recovery = recover(&disk, None).map_err(OpenError::Journal)?;
+    let recovery = recover_whole(&disk).map_err(OpenError::Journal)?;
     let Recovery { journal, book, pending, indexed, .. } = recovery;
     let path = directory.join("state");
     state::remove(&path).map_err(io)?;
@@ -111,16 +120,24 @@ pub fn target(directory: &Path) -> Result<Directory, BackupError> {
     Directory::open(&directory.join("journal")).map_err(failed)
 }
 
-/// Copies the journal up to the entry `durable`, segment by segment, each verified as it is copied.
+/// Copies the journal up to the entry `durable`, segment by segment, each verified as it is copied;
+/// those that were archived too, as far as they can be reached.
 pub fn backup(disk: &dyn Disk, durable: Seq, target: &dyn Disk) -> Result<Backup, BackupError> {
-    let mut backup = Backup { entries: Seq::START, head: Chain::START, segments: 0, bytes: 0 };
+    let mut backup = Backup { entries: Seq::START, head: Chain::START, segments: 0, bytes: 0, unseen: 0 };
     let mut head = Head::START;
     let names = segment::list(disk).map_err(BackupError::Journal)?;
     for (place, name) in names.iter().enumerate() {
         if head.seq >= durable {
             break;
         }
-        let segment = Segment::load(disk, name, Position::of(place, &names)).map_err(BackupError::Journal)?;
+        let segment = match Segment::load(disk, name, Position::of(place, &names)) {
+            Err(why) if why.is_out_of_reach() => {
+                head = copy_unseen(disk, name, target).map_err(BackupError::Journal)?;
+                backup.unseen += 1;
+                continue;
+            }
+            loaded => loaded.map_err(BackupError::Journal)?,
+        };
         // More may have been written meanwhile: it is left out.
         let ending = segment.read_until(head, durable, |_| {}).map_err(BackupError::Journal)?;
         let bytes = segment.start(ending.end);
@@ -130,7 +147,33 @@ pub fn backup(disk: &dyn Disk, durable: Seq, target: &dyn Disk) -> Result<Backup
         backup.segments += 1;
         backup.bytes += ending.end;
     }
+    if backup.unseen > 0 {
+        copy(disk, checkpoint::NAME, target).map_err(BackupError::Journal)?;
+    }
     Ok(Backup { entries: head.seq, head: head.chain, ..backup })
+}
+
+/// Copies what stayed of a segment that is out of reach, and gives the head after it.
+fn copy_unseen(disk: &dyn Disk, name: &str, target: &dyn Disk) -> Result<Head, JournalError> {
+    let failed = |why| JournalError::Io(format!("what stayed of {name}"), why);
+    let sidecar = Sidecar::open(disk, name.into()).map_err(failed)?;
+    copy(disk, &sidecar::name(name), target)?;
+    let totals = totals::name(name);
+    match disk.open(&totals) {
+        Ok(_) => copy(disk, &totals, target)?,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(failed(why)),
+    }
+    let path = disk.elsewhere(name).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    target.refer(name, &path).map_err(failed)?;
+    Ok(sidecar.about.after)
+}
+
+fn copy(disk: &dyn Disk, name: &str, target: &dyn Disk) -> Result<(), JournalError> {
+    let bytes = disk.open(name).and_then(|file| whole(&*file));
+    bytes
+        .and_then(|bytes| target.replace(name, &bytes))
+        .map_err(|why| JournalError::Io(format!("the copy of {name}"), why))
 }
 
 /// A store that nobody uses, and the lock that keeps it so.

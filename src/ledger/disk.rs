@@ -1,9 +1,10 @@
 //! Files, as the journal and its index need them: few operations, so that a simulator can stand in
 //! and crash.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +45,47 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Lets a name stand for a file elsewhere, in the place of what was there: all or nothing, durably.
+    /// It is read there from now on.
+    ///
+    /// # Errors
+    /// As the operating system says; the name stands for what it did then, or for the new one.
+    fn refer(&self, name: &str, path: &Path) -> io::Result<()>;
+
+    /// The file elsewhere that a name stands for, if it does, whether that is there or not.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn elsewhere(&self, name: &str) -> io::Result<Option<PathBuf>>;
 }
+
+/// Why a file is not read that lies elsewhere.
+#[derive(Debug)]
+pub struct OutOfReach {
+    path: PathBuf,
+    why: io::Error,
+}
+
+impl OutOfReach {
+    /// As an error of the file that stands for it.
+    pub fn error(path: PathBuf, why: io::Error) -> io::Error {
+        io::Error::new(why.kind(), OutOfReach { path, why })
+    }
+
+    /// Whether this is what an error says.
+    pub fn is(why: &io::Error) -> bool {
+        why.get_ref().is_some_and(|inner| inner.is::<OutOfReach>())
+    }
+}
+
+impl fmt::Display for OutOfReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it was archived as {}, which is out of reach: {}", self.path.display(), self.why)
+    }
+}
+
+impl std::error::Error for OutOfReach {}
 
 /// A file that grows at its end.
 pub trait File: Send + Sync {
@@ -116,13 +157,19 @@ impl Disk for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+        let path = self.0.join(name);
+        // An archive may be read-only, and is never written to by this name.
+        if let Some(there) = self.elsewhere(name)? {
+            let file = fs::File::open(path).map_err(|why| OutOfReach::error(there, why))?;
+            return Ok(Arc::new(file));
+        }
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         // Left behind by a crash, it is overwritten the next time.
         let part = self.0.join(format!("{name}.part"));
-        let mut file = fs::File::create(&part)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, self.0.join(name))?;
@@ -141,6 +188,23 @@ impl Disk for Directory {
         match fs::remove_file(self.0.join(name)) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| self.sync()),
+        }
+    }
+
+    fn refer(&self, name: &str, path: &Path) -> io::Result<()> {
+        let part = format!("{name}.part");
+        self.remove(&part)?;
+        symlink(path, self.0.join(&part))?;
+        fs::rename(self.0.join(&part), self.0.join(name))?;
+        self.sync()
+    }
+
+    fn elsewhere(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        match fs::read_link(self.0.join(name)) {
+            Ok(path) => Ok(Some(path)),
+            // It is a file, and no link.
+            Err(why) if why.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(why) => Err(why),
         }
     }
 }

@@ -91,6 +91,12 @@ impl Head {
     pub const START: Head = Head { seq: Seq::START, chain: Chain::START };
 }
 
+impl Default for Head {
+    fn default() -> Self {
+        Head::START
+    }
+}
+
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {

@@ -12,7 +12,7 @@ use super::filter::Hash;
 use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES, Head};
 use super::places::{Full, Place, Places, Window};
 use super::segment::{self, Position, Segment};
-use super::sidecar::{self, Sidecar};
+use super::sidecar::{self, About, Sidecar};
 use super::totals::Labels;
 use crate::id::{CustomerId, RequestId};
 use parking_lot::{Mutex, RwLock};
@@ -135,6 +135,16 @@ impl Index {
         let mut segments: Vec<_> = full.map(|part| (part.segment().into(), part.before())).collect();
         segments.extend(inner.live.as_ref().map(|live| (Arc::clone(&live.segment), live.before)));
         (segments, inner.durable)
+    }
+
+    /// Full segments, in order, up to the first whose sidecar is yet to be written.
+    pub fn sealed(&self) -> Vec<(Arc<str>, About)> {
+        let inner = self.shared.inner.read();
+        let sidecars = inner.full.iter().map_while(|part| match part {
+            Part::Sidecar(sidecar) => Some((Arc::clone(&sidecar.segment), sidecar.about)),
+            Part::Memory(_) => None,
+        });
+        sidecars.collect()
     }
 
     /// The entry of a booking.
@@ -335,7 +345,7 @@ impl Shared {
             })?;
             Ok(Full { places, after: ending.head, bytes: ending.end })
         };
-        let full = read().map_err(|why: segment::JournalError| io::Error::other(why.to_string()))?;
+        let full = read().map_err(|why: segment::JournalError| io::Error::from(why))?;
         match sidecar::write(&*self.disk, &full) {
             Ok(sidecar) => self.put(sidecar),
             Err(why) => tracing::warn!(segment, %why, "the index of a segment cannot be written"),

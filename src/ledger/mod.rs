@@ -10,9 +10,11 @@
 //! checked and held in one step, by one owner: the shard of the customer. Nothing on the way of a
 //! hold or a capture waits for the disk; only [`Commit::durable`] does.
 
+mod archive;
 pub mod book;
 mod booking;
 mod care;
+mod checkpoint;
 mod codec;
 pub mod command;
 mod customer;
@@ -33,6 +35,7 @@ mod recover;
 mod room;
 mod segment;
 mod sidecar;
+mod sight;
 mod standing;
 mod state;
 mod table;
@@ -40,6 +43,7 @@ mod totals;
 mod values;
 pub mod verify;
 
+pub use archive::{ArchiveError, Archived, Which};
 pub use book::Book;
 pub use booking::{Booking, BookingKind};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
@@ -53,6 +57,7 @@ pub use line::Down;
 pub use open::{OpenError, Recovered};
 pub use places::Window;
 pub use segment::JournalError;
+pub use sight::Unseen;
 pub use standing::Standing;
 pub use totals::{Day, Group, Label, Labels, Sums, Usage};
 pub use verify::{Recompute, Verified};
@@ -120,6 +125,8 @@ pub struct Ledger {
     room: Arc<Room>,
     holds_open: AtomicUsize,
     threads: Mutex<Threads>,
+    /// Held by who copies or moves segments.
+    caring: Mutex<()>,
     _lock: fs::File,
 }
 
@@ -424,12 +431,14 @@ impl Ledger {
     }
 
     /// Copies all that is durable now into `directory`, new or empty, and verifies what it copies.
-    /// Others go on meanwhile. Takes as long as reading the journal: not for the request path.
+    /// Others go on meanwhile, but for archiving. Takes as long as reading the journal: not for the
+    /// request path.
     ///
     /// # Errors
     /// When the directory has something in it already, or the operating system refuses, or the
     /// journal is damaged.
     pub fn backup(&self, directory: &Path) -> Result<Backup, BackupError> {
+        let _one = self.caring.lock();
         let target = care::target(directory)?;
         care::backup(&*self.disk, self.index.durable(), &target)
     }

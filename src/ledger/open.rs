@@ -118,6 +118,7 @@ impl Ledger {
             room,
             holds_open: AtomicUsize::new(0),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
+            caring: Mutex::default(),
             _lock: lock,
         });
         ledger.expire(&open).map_err(|Down| io(io::Error::other("the journal cannot be written")))?;

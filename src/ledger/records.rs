@@ -2,11 +2,13 @@
 //!
 //! Knows what an entry changes in the state, and nothing of the store that keeps it.
 
+use super::book::Book;
 use super::booking::Booking;
 use super::codec::{self, CodecError};
 use super::customer::{Customer, Key, KeyStatus, OpenHold};
 use super::entry::{Balance, Change, Entry, Seq};
 use super::frame::{Chain, Head};
+use super::index::Bookings;
 use super::legs::Totals;
 use super::standing::Standing;
 use super::state::{Snapshot, StateError};
@@ -32,7 +34,7 @@ const FORFEITED: u8 = b'f';
 const LIMITS: u8 = b'l';
 const TERMS: u8 = b't';
 /// Of all other records, in the order in which they are read.
-pub const PREFIXES: [u8; 10] =
+const PREFIXES: [u8; 10] =
     [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS];
 
 /// What is to be written next: the last of what came, once each.
@@ -54,6 +56,11 @@ enum PendingHold {
 }
 
 impl Pending {
+    /// Of records as they are.
+    pub fn of(records: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        Pending { records: records.into_iter().collect(), ..Pending::default() }
+    }
+
     /// Notes what an entry changes; they come in order.
     pub fn note(&mut self, entry: &Entry) {
         let owner = entry.customer.int().to_be_bytes();
@@ -142,11 +149,34 @@ impl Pending {
     }
 }
 
-/// Reads a record into `snapshot`; its name comes without the prefix.
+/// Reads a state: the record of where it stands, and all others by their prefix.
 ///
 /// # Errors
-/// When it is damaged, or does not fit those before it.
-pub fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Result<(), StateError> {
+/// When one cannot be read, is missing, or does not fit the others.
+pub fn snapshot<N: AsRef<[u8]>, I: Iterator<Item = Result<(N, N), StateError>>>(
+    meta: &[u8],
+    of_prefix: impl Fn(u8) -> I,
+) -> Result<Snapshot, StateError> {
+    let (head, totals, digest) = read_meta(meta)?;
+    let mut snapshot = Snapshot { book: Book { totals, ..Book::default() }, bookings: Bookings::new(), head };
+    let mut found = 0;
+    for prefix in PREFIXES {
+        for pair in of_prefix(prefix) {
+            let (name, value) = pair?;
+            let (name, value) = (name.as_ref(), value.as_ref());
+            found ^= self::digest(name, value);
+            read(&mut snapshot, prefix, &name[1..], value)?;
+        }
+    }
+    if found != digest {
+        return Err(StateError::Damaged("a record is missing or is not the last one written"));
+    }
+    snapshot.book.audit().map_err(|_| StateError::Damaged("its balances do not add up"))?;
+    Ok(snapshot)
+}
+
+/// Reads a record into `snapshot`; its name comes without the prefix.
+fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Result<(), StateError> {
     let (mut name, mut value) = (name, unseal(sealed)?);
     let Snapshot { book, bookings, .. } = snapshot;
     let owner = CustomerId::from_int(u64::from_be_bytes(codec::take(&mut name)?));

@@ -2,10 +2,12 @@
 //!
 //! From a state as of entry N only the segments after N are folded. Every segment before is held
 //! against its sidecar by its size and its place in the chain, and is read only if the sidecar is
-//! missing or of no use. The last segment is always read. Without a state, the whole journal is
-//! folded. `ledger verify` reads everything; a start does not.
+//! missing or of no use. The last segment is always read. Without a state, the journal is folded from
+//! the [checkpoint](super::checkpoint), or if nothing was ever archived, as a whole. `ledger verify`
+//! reads everything; a start does not, and nothing at all of what was archived.
 
 use super::book::{Book, Broken};
+use super::checkpoint::Checkpoint;
 use super::disk::Disk;
 use super::entry::Seq;
 use super::frame::{Frame, Head};
@@ -43,19 +45,53 @@ pub struct Recovery {
 pub fn recover(disk: &dyn Disk, state: Option<Snapshot>) -> Result<Recovery, JournalError> {
     let known = state.as_ref().map_or(Seq::START, |state| state.head.seq);
     let names = segment::list(disk)?;
-    let recovery = match state {
-        Some(state) => Replay::from(state).run(disk, &names, known)?,
+    let recovery = match state.map(|state| Replay::from(state).run(disk, &names, known)) {
+        // It is older than what was archived.
+        Some(Err(why)) if why.is_out_of_reach() => None,
+        Some(recovery) => recovery?,
         None => None,
     };
     let recovery = match recovery {
         Some(recovery) => recovery,
-        None => {
-            let anew = Replay::anew().run(disk, &names, known)?;
-            let anew = anew.expect("an empty state fits every journal");
-            Recovery { fits: known == Seq::START, ..anew }
-        }
+        None => Recovery { fits: known == Seq::START, ..anew(disk, &names, known)? },
     };
-    recovery.journal.check_reaches(known, &names)?;
+    finish(recovery, &names, known)
+}
+
+/// Reads all of the journal that can be reached, whatever a state or a checkpoint say. Of what is out of
+/// reach the checkpoint says it.
+///
+/// # Errors
+/// When the journal is damaged.
+pub fn recover_whole(disk: &dyn Disk) -> Result<Recovery, JournalError> {
+    let names = segment::list(disk)?;
+    let recovery = match whole(disk, &names, Seq::START) {
+        Err(why) if why.is_out_of_reach() => anew(disk, &names, Seq::START)?,
+        recovery => recovery?,
+    };
+    finish(recovery, &names, Seq::START)
+}
+
+/// From the checkpoint, if there is one of this journal, or from the first entry.
+fn anew(disk: &dyn Disk, names: &[String], known: Seq) -> Result<Recovery, JournalError> {
+    if let Some((checkpoint, snapshot)) = Checkpoint::found(disk) {
+        let known = known.max(snapshot.head.seq);
+        let replay = Replay { pending: checkpoint.into_pending(), ..Replay::from(snapshot) };
+        if let Some(recovery) = replay.run(disk, names, known)? {
+            recovery.journal.check_reaches(known, names)?;
+            return Ok(recovery);
+        }
+        tracing::warn!("the checkpoint of the archive is not of this journal");
+    }
+    whole(disk, names, known)
+}
+
+fn whole(disk: &dyn Disk, names: &[String], known: Seq) -> Result<Recovery, JournalError> {
+    Ok(Replay::anew().run(disk, names, known)?.expect("an empty state fits every journal"))
+}
+
+fn finish(recovery: Recovery, names: &[String], known: Seq) -> Result<Recovery, JournalError> {
+    recovery.journal.check_reaches(known, names)?;
     if let Some(last) = &recovery.journal.last {
         // What a killed process wrote may be in the cache alone: before anything is built on it, it
         // must be as durable as what follows.
@@ -158,7 +194,11 @@ impl Replay {
         let io = |why| JournalError::Io(name.to_owned(), why);
         let why = match Sidecar::open(disk, name.into()) {
             Ok(sidecar) => {
-                let bytes = disk.open(name).and_then(|segment| segment.size()).map_err(io)?;
+                let bytes = match disk.elsewhere(name).map_err(io)? {
+                    // Nothing that becomes of an archive stops a start.
+                    Some(_) => sidecar.about.bytes,
+                    None => disk.open(name).and_then(|segment| segment.size()).map_err(io)?,
+                };
                 if sidecar.about.before == head && sidecar.about.bytes == bytes {
                     return Ok(Some(sidecar));
                 }

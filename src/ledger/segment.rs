@@ -5,7 +5,7 @@
 //! the offset and the sequence number.
 
 use super::book::Broken;
-use super::disk::{Disk, File};
+use super::disk::{Disk, File, OutOfReach};
 use super::entry::Seq;
 use super::frame::{self, Chain, Frame, FrameError, Head};
 use std::fmt;
@@ -55,6 +55,13 @@ pub enum JournalError {
         /// The one that it has.
         head: Chain,
     },
+    /// The head that was expected may stand in what is out of reach.
+    Unseen {
+        /// The one that was expected.
+        expected: Chain,
+        /// The last entry out of reach.
+        last: Seq,
+    },
     /// The entries contradict each other.
     Broken {
         /// The first entry of the frame that does.
@@ -81,6 +88,11 @@ impl fmt::Display for JournalError {
                 "the head was never {expected}: what stood before it was changed, or it is of another ledger; \
                  the entries and their chain are whole up to {head}"
             ),
+            JournalError::Unseen { expected, last } => write!(
+                f,
+                "the head {expected} is not in what can be seen: it may be of the entries up to {last}, \
+                 part of which is archived and out of reach; bring the archive back to know"
+            ),
             JournalError::Broken { seq, why } => {
                 write!(f, "entry {seq} cannot follow those before it: {why}")
             }
@@ -89,6 +101,29 @@ impl fmt::Display for JournalError {
 }
 
 impl std::error::Error for JournalError {}
+
+impl JournalError {
+    /// Whether a segment is missing that was archived, and nothing else.
+    pub fn is_out_of_reach(&self) -> bool {
+        match self {
+            JournalError::Io(_, why) => OutOfReach::is(why),
+            JournalError::Damaged { .. }
+            | JournalError::Format { .. }
+            | JournalError::OtherHead { .. }
+            | JournalError::Unseen { .. }
+            | JournalError::Broken { .. } => false,
+        }
+    }
+}
+
+impl From<JournalError> for io::Error {
+    fn from(why: JournalError) -> Self {
+        match why {
+            JournalError::Io(_, why) if OutOfReach::is(&why) => why,
+            other => io::Error::other(other.to_string()),
+        }
+    }
+}
 
 /// A journal that was read to its end.
 pub struct Journal {
@@ -137,7 +172,7 @@ pub fn list(disk: &dyn Disk) -> Result<Vec<String>, JournalError> {
     Ok(names.into_iter().filter(|name| is_segment(name)).collect())
 }
 
-/// Reads every frame of the journal in order, from the first entry.
+/// Reads every frame of the journal in order, from the segment that continues `begin`.
 ///
 /// `known` is an entry that is known from elsewhere to have been durable.
 ///
@@ -145,12 +180,14 @@ pub fn list(disk: &dyn Disk) -> Result<Vec<String>, JournalError> {
 /// See [`JournalError`]; also when `visit` finds that an entry cannot follow.
 pub fn read(
     disk: &dyn Disk,
+    begin: Head,
     known: Seq,
     mut visit: impl FnMut(Frame) -> Result<(), Broken>,
 ) -> Result<Journal, JournalError> {
-    let mut journal = Journal::empty();
+    let mut journal = Journal { head: begin, ..Journal::empty() };
     let names = list(disk)?;
-    for (place, name) in names.iter().enumerate() {
+    let first = segment_name(begin.seq.next());
+    for (place, name) in names.iter().enumerate().filter(|(_, name)| **name >= first) {
         let segment = Segment::load(disk, name, Position::of(place, &names))?;
         let ending = segment.read(journal.head, known, |frame, _| visit(frame))?;
         journal.follow(segment, ending);
@@ -337,7 +374,8 @@ impl Segment {
         Ok(())
     }
 
-    fn damaged(&self, offset: usize, seq: Seq, why: &dyn fmt::Display) -> JournalError {
+    /// What is wrong with it, and where.
+    pub fn damaged(&self, offset: usize, seq: Seq, why: &dyn fmt::Display) -> JournalError {
         JournalError::Damaged { file: self.name.clone(), offset, seq, why: why.to_string() }
     }
 }
@@ -351,7 +389,11 @@ fn is_segment(name: &str) -> bool {
     name.strip_prefix("journal-").is_some_and(|rest| rest.ends_with(".log"))
 }
 
-fn whole(file: &dyn File) -> io::Result<Vec<u8>> {
+/// All bytes of a file.
+///
+/// # Errors
+/// As the operating system says.
+pub fn whole(file: &dyn File) -> io::Result<Vec<u8>> {
     let size = usize::try_from(file.size()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0)?;

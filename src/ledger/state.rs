@@ -144,21 +144,9 @@ impl State {
     /// When there is none, or any doubt about it.
     pub fn load(&mut self) -> Result<Snapshot, StateError> {
         let meta = self.db.get([records::META])?.ok_or(StateError::Missing)?;
+        let of_prefix = |prefix| self.db.scan_prefix([prefix]).map(|pair| Ok(pair?));
+        let snapshot = records::snapshot(&meta, of_prefix)?;
         let (head, totals, digest) = records::read_meta(&meta)?;
-        let mut snapshot =
-            Snapshot { book: Book { totals, ..Book::default() }, bookings: Bookings::new(), head };
-        let mut found = 0;
-        for prefix in records::PREFIXES {
-            for pair in self.db.scan_prefix([prefix]) {
-                let (name, value) = pair?;
-                found ^= records::digest(&name, &value);
-                records::read(&mut snapshot, prefix, &name[1..], &value)?;
-            }
-        }
-        if found != digest {
-            return Err(StateError::Damaged("a record is missing or is not the last one written"));
-        }
-        snapshot.book.audit().map_err(|_| StateError::Damaged("its balances do not add up"))?;
         (self.totals, self.head, self.digest) = (totals, Some(head), digest);
         Ok(snapshot)
     }

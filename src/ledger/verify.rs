@@ -3,9 +3,11 @@
 use super::book::{Book, Broken};
 use super::disk::Disk;
 use super::entry::{Change, Entry, Seq};
-use super::frame::{Chain, Head};
+use super::frame::{Chain, Frame, Head};
 use super::legs::{Account, Totals};
-use super::segment::{self, JournalError};
+use super::segment::{self, JournalError, Position, Segment};
+use super::sidecar::About;
+use super::sight::{Sight, Unseen};
 use super::state::Snapshot;
 use crate::id::RequestId;
 use crate::money::Amount;
@@ -51,6 +53,9 @@ pub struct Verified {
     /// The entry at which the expected head stood: nothing up to it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Seq>,
+    /// What was archived and is out of reach: not verified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Unseen>,
 }
 
 /// Folds journals; what every reader of one does.
@@ -93,39 +98,35 @@ pub struct Known {
 
 /// Verifies the journal on `disk`, and that it is the one that is known.
 ///
+/// What was archived and is out of reach is told, not verified: the balances after it are taken from
+/// the checkpoint, and the hash chain goes on from there.
+///
 /// # Errors
 /// The first thing that does not hold, and where.
 pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Verified, JournalError> {
     let Known { durable, state, head: expected } = known;
-    // The chain up to an entry vouches for it and for all before it.
-    let mut met = expected.filter(|expected| *expected == Chain::START).map(|_| Seq::START);
-    let mut fold = Fold::default();
-    let (mut state, mut claims) = (state, Claims::default());
-    // A state of before the first entry is compared now: no frame ends there.
-    if let Some(state) = state.take_if(|state| state.head.seq == Seq::START) {
-        check_state(&state, &fold.book, Head::START)
-            .map_err(|why| JournalError::Broken { seq: Seq::START, why })?;
-    }
+    let Sight { unseen, apart, book, begin } = Sight::of(disk)?;
+    let fold = Fold { book, ..Fold::default() };
+    // A state of what cannot be seen tells nothing.
+    let state = state.filter(|state| state.head.seq >= begin.seq);
     let known = durable.max(state.as_ref().map_or(Seq::START, |state| state.head.seq));
-    let journal = segment::read(disk, known, |frame| {
-        for entry in &frame.entries {
-            fold.entry(entry)?;
-            claims.note(entry)?;
-        }
-        check_charge(&frame.entries, recompute)?;
-        if expected == Some(frame.head.chain) {
-            met = Some(frame.head.seq);
-        }
-        if let Some(state) = state.take_if(|state| state.head.seq <= frame.head.seq) {
-            check_state(&state, &fold.book, frame.head)?;
-        }
-        Ok(())
-    })?;
-    claims.check(disk, known)?;
+    let mut check = Check { recompute, expected, met: None, fold, state, claims: Claims::default() };
+    for (name, about) in &apart {
+        check.meet(about.before);
+        read_apart(disk, name, about, |frame| check.glance(frame))?;
+    }
+    check.begin(begin).map_err(|why| JournalError::Broken { seq: begin.seq, why })?;
+    let journal = segment::read(disk, begin, known, |frame| check.frame(&frame))?;
+    let Check { met, fold, claims, .. } = check;
+    claims.check(disk, &apart, begin, known)?;
     let Head { seq, chain } = journal.head;
     fold.book.audit().map_err(|why| JournalError::Broken { seq, why })?;
-    if let (Some(expected), None) = (expected, met) {
-        return Err(JournalError::OtherHead { expected, head: chain });
+    match (expected, met, unseen.last()) {
+        (Some(expected), None, None) => return Err(JournalError::OtherHead { expected, head: chain }),
+        (Some(expected), None, Some(Unseen { last, .. })) => {
+            return Err(JournalError::Unseen { expected, last: *last });
+        }
+        (Some(_), Some(_), _) | (None, _, _) => {}
     }
     let totals = fold.book.totals;
     let Totals { cash, revenue, written_off, refunded, adjusted, forfeited, cost } = totals;
@@ -146,7 +147,80 @@ pub fn verify(disk: &dyn Disk, known: Known, recompute: Recompute) -> Result<Ver
         balances: totals.balances(),
         torn_bytes: journal.torn_bytes,
         expected: met,
+        unseen,
     })
+}
+
+/// What is checked on the way through a journal.
+struct Check<'a> {
+    recompute: Recompute<'a>,
+    expected: Option<Chain>,
+    /// Where the expected head was met.
+    met: Option<Seq>,
+    fold: Fold,
+    /// To be compared when the journal comes by it.
+    state: Option<Snapshot>,
+    claims: Claims,
+}
+
+impl Check<'_> {
+    /// Everything is read and folded from here on.
+    fn begin(&mut self, head: Head) -> Result<(), Broken> {
+        self.meet(head);
+        // No frame ends here.
+        match self.state.take_if(|state| state.head.seq == head.seq) {
+            Some(state) => check_state(&state, &self.fold.book, head),
+            None => Ok(()),
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame) -> Result<(), Broken> {
+        for entry in &frame.entries {
+            self.fold.entry(entry)?;
+        }
+        self.check(frame)?;
+        match self.state.take_if(|state| state.head.seq <= frame.head.seq) {
+            Some(state) => check_state(&state, &self.fold.book, frame.head),
+            None => Ok(()),
+        }
+    }
+
+    /// One among what cannot be seen: there are no balances to fold it into.
+    fn glance(&mut self, frame: &Frame) -> Result<(), Broken> {
+        let captures = frame.entries.iter().filter(|entry| matches!(entry.change, Change::Captured { .. }));
+        self.fold.captures += u64::try_from(captures.count()).expect("usize fits");
+        self.check(frame)
+    }
+
+    /// What can be said of a frame by itself.
+    fn check(&mut self, frame: &Frame) -> Result<(), Broken> {
+        frame.entries.iter().try_for_each(|entry| self.claims.note(entry))?;
+        check_charge(&frame.entries, self.recompute)?;
+        self.meet(frame.head);
+        Ok(())
+    }
+
+    /// The chain up to an entry vouches for it and for all before it.
+    fn meet(&mut self, head: Head) {
+        if self.expected == Some(head.chain) {
+            self.met = Some(head.seq);
+        }
+    }
+}
+
+/// Reads a segment that stands among what cannot be seen.
+fn read_apart(
+    disk: &dyn Disk,
+    name: &str,
+    about: &About,
+    mut visit: impl FnMut(&Frame) -> Result<(), Broken>,
+) -> Result<(), JournalError> {
+    let segment = Segment::load(disk, name, Position::Sealed)?;
+    let ending = segment.read(about.before, about.after.seq, |frame, _| visit(&frame))?;
+    if ending.head == about.after {
+        return Ok(());
+    }
+    Err(segment.damaged(0, about.before.seq.next(), &"it does not end as its index says"))
 }
 
 /// What refunds say that their requests were charged, and what those were charged.
@@ -175,27 +249,45 @@ impl Claims {
     }
 
     /// Reads the journal again, if there were refunds: they are few, charges are too many to keep.
-    fn check(mut self, disk: &dyn Disk, known: Seq) -> Result<(), JournalError> {
+    fn check(
+        mut self,
+        disk: &dyn Disk,
+        apart: &[(String, About)],
+        begin: Head,
+        known: Seq,
+    ) -> Result<(), JournalError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        segment::read(disk, known, |frame| {
-            for entry in &frame.entries {
-                let claim = entry.change.request().and_then(|request| self.0.get_mut(&request));
-                if let Some(claim) = claim.filter(|claim| entry.seq < claim.seq) {
-                    claim.found += entry.change.paid();
-                }
-            }
+        for (name, about) in apart {
+            read_apart(disk, name, about, |frame| {
+                self.find(frame);
+                Ok(())
+            })?;
+        }
+        segment::read(disk, begin, known, |frame| {
+            self.find(&frame);
             Ok(())
         })?;
+        // A charge stands in one frame: it was seen as a whole, or is out of reach.
+        let unseen = |found: Amount| begin != Head::START && found == Amount::ZERO;
         for (request, Claim { seq, charged, found }) in self.0 {
-            if charged != found {
+            if charged != found && !unseen(found) {
                 let why =
                     Broken(format!("I5: a refund says that {request} was charged {charged}, not {found}"));
                 return Err(JournalError::Broken { seq, why });
             }
         }
         Ok(())
+    }
+
+    fn find(&mut self, frame: &Frame) {
+        for entry in &frame.entries {
+            let claim = entry.change.request().and_then(|request| self.0.get_mut(&request));
+            if let Some(claim) = claim.filter(|claim| entry.seq < claim.seq) {
+                claim.found += entry.change.paid();
+            }
+        }
     }
 }
 

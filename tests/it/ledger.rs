@@ -1,7 +1,7 @@
 //! The ledger in the operator's hands: copied while it serves, restored, made again, and held against
 //! a head that was kept.
 
-use crate::support::gateway::{json_of, run, stdout, text};
+use crate::support::gateway::{Settings, json_of, run, stdout, text};
 use crate::support::{Account, Client, Gateway, Simulated, ask};
 use serde_json::{Value, json};
 use std::fs;
@@ -168,19 +168,80 @@ async fn an_export_has_every_entry_and_resumes() {
 /// The head of the journal in `tests/data/journal-2`, which has every kind of entry that 0.1.0 wrote.
 const GOLDEN_HEAD: &str = "96a809c349539f3a7ff59117b74b327545cea8be9b681dcfeda203e0470406a3";
 
+/// A store of two segments, one of them full.
+fn golden_store(store: &Path) {
+    let journal = store.join("journal");
+    fs::create_dir_all(&journal).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-2");
+    for file in fs::read_dir(golden).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|kind| kind == "log") {
+            fs::copy(&file, journal.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    fs::write(store.join("key-digest.secret"), [7; 32]).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_archived_is_found_there_or_told_by_its_file() {
+    let provider = Simulated::start();
+    let settings =
+        Settings { prepare: Some(|folder| golden_store(&folder.join("store"))), ..Settings::default() };
+    let mut gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, away) = (folder.path().join("archive"), folder.path().join("away"));
+    let to = archive.to_str().unwrap();
+    fails(&gateway.run(&["ledger", "archive", to]), 2, "--keep");
+    fails(&gateway.run(&["ledger", "archive", to, "--keep", "1", "--older-than", "1"]), 2, "cannot be used");
+    fails(&gateway.run(&["ledger", "archive", "/proc/nowhere", "--keep", "0"]), 3, "/proc/nowhere");
+    let shown = stdout(&gateway.run(&["ledger", "archive", to, "--older-than", "40000"]));
+    assert!(shown.starts_with("nothing to archive"), "{shown}");
+    let whole = gateway.json(&["ledger", "verify"]);
+    let shown = stdout(&gateway.run(&["ledger", "archive", to, "--keep", "0"]));
+    assert!(shown.starts_with(&format!("moved entries 1 to 25 to {to}: 1 segments, ")), "{shown}");
+    let request = "req_00000000000000000000000000000001";
+    let receipt = gateway.json(&["receipt", request]);
+    assert_eq!(receipt["charge"], "0.0000069", "{receipt}");
+    assert_eq!(gateway.json(&["ledger", "verify"]), whole);
+
+    // It may be out of reach, also at a start, and when the state is lost: what needs it says which file.
+    fs::rename(&archive, &away).unwrap();
+    assert!(gateway.stop().success());
+    fs::remove_dir_all(gateway.store().join("state")).unwrap();
+    let gateway = gateway.again();
+    let file = archive.join("journal-00000000000000000001.log").display().to_string();
+    for asked in [
+        &["receipt", request][..],
+        &["ledger", "export"],
+        &["statement", "--customer", "cus_0000000000000ada"],
+    ] {
+        let refused = gateway.run(asked);
+        fails(&refused, 3, &file);
+        fails(&refused, 3, "bring it back");
+    }
+    assert_eq!(lines(&gateway.run(&["ledger", "export", "--after", "25"])).len(), 18);
+    // Totals stay; a refund that came later does not say by which key and model its charge was.
+    let usage = lines(&gateway.run(&["usage", "--customer", "cus_000000000000020e", "--json"]));
+    assert_eq!(usage[0]["requests"], 1, "{usage:?}");
+    fails(&gateway.run(&["usage", "--customer", "cus_0000000000000ada"]), 3, &file);
+    let seen = gateway.run(&["ledger", "verify"]);
+    fails(&seen, 4, "entries from 1 to 25");
+    let told = String::from_utf8(seen.stdout).unwrap();
+    assert!(told.contains(&format!("not seen: entries 1 to 25, {file}\n")), "{told}");
+    let balances = |verified: &Value| text(&verified["balances"]);
+    let seen = gateway.run(&["ledger", "verify", "--json"]);
+    assert_eq!(balances(&serde_json::from_slice(&seen.stdout).unwrap()), balances(&whole));
+    fs::rename(&away, &archive).unwrap();
+    assert_eq!(gateway.json(&["receipt", request]), receipt);
+    assert_eq!(balances(&gateway.json(&["ledger", "verify"])), balances(&whole));
+}
+
 /// What it said then it says for ever: each charge computes again from its record, and each line of the
 /// export has all that it had.
 #[test]
 fn a_journal_with_every_kind_of_entry_says_what_it_said() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-2");
     let folder = tempfile::tempdir().unwrap();
-    let journal = folder.path().join("journal");
-    fs::create_dir(&journal).unwrap();
-    for file in fs::read_dir(&golden).unwrap().map(|file| file.unwrap().path()) {
-        if file.extension().is_some_and(|kind| kind == "log") {
-            fs::copy(&file, journal.join(file.file_name().unwrap())).unwrap();
-        }
-    }
+    golden_store(folder.path());
     let verified = json_of(&verify(folder.path(), &["--expect", GOLDEN_HEAD]));
     let expect =
         json!({ "entries": 42, "captures": 5, "open_holds": 1, "expected": 42, "head": GOLDEN_HEAD });

@@ -53,6 +53,20 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Makes the totals of all full segments that have none, as long as their entries are at hand.
+    pub fn count_all(&self) {
+        let Some(labels) = self.shared.labels.get() else { return };
+        let parts = self.shared.inner.read().full.clone();
+        for part in &parts {
+            // Anybody's: they are made as a whole.
+            if let Err(why) = self.shared.totals(part, *labels, CustomerId::from_int(0)) {
+                tracing::warn!(segment = part.segment(), %why, "the totals of a segment cannot be made");
+            }
+        }
+    }
+}
+
 impl Shared {
     /// Makes totals before they are asked for.
     pub(super) fn count_ahead(&self, full: &Arc<Full>) {
@@ -88,7 +102,7 @@ impl Shared {
                 Ok(())
             })
         });
-        read.map_err(|why| io::Error::other(why.to_string()))?;
+        read?;
         failed.map_or(Ok(()), Err)?;
         let totals = counter.totals();
         if let Err(why) = totals::write(&*self.disk, segment, part.after(), labels, &totals) {

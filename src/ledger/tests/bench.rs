@@ -181,6 +181,7 @@ fn ledger(
         room,
         holds_open: AtomicUsize::new(0),
         threads: Mutex::new(threads),
+        caring: Mutex::default(),
         _lock: fs::File::open("/dev/null").expect("it is there"),
     }
 }
@@ -286,7 +287,7 @@ fn key(number: u8) -> KeyCreated {
 pub fn read(disk: &dyn Disk, known: Seq) -> Result<(Vec<Entry>, u64), JournalError> {
     let mut entries = Vec::new();
     let mut fold = Fold::default();
-    let journal = segment::read(disk, known, |frame| {
+    let journal = segment::read(disk, Head::START, known, |frame| {
         frame.entries.iter().try_for_each(|entry| fold.entry(entry))?;
         entries.extend(frame.entries);
         Ok(())

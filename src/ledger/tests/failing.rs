@@ -9,7 +9,7 @@ use super::bench::{ADA, Bench, DEPOSIT, Told, atto, block_on, read, recompute, r
 use super::memory::{Memory, Operation};
 use crate::id::RequestId;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -191,6 +191,14 @@ impl Disk for Unwell {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.remove(name)
+    }
+
+    fn refer(&self, name: &str, path: &Path) -> io::Result<()> {
+        self.0.refer(name, path)
+    }
+
+    fn elsewhere(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        self.0.elsewhere(name)
     }
 }
 

@@ -6,12 +6,13 @@
 //! [`Memory::power_cut`] is the disk as a restarted machine finds it: of what was not synced, any
 //! sector may be there or not.
 
-use super::super::disk::{Disk, File};
+use super::super::disk::{Disk, File, OutOfReach};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is written at once or not at all.
@@ -36,6 +37,9 @@ pub struct Memory(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     files: BTreeMap<String, Stored>,
+    /// Names that stand for files of an archive, and that, if it is in reach.
+    links: BTreeMap<String, PathBuf>,
+    archive: Option<Memory>,
     /// Operations so far, by kind.
     counts: [usize; 5],
     /// The operation, of all kinds together, at which everything ends.
@@ -125,15 +129,16 @@ impl Memory {
 
     /// The disk after the process was killed.
     pub fn killed(&self) -> Memory {
-        let files = self.0.lock().files.clone();
-        Memory(Arc::new(Mutex::new(Inner { files, ..Inner::default() })))
+        let inner = self.0.lock();
+        let (files, links, archive) = (inner.files.clone(), inner.links.clone(), inner.archive.clone());
+        Memory(Arc::new(Mutex::new(Inner { files, links, archive, ..Inner::default() })))
     }
 
     /// The disk after the power was cut.
     pub fn power_cut(&self, rng: &mut Rng) -> Memory {
-        let mut files = self.0.lock().files.clone();
-        files.values_mut().for_each(|file| file.cut(rng));
-        Memory(Arc::new(Mutex::new(Inner { files, ..Inner::default() })))
+        let left = self.killed();
+        left.0.lock().files.values_mut().for_each(|file| file.cut(rng));
+        left
     }
 
     /// A copy that is changed independently.
@@ -141,9 +146,17 @@ impl Memory {
         self.killed()
     }
 
+    /// Lets the archive be in reach, or none.
+    pub fn mount(&self, archive: Option<&Memory>) {
+        self.0.lock().archive = archive.cloned();
+    }
+
     /// Names of all files, in order.
     pub fn names(&self) -> Vec<String> {
-        self.0.lock().files.keys().cloned().collect()
+        let inner = self.0.lock();
+        let mut names: Vec<_> = inner.files.keys().chain(inner.links.keys()).cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     /// Names of the segments, in order.
@@ -300,6 +313,12 @@ impl Disk for Memory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        if let Some(path) = self.elsewhere(name)? {
+            let archive = self.0.lock().archive.clone().ok_or(io::ErrorKind::NotFound.into());
+            return archive
+                .and_then(|archive| archive.open(name))
+                .map_err(|why| OutOfReach::error(path, why));
+        }
         self.0.lock().file(name)?;
         Ok(Arc::new(Handle { disk: self.clone(), name: name.to_owned() }))
     }
@@ -318,6 +337,27 @@ impl Disk for Memory {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.lock().files.remove(name);
         Ok(())
+    }
+
+    fn refer(&self, name: &str, path: &Path) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        let outcome = inner.begin(Operation::Replace);
+        if matches!(outcome, Outcome::Done | Outcome::Fails(_, 128..)) {
+            inner.files.remove(name);
+            inner.links.insert(name.to_owned(), path.to_owned());
+        }
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Fails(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn elsewhere(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        let mut inner = self.0.lock();
+        if let Some(path) = inner.links.get(name) {
+            return Ok(Some(path.clone()));
+        }
+        inner.file(name).map(|_| None)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Tests of what the ledger leaves on a disk, and of what it makes of it.
 
+mod archive;
 mod bench;
 mod care;
 mod damage;

@@ -16,6 +16,7 @@ mod running;
 
 use super::super::Book;
 use super::super::entry::Seq;
+use super::super::frame::Head;
 use super::super::segment;
 use super::bench::{Inline, Save, recompute};
 use super::memory::{self, Memory};
@@ -174,7 +175,7 @@ impl World {
         }
         let known = self.saved.as_ref().map_or(Seq::START, |save| save.head.seq);
         let mut commands = 0;
-        let journal = segment::read(&self.memory, known, |_| {
+        let journal = segment::read(&self.memory, Head::START, known, |_| {
             commands += 1;
             Ok(())
         });
