@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
+use time::{Date, Month, OffsetDateTime};
 
 /// Tells the time, so that a simulator can let it jump.
 pub trait Clock: Send + Sync {
@@ -50,6 +50,15 @@ impl Timestamp {
     /// Whole seconds since the epoch.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000)
+    }
+
+    /// The first moment of the month after its own, in UTC; itself where time ends.
+    #[must_use]
+    pub fn next_month(self) -> Self {
+        let Ok(now) = OffsetDateTime::from_unix_timestamp(self.seconds()) else { return self };
+        let year = if now.month() == Month::December { now.year() + 1 } else { now.year() };
+        let first = Date::from_calendar_date(year, now.month().next(), 1);
+        first.ok().and_then(|first| Timestamp::of(first.midnight().assume_utc())).unwrap_or(self)
     }
 
     /// Reads RFC 3339, or a date alone, which means its first moment in UTC.

@@ -23,15 +23,18 @@ use said::{said, standing};
 use source::{Crowd, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tollgate::clock::Timestamp;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use tollgate::ledger::legs::Account;
 use tollgate::ledger::{
-    Book, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Standing, Step,
+    Book, Budgets, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Standing, Step,
 };
 use tollgate::money::Amount;
 use words::{WORDS, words};
 
 const OPERATIONS: u64 = 100_000;
+/// The reference has no clock: what depends on one is tested beside it.
+const NOW: Timestamp = Timestamp::from_micros(1);
 const SEED: u64 = 0x7011_6a7e;
 /// How many operations lie between two audits of everything.
 const AUDIT_EVERY: u64 = 1_000;
@@ -50,7 +53,7 @@ struct Tested {
 impl Tested {
     fn act(&mut self, operation: &Operation, told: &str) -> Said {
         let (customer, command) = self.command(operation);
-        let decided = match self.book.decide(CustomerId::from_int(customer), command) {
+        let decided = match self.book.decide(CustomerId::from_int(customer), command, NOW) {
             Ok(decided) => decided,
             Err(refusal) => return said(&refusal),
         };
@@ -67,7 +70,7 @@ impl Tested {
             if let Change::Captured { request, .. } | Change::Overage { request, .. } = change {
                 *self.paid.entry(request.int()).or_default() += change.paid();
             }
-            let balance = self.book.apply(CustomerId::from_int(customer), change);
+            let balance = self.book.apply(CustomerId::from_int(customer), change, NOW);
             let balance = balance.unwrap_or_else(|why| panic!("{why}; {told}"));
             assert!(!balance.available.is_negative(), "I3: {balance:?}; {told}");
         }
@@ -92,8 +95,9 @@ impl Tested {
             }
             Operation::Hold { customer, key, request, amount } => {
                 let (key, request) = (KeyId::from_int(key), RequestId::from_int(request));
-                let amount = Amount::from_atto_usd(amount);
-                (customer, Command::Hold { request, key, amount, price_version: "1".into() })
+                let (amount, budgets) = (Amount::from_atto_usd(amount), Budgets::default());
+                let price_version = "1".into();
+                (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version })
             }
             Operation::Capture { customer, request, amount } => {
                 let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));

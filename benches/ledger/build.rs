@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
-use tollgate::ledger::{KeyCreated, Ledger, Terms};
+use tollgate::ledger::{Budgets, KeyCreated, Ledger, Terms};
 use tollgate::money::Amount;
 
 /// Requests between two waits for the disk.
@@ -35,7 +35,8 @@ pub fn request(number: u64) -> RequestId {
 /// What a request of this customer holds.
 pub fn terms(owner: CustomerId, request: RequestId) -> Terms {
     let key = KeyId::from_int(owner.int());
-    Terms { customer: owner, key, request, amount: charge(), price_version: "2026-11-23".into() }
+    let (amount, budgets, price_version) = (charge(), Budgets::default(), "2026-11-23".into());
+    Terms { customer: owner, key, request, amount, least: amount, budgets, price_version }
 }
 
 /// What a charge is recorded with.

@@ -1,7 +1,7 @@
 //! What each path of the admin API does.
 
 use super::refusal::AdminRefusal;
-use super::views::{CustomerView, KeyView, StatementPage, limits_of};
+use super::views::{CustomerView, KeyView, SpentView, StatementPage, limits_of};
 use super::{Admin, limits};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
@@ -93,7 +93,9 @@ pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Crea
     let limits = limits.unwrap_or_default();
     let shown = if import.is_some() { None } else { Some(plain.expose().into()) };
     let (name, prefix) = ((*name).into(), (*prefix).into());
-    let view = KeyView { id: key, customer, name, prefix, status: "active".into(), limits, key: shown };
+    let spent = SpentView::default();
+    let view =
+        KeyView { id: key, customer, name, prefix, status: "active".into(), limits, spent, key: shown };
     Ok((StatusCode::CREATED, Json(view)))
 }
 

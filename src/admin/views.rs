@@ -1,8 +1,9 @@
 //! What the admin API answers with; the commands read the same.
 
 use crate::admit::limits::Limits;
+use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, Key, KeyStatus, Seq, Standing};
+use crate::ledger::{Customer, Key, KeyStatus, Seq, Spent, Standing};
 use crate::money::Amount;
 use crate::record::receipt::StatementLine;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct CustomerView {
     /// Who accepted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms_by: Option<Box<str>>,
+    /// What they were charged, in USD.
+    pub spent: SpentView,
     /// What the ban took, in USD: it comes back if the ban is lifted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forfeited: Option<Amount>,
@@ -60,8 +63,27 @@ impl CustomerView {
             limits: limits_of(&customer.limits),
             terms_version: customer.terms.as_ref().map(|terms| (*terms.version).into()),
             terms_by: customer.terms.as_ref().map(|terms| (*terms.by).into()),
+            spent: SpentView::of(customer.spent),
             forfeited,
         }
+    }
+}
+
+/// What was charged by now, in USD. What is given back later stays in it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct SpentView {
+    /// Today, in UTC.
+    pub day: Amount,
+    /// This month.
+    pub month: Amount,
+    /// Ever.
+    pub total: Amount,
+}
+
+impl SpentView {
+    fn of(spent: Spent) -> Self {
+        let Spent { in_day, in_month, total, .. } = spent.at(Timestamp::now());
+        SpentView { day: in_day, month: in_month, total }
     }
 }
 
@@ -90,6 +112,8 @@ pub struct KeyView {
     /// What is limited.
     #[serde(default, skip_serializing_if = "is_none")]
     pub limits: Limits,
+    /// What its requests were charged, in USD.
+    pub spent: SpentView,
     /// The key itself, when it was just made: it is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Box<str>>,
@@ -110,6 +134,7 @@ impl KeyView {
             prefix,
             status: status.into(),
             limits: limits_of(&key.limits),
+            spent: SpentView::of(key.spent),
             key: None,
         }
     }

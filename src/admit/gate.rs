@@ -11,6 +11,7 @@ use super::rate::{Bucket, PerMinute, Short};
 use crate::auth::Caller;
 use crate::clock::{Tick, Timestamp};
 use crate::id::{CustomerId, KeyId};
+use crate::ledger::Budgets;
 use crate::policy::countries::Denied;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -270,6 +271,14 @@ impl Passed {
         self.places().all(|(_, place)| place.gate.0.lock().limits.allows_model(name))
     }
 
+    /// What the request may spend.
+    pub fn budgets(&self) -> Budgets {
+        let budget = |place: &Option<Place>| {
+            place.as_ref().map(|place| place.gate.0.lock().limits.budget()).unwrap_or_default()
+        };
+        Budgets { key: budget(&self.key), customer: budget(&self.customer) }
+    }
+
     /// Takes what the request will use, as far as that can be said.
     ///
     /// # Errors
@@ -462,6 +471,6 @@ mod tests {
     fn the_memory_of_a_key_is_what_the_readme_says() {
         assert!(size_of::<(KeyDigest, Caller)>() <= 48, "{}", size_of::<(KeyDigest, Caller)>());
         let gate = size_of::<Gate>() + 2 * size_of::<usize>() + size_of::<(KeyId, Arc<Gate>)>();
-        assert!(gate <= 256, "{gate}");
+        assert!(gate <= 320, "{gate}");
     }
 }

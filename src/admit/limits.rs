@@ -6,6 +6,8 @@
 
 use super::rate::PER_MINUTE_MAX;
 use crate::clock::Timestamp;
+use crate::ledger::Budget;
+use crate::money::Amount;
 use crate::policy::countries::{Country, Denied};
 use ipnet::IpNet;
 use serde::de::Error;
@@ -36,6 +38,15 @@ pub struct Limits {
     /// Requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// What may be spent in all, in USD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Amount>,
+    /// What may be spent in a day of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_per_day: Option<Amount>,
+    /// What may be spent in a month of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_per_month: Option<Amount>,
     /// Models that may be asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Box<[Box<str>]>>,
@@ -92,6 +103,16 @@ impl Limits {
         if self.concurrency == Some(0) {
             return Err("`concurrency` must be at least 1: disable it instead".into());
         }
+        let budgets = [
+            ("budget", self.budget),
+            ("budget_per_day", self.budget_per_day),
+            ("budget_per_month", self.budget_per_month),
+        ];
+        for (name, budget) in budgets {
+            if budget.is_some_and(|budget| budget <= Amount::ZERO || budget > Amount::OUTSIDE_MAX) {
+                return Err(format!("`{name}` must be above 0 USD: disable it instead"));
+            }
+        }
         for (name, list) in [("models", &self.models), ("endpoints", &self.endpoints)] {
             let items = list.iter().flatten();
             let fits = |item: &str| (1..=ITEM_BYTES_MAX).contains(&item.len());
@@ -117,6 +138,11 @@ impl Limits {
             return Err(format!("`allow_ip` must be 1 to {ITEMS_MAX} networks, such as 192.0.2.0/24"));
         }
         Ok(())
+    }
+
+    /// What may be spent.
+    pub fn budget(&self) -> Budget {
+        Budget { day: self.budget_per_day, month: self.budget_per_month, total: self.budget }
     }
 
     /// Why it does not open anything now, from there.

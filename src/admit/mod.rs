@@ -12,7 +12,7 @@ pub mod strangers;
 
 use crate::auth::Caller;
 use crate::id::RequestId;
-use crate::ledger::{Commit, Failure, Hold, Ledger, Refusal, Standing, Terms};
+use crate::ledger::{Budgets, Commit, Failure, Hold, Ledger, Refusal, Spare, Standing, Terms};
 use crate::money::Amount;
 use crate::settle::price::{CachedFor, ModelPrice, PriceBook, Tier};
 use running::{Permit, Running};
@@ -52,6 +52,13 @@ pub enum AdmitError {
         needed: Amount,
         /// What is free.
         available: Amount,
+    },
+    /// A budget of the key or the customer does not reach.
+    OverBudget {
+        /// What the request might cost.
+        needed: Amount,
+        /// Which, and what is left of it.
+        spare: Spare,
     },
     /// The key was revoked a moment ago.
     KeyRevoked,
@@ -98,6 +105,7 @@ impl Admission {
         request: RequestId,
         demand: &Demand,
         prices: &PriceBook,
+        budgets: Budgets,
     ) -> Result<Admitted, AdmitError> {
         let (_, price) = prices.find(&demand.model).ok_or(AdmitError::UnknownModel)?;
         let price = Arc::clone(price);
@@ -106,12 +114,16 @@ impl Admission {
         }
         let amount = estimate::charge_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
         let price_version = Arc::clone(&prices.version);
-        let terms = Terms { customer: caller.customer(), key: caller.key(), request, amount, price_version };
-        let permit = self.running.begin(caller.customer(), request);
+        let (customer, key) = (caller.customer(), caller.key());
+        let terms = Terms { customer, key, request, amount, least: amount, budgets, price_version };
+        let permit = self.running.begin(customer, request);
         match self.ledger.hold(terms) {
             Ok((hold, commit)) => Ok(Admitted { hold, commit, price, permit }),
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
                 Err(AdmitError::InsufficientCredit { needed: amount, available })
+            }
+            Err(Failure::Refused(Refusal::OverBudget(spare))) => {
+                Err(AdmitError::OverBudget { needed: amount, spare })
             }
             Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
                 Err(AdmitError::KeyRevoked)

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::table::{layout, print, print_json};
 use super::{CustomerCommand, Done, Failed};
-use crate::admin::views::{CustomerView, KeyView, StatementPage};
+use crate::admin::views::{CustomerView, KeyView, SpentView, StatementPage};
 use crate::admit::limits::Limits;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -111,17 +111,17 @@ pub fn create_key(
 /// `customer set`
 pub fn limit(client: &Client, id: CustomerId, limits: &Map<String, Value>) -> Done {
     let customer: CustomerView = client.post(&format!("/customers/{id}/limits"), &json!(limits))?;
-    if client.json { print_json(&customer) } else { print(&limits_text(&customer.limits)) }
+    if client.json { print_json(&customer) } else { print(&limits_text(&customer.limits, customer.spent)) }
 }
 
 /// `key set`
 pub fn limit_key(client: &Client, id: KeyId, limits: &Map<String, Value>) -> Done {
     let key: KeyView = client.post(&format!("/keys/{id}/limits"), &json!(limits))?;
-    if client.json { print_json(&key) } else { print(&limits_text(&key.limits)) }
+    if client.json { print_json(&key) } else { print(&limits_text(&key.limits, key.spent)) }
 }
 
-/// Limits for the eye, one a line.
-fn limits_text(limits: &Limits) -> String {
+/// Limits for the eye, one a line; beside budgets, what was spent of them.
+fn limits_text(limits: &Limits, spent: SpentView) -> String {
     let Ok(Value::Object(fields)) = serde_json::to_value(limits) else {
         unreachable!("limits are an object")
     };
@@ -135,7 +135,13 @@ fn limits_text(limits: &Limits) -> String {
         }
         other => other.to_string(),
     };
-    fields.iter().map(|(name, value)| format!("{name:<12} {}\n", plain(value))).collect()
+    let used = |name: &str| match name {
+        "budget" => format!(" USD, {} spent", spent.total),
+        "budget_per_day" => format!(" USD, {} spent today", spent.day),
+        "budget_per_month" => format!(" USD, {} spent this month", spent.month),
+        _ => String::new(),
+    };
+    fields.iter().map(|(name, value)| format!("{name:<16} {}{}\n", plain(value), used(name))).collect()
 }
 
 /// `key import`

@@ -1,6 +1,7 @@
 //! Limits of keys and customers, as options.
 
 use crate::clock::Timestamp;
+use crate::money::Amount;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -22,6 +23,15 @@ pub struct LimitOptions {
     /// Requests at once
     #[arg(long, value_name = "N", value_parser = number)]
     concurrency: Option<Value>,
+    /// US dollars that may be spent in all, such as 25.00
+    #[arg(long, value_name = "USD", value_parser = amount)]
+    budget: Option<Value>,
+    /// The same in a day of UTC
+    #[arg(long, value_name = "USD", value_parser = amount)]
+    budget_per_day: Option<Value>,
+    /// The same in a month of UTC
+    #[arg(long, value_name = "USD", value_parser = amount)]
+    budget_per_month: Option<Value>,
     /// Until when: RFC 3339, or a date
     #[arg(long, value_name = "TIME", value_parser = moment)]
     expires: Option<Value>,
@@ -51,6 +61,9 @@ impl LimitOptions {
             ("rpm", self.rpm.clone()),
             ("tpm", self.tpm.clone()),
             ("concurrency", self.concurrency.clone()),
+            ("budget", self.budget.clone()),
+            ("budget_per_day", self.budget_per_day.clone()),
+            ("budget_per_month", self.budget_per_month.clone()),
             ("expires", self.expires.clone()),
             ("allow_ip", list(&self.allow_ip)),
             ("countries", list(&self.countries)),
@@ -66,6 +79,13 @@ fn number(text: &str) -> Result<Value, String> {
     match text {
         NONE => Ok(Value::Null),
         text => text.parse::<u64>().map(Value::from).map_err(|_| "must be a whole number, or none".into()),
+    }
+}
+
+fn amount(text: &str) -> Result<Value, String> {
+    match text {
+        NONE => Ok(Value::Null),
+        text => Amount::parse(text).map(|amount| json!(amount)).map_err(|why| why.to_string()),
     }
 }
 

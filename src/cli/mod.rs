@@ -138,7 +138,7 @@ enum CustomerCommand {
         #[arg(value_parser = id::<CustomerId>)]
         id: CustomerId,
         #[command(flatten)]
-        limits: LimitOptions,
+        limits: Box<LimitOptions>,
     },
     /// One customer
     Show {
@@ -205,7 +205,7 @@ enum KeyCommand {
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
-        limits: LimitOptions,
+        limits: Box<LimitOptions>,
     },
     /// Change the limits of a key, at once; those that are not named stay
     Set {
@@ -213,7 +213,7 @@ enum KeyCommand {
         #[arg(value_parser = id::<KeyId>)]
         id: KeyId,
         #[command(flatten)]
-        limits: LimitOptions,
+        limits: Box<LimitOptions>,
     },
     /// Take over a key of another gateway, read from standard input
     Import {

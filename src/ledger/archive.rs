@@ -9,7 +9,7 @@
 //! A crash at any point leaves each segment whole in one of the two places.
 
 use super::Ledger;
-use super::book::Book;
+use super::book::{Book, Broken};
 use super::checkpoint::{self, Checkpoint};
 use super::disk::{Directory, Disk};
 use super::entry::Seq;
@@ -211,8 +211,8 @@ impl Moving {
     fn follow(&mut self, segment: &Segment, about: &About) -> Result<(), JournalError> {
         let ending = segment.read(about.before, about.after.seq, |frame, _| {
             for entry in frame.entries.iter().filter(|entry| entry.seq > self.head.seq) {
+                self.pending.note(entry, |spender| Ok::<_, Broken>(self.fold.book.spent(spender)))?;
                 self.fold.entry(entry)?;
-                self.pending.note(entry);
             }
             Ok(())
         })?;

@@ -4,13 +4,15 @@
 //! into the balances. Both the live book and every replay of the journal go through `apply`, which
 //! checks each invariant again and reports a [`Broken`] book rather than going on.
 //!
-//! Deliberately absent: time, files, threads, sequence numbers.
+//! Deliberately absent: clocks, files, threads, sequence numbers. Time is an argument.
 
+use super::budget::Spent;
 use super::command::{Command, Refusal, check_form};
 use super::customer::Customer;
 use super::entry::{Balance, Change};
 use super::legs::Totals;
-use crate::id::{CustomerId, RequestId};
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -41,11 +43,11 @@ pub struct Book {
 pub type Changes = Vec<Change>;
 
 impl Book {
-    /// What a command would change.
+    /// What a command would change now.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies; the book is as it was.
-    pub fn decide(&self, customer: CustomerId, command: Command) -> Result<Changes, Refusal> {
+    pub fn decide(&self, customer: CustomerId, command: Command, now: Timestamp) -> Result<Changes, Refusal> {
         check_form(&command)?;
         if let Command::CreateCustomer { name } = command {
             return match self.customers.contains_key(&customer) {
@@ -53,14 +55,14 @@ impl Book {
                 false => Ok(vec![Change::CustomerCreated { name }]),
             };
         }
-        self.customers.get(&customer).ok_or(Refusal::UnknownCustomer)?.decide(command)
+        self.customers.get(&customer).ok_or(Refusal::UnknownCustomer)?.decide(command, now)
     }
 
-    /// Folds one change in and returns the balance after it.
+    /// Folds one change in, made at this time, and returns the balance after it.
     ///
     /// # Errors
     /// [`Broken`] when an invariant would not hold; the book must not be used further then.
-    pub fn apply(&mut self, customer: CustomerId, change: &Change) -> Result<Balance, Broken> {
+    pub fn apply(&mut self, customer: CustomerId, change: &Change, at: Timestamp) -> Result<Balance, Broken> {
         if let Change::CustomerCreated { name } = change {
             let fresh = Customer::new(Arc::clone(name));
             if self.customers.insert(customer, fresh).is_some() {
@@ -75,7 +77,7 @@ impl Book {
             .customers
             .get_mut(&customer)
             .ok_or_else(|| Broken(format!("{customer} has a {} but was not created", change.name())))?;
-        account.apply(change).map_err(|what| Broken(format!("{customer}: {what}")))?;
+        account.apply(change, at).map_err(|what| Broken(format!("{customer}: {what}")))?;
         for leg in legs {
             self.totals.follow(leg);
             account.balance.follow(leg);
@@ -89,6 +91,16 @@ impl Book {
     /// All open holds: whose, and which.
     pub fn open_holds(&self) -> impl Iterator<Item = (CustomerId, RequestId)> + '_ {
         self.customers.iter().flat_map(|(id, c)| c.holds.keys().map(|request| (*id, *request)))
+    }
+
+    /// What a customer spent, in all or by one key.
+    pub(super) fn spent(&self, (customer, key): (CustomerId, Option<KeyId>)) -> Spent {
+        let customer = self.customers.get(&customer);
+        let spent = match key {
+            Some(key) => customer.and_then(|found| found.keys.get(&key)).map(|key| key.spent),
+            None => customer.map(|found| found.spent),
+        };
+        spent.unwrap_or_default()
     }
 
     /// Checks what must hold of the book as a whole: I2, I3, I4, I7.

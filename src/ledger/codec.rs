@@ -70,16 +70,18 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put(out, key.int().to_le_bytes());
             put_amount(out, *total);
         }
-        Change::Captured { request, amount, released, cost, price_version, record } => {
-            out.push(11);
+        Change::Captured { request, amount, released, cost, price_version, key, record } => {
+            out.push(if key.is_some() { 21 } else { 11 });
             put_charge(out, *request, *amount, price_version);
             put_amount(out, *released);
             put_amount(out, *cost);
             put_bytes(out, record);
+            put_payer(out, *key);
         }
-        Change::Overage { request, amount, price_version } => {
-            out.push(12);
+        Change::Overage { request, amount, price_version, key } => {
+            out.push(if key.is_some() { 22 } else { 12 });
             put_charge(out, *request, *amount, price_version);
+            put_payer(out, *key);
         }
         Change::WrittenOff { request, amount, price_version } => {
             out.push(13);
@@ -211,12 +213,14 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             released: take_amount(input)?,
             cost: Amount::ZERO,
             price_version: "".into(),
+            key: None,
             record: take_bytes(input)?.into(),
         },
         7 => Change::Overage {
             request: take_request(input)?,
             amount: take_amount(input)?,
             price_version: "".into(),
+            key: None,
         },
         8 => Change::WrittenOff {
             request: take_request(input)?,
@@ -230,7 +234,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
-        10..=15 => decode_of_request(tag, input)?,
+        10..=15 | 21..=22 => decode_of_request(tag, input)?,
         16 => Change::Adjusted {
             amount: take_amount(input)?,
             reference: take_text(input)?,
@@ -261,12 +265,17 @@ fn decode_of_request(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             let (key, total) = (take_key(input)?, take_amount(input)?);
             Change::Extended { request, key, amount, total, price_version }
         }
-        11 => {
+        // 11 and 12 do not say by which key.
+        11 | 21 => {
             let (released, cost) = (take_amount(input)?, take_amount(input)?);
             let record = take_bytes(input)?.into();
-            Change::Captured { request, amount, released, cost, price_version, record }
+            let key = if tag == 21 { Some(take_key(input)?) } else { None };
+            Change::Captured { request, amount, released, cost, price_version, key, record }
         }
-        12 => Change::Overage { request, amount, price_version },
+        12 | 22 => {
+            let key = if tag == 22 { Some(take_key(input)?) } else { None };
+            Change::Overage { request, amount, price_version, key }
+        }
         13 => Change::WrittenOff { request, amount, price_version },
         14 => {
             let (reason, record) = (take_release(input)?, take_bytes(input)?.into());
@@ -344,6 +353,13 @@ fn put_charge(out: &mut Vec<u8>, request: RequestId, amount: Amount, price_versi
     put_bytes(out, price_version.as_bytes());
 }
 
+/// By which key a charge was made, where that is said.
+fn put_payer(out: &mut Vec<u8>, key: Option<KeyId>) {
+    if let Some(key) = key {
+        put(out, key.int().to_le_bytes());
+    }
+}
+
 fn take_release(input: &mut &[u8]) -> Result<Release, CodecError> {
     match take::<1>(input)? {
         [1] => Ok(Release::Failed),
@@ -401,15 +417,18 @@ mod tests {
         let (price_version, note) = (Arc::<str>::from("2026-11-23"), note());
         let version = || Arc::clone(&price_version);
         check(Change::Extended { request, key, amount, total: amount, price_version: version() });
-        check(Change::Captured {
-            request,
-            amount,
-            released: amount,
-            cost: amount,
-            price_version: version(),
-            record: Arc::clone(&record),
-        });
-        check(Change::Overage { request, amount, price_version: version() });
+        for key in [None, Some(key)] {
+            check(Change::Captured {
+                request,
+                amount,
+                released: amount,
+                cost: amount,
+                price_version: version(),
+                key,
+                record: Arc::clone(&record),
+            });
+            check(Change::Overage { request, amount, price_version: version(), key });
+        }
         check(Change::WrittenOff { request, amount, price_version: version() });
         for reason in [Release::Failed, Release::Expired] {
             let record = Arc::clone(&record);
@@ -458,10 +477,12 @@ mod tests {
             released: amount,
             cost: Amount::ZERO,
             price_version: price_version(),
+            key: None,
             record: kept(),
         };
         assert_eq!(old(6, &[&released, record[0], record[1]]), expect);
-        assert_eq!(old(7, &[]), Change::Overage { request, amount, price_version: price_version() });
+        let expect = Change::Overage { request, amount, price_version: price_version(), key: None };
+        assert_eq!(old(7, &[]), expect);
         assert_eq!(old(8, &[]), Change::WrittenOff { request, amount, price_version: price_version() });
         let (reason, price_version, record_kept) = (Release::Expired, price_version(), kept());
         let expect = Change::Released { request, amount, reason, price_version, record: record_kept };
@@ -470,7 +491,7 @@ mod tests {
 
     #[test]
     fn an_unknown_tag_is_refused() {
-        assert_eq!(decode_change(21, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(21)));
+        assert_eq!(decode_change(23, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(23)));
         assert_eq!(decode_change(17, &mut &[9_u8; 64][..]), Err(CodecError::UnknownTag(9)));
     }
 }

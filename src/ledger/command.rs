@@ -4,6 +4,7 @@
 //! sense of itself, the book what does not fit its state.
 
 use super::booking::Booking;
+use super::budget::{Budgets, Spare};
 use super::entry::{Change, Charge, Entry, KeyCreated, Note, Release, Step};
 use super::standing::Standing;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -54,6 +55,10 @@ pub enum Command {
         key: KeyId,
         /// At least zero.
         amount: Amount,
+        /// What is held at least: if there is less than `amount`, all there is.
+        least: Amount,
+        /// What else bounds it.
+        budgets: Budgets,
         /// The prices that will apply.
         price_version: Arc<str>,
     },
@@ -174,6 +179,8 @@ pub enum Refusal {
         /// What is free.
         available: Amount,
     },
+    /// A budget does not reach.
+    OverBudget(Spare),
 }
 
 /// Checks what can be judged without the book.
@@ -195,7 +202,9 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             check_reference(reference)?;
             (!is_amount(*amount), ABOVE_ZERO)
         }
-        Command::Hold { amount, .. } => (amount.is_negative(), "a hold is not negative"),
+        Command::Hold { amount, least, .. } => {
+            (amount.is_negative() || least.is_negative(), "a hold is not negative")
+        }
         Command::Extend { amount, .. } => (!is_amount(*amount), ABOVE_ZERO),
         Command::Capture { charge: Charge { amount, cost }, record, .. } => {
             let negative = amount.is_negative() || cost.is_negative();

@@ -4,8 +4,10 @@
 //! a command changes is [decided](super::decide) elsewhere.
 
 use super::booking::{Booking, BookingKind};
+use super::budget::Spent;
 use super::entry::{Balance, Change, KeyCreated, Note, Step};
 use super::standing::Standing;
+use crate::clock::Timestamp;
 use crate::id::{KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use std::collections::{BTreeMap, HashMap};
@@ -35,6 +37,18 @@ pub struct Key {
     pub status: KeyStatus,
     /// What is limited, opaque here; nothing if it is empty.
     pub limits: Arc<[u8]>,
+    /// What of the balance is held for its requests in flight.
+    pub held: Amount,
+    /// What its requests were charged.
+    pub spent: Spent,
+}
+
+impl Key {
+    /// A key that nothing was done with.
+    pub fn new(digest: KeyDigest, prefix: Arc<str>, name: Arc<str>) -> Self {
+        let (status, limits) = (KeyStatus::Active, Arc::default());
+        Key { digest, prefix, name, status, limits, held: Amount::ZERO, spent: Spent::default() }
+    }
 }
 
 /// Whether a key opens anything.
@@ -72,6 +86,8 @@ pub struct Customer {
     pub name: Arc<str>,
     /// What they have.
     pub balance: Balance,
+    /// What they were charged.
+    pub spent: Spent,
     /// What they may do.
     pub standing: Standing,
     /// What they accepted last, if anything.
@@ -92,6 +108,7 @@ impl Customer {
         Customer {
             name,
             balance: Balance::default(),
+            spent: Spent::default(),
             standing: Standing::Active,
             terms: None,
             limits: Arc::default(),
@@ -108,7 +125,7 @@ impl Customer {
     }
 
     /// Folds a change in, but for the balance, which follows its legs.
-    pub(super) fn apply(&mut self, change: &Change) -> Result<(), String> {
+    pub(super) fn apply(&mut self, change: &Change, at: Timestamp) -> Result<(), String> {
         match change {
             Change::CustomerCreated { .. } => Ok(()),
             Change::KeyCreated(created) => self.apply_key(created),
@@ -130,6 +147,7 @@ impl Customer {
             Change::Held { request, key, amount, price_version } => {
                 let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
                 let before = self.holds.insert(*request, hold);
+                self.hold_more(*key, *amount)?;
                 refuse_if(before.is_some() || amount.is_negative(), || format!("I4: bad hold of {request}"))
             }
             Change::Extended { request, key, amount, total, price_version } => {
@@ -137,10 +155,14 @@ impl Customer {
                 hold.amount += *amount;
                 let fits = *amount > Amount::ZERO
                     && (hold.amount, hold.key, &hold.price_version) == (*total, *key, price_version);
-                refuse_if(!fits, || format!("I5: bad extension of {request}"))
+                refuse_if(!fits, || format!("I5: bad extension of {request}"))?;
+                self.hold_more(*key, *amount)
             }
-            Change::Captured { request, amount, released, cost, price_version, .. } => {
+            Change::Captured { request, amount, released, cost, price_version, key, .. } => {
                 let hold = self.end(*request, price_version)?;
+                self.spend(Some(hold.key), *amount, at);
+                let other = key.is_some_and(|key| key != hold.key);
+                refuse_if(other, || format!("{request} is charged to another key than held for"))?;
                 let adds_up = *amount + *released == hold.amount
                     && !amount.is_negative()
                     && !released.is_negative()
@@ -151,7 +173,11 @@ impl Customer {
                 let hold = self.end(*request, price_version)?;
                 refuse_if(hold.amount != *amount, || format!("I5: release of {request} is not its hold"))
             }
-            Change::Overage { request, amount, .. } | Change::WrittenOff { request, amount, .. } => {
+            Change::Overage { request, amount, key, .. } => {
+                self.spend(*key, *amount, at);
+                refuse_if(*amount <= Amount::ZERO, || format!("I5: empty overage of {request}"))
+            }
+            Change::WrittenOff { request, amount, .. } => {
                 refuse_if(*amount <= Amount::ZERO, || format!("I5: empty {} of {request}", change.name()))
             }
             Change::Refunded { .. }
@@ -211,13 +237,7 @@ impl Customer {
 
     fn apply_key(&mut self, created: &KeyCreated) -> Result<(), String> {
         let KeyCreated { key, digest, prefix, name } = created;
-        let added = Key {
-            digest: *digest,
-            prefix: Arc::clone(prefix),
-            name: Arc::clone(name),
-            status: KeyStatus::Active,
-            limits: Arc::default(),
-        };
+        let added = Key::new(*digest, Arc::clone(prefix), Arc::clone(name));
         let before = self.keys.insert(*key, added);
         refuse_if(before.is_some(), || format!("{key} is created twice"))
     }
@@ -233,8 +253,22 @@ impl Customer {
         refuse_if(before.is_some(), || format!("{reference:?} is booked twice"))
     }
 
+    fn hold_more(&mut self, key: KeyId, amount: Amount) -> Result<(), String> {
+        let known = self.keys.get_mut(&key).ok_or_else(|| format!("{key} holds but is unknown"))?;
+        known.held += amount;
+        Ok(())
+    }
+
+    fn spend(&mut self, key: Option<KeyId>, amount: Amount, at: Timestamp) {
+        self.spent.add(amount, at);
+        if let Some(known) = key.and_then(|key| self.keys.get_mut(&key)) {
+            known.spent.add(amount, at);
+        }
+    }
+
     fn end(&mut self, request: RequestId, price_version: &Arc<str>) -> Result<OpenHold, String> {
         let hold = self.holds.remove(&request).ok_or_else(|| ends_unknown(request))?;
+        self.hold_more(hold.key, -hold.amount)?;
         // The first journals did not repeat it.
         let pinned = price_version.is_empty() || *price_version == hold.price_version;
         refuse_if(!pinned, || {
@@ -262,6 +296,10 @@ impl Customer {
         refuse_if(held != self.balance.held, || {
             format!("I4: holds are {held}, the balance says {:?}", self.balance)
         })?;
+        let by_key: Amount = self.keys.values().map(|key| key.held).sum();
+        refuse_if(by_key != held, || format!("I4: holds are {held}, those of all keys {by_key}"))?;
+        let spent: Amount = self.keys.values().map(|key| key.spent.total).sum();
+        refuse_if(spent > self.spent.total, || format!("keys spent {spent}, the customer less"))?;
         let available = self.balance.available;
         refuse_if(available.is_negative(), || format!("I3: {available} available"))?;
         let given: Amount = self.bookings.values().map(|booking| booking.amount).sum();

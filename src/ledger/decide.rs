@@ -1,17 +1,19 @@
 //! What a command changes for one customer, or why it is refused.
 
 use super::booking::Booking;
+use super::budget::{Budgets, Spender};
 use super::command::{Charged, Command, Refusal};
 use super::customer::{Customer, KeyStatus};
 use super::entry::{Change, Charge, Note, Release, Step};
 use super::standing::Standing;
+use crate::clock::Timestamp;
 use crate::id::{KeyId, RequestId};
 use crate::money::Amount;
 use std::sync::Arc;
 
 impl Customer {
     /// What a command would change.
-    pub(super) fn decide(&self, command: Command) -> Result<Vec<Change>, Refusal> {
+    pub(super) fn decide(&self, command: Command, now: Timestamp) -> Result<Vec<Change>, Refusal> {
         match command {
             Command::CreateCustomer { .. } => Err(Refusal::CustomerExists),
             Command::CreateKey(key) if self.keys.contains_key(&key.key) => Err(Refusal::KeyExists),
@@ -24,7 +26,7 @@ impl Customer {
             Command::Deposit { amount, reference } => {
                 self.decide_booking(Change::Deposited { amount, reference })
             }
-            Command::Hold { request, key, amount, price_version } => {
+            Command::Hold { request, key, amount, least, budgets, price_version } => {
                 self.active_key(key)?;
                 match self.standing {
                     Standing::Active => {}
@@ -35,7 +37,7 @@ impl Customer {
                 if self.holds.contains_key(&request) {
                     return Err(Refusal::HoldExists);
                 }
-                self.has(amount)?;
+                let amount = self.grant(key, amount, least, &budgets, now)?;
                 Ok(vec![Change::Held { request, key, amount, price_version }])
             }
             Command::Extend { request, amount } => {
@@ -66,6 +68,27 @@ impl Customer {
     fn has(&self, amount: Amount) -> Result<(), Refusal> {
         let available = self.balance.available;
         if amount > available { Err(Refusal::InsufficientCredit { available }) } else { Ok(()) }
+    }
+
+    /// As much of `amount` as the balance and the budgets reach, unless that is less than `least`.
+    fn grant(
+        &self,
+        key: KeyId,
+        amount: Amount,
+        least: Amount,
+        budgets: &Budgets,
+        now: Timestamp,
+    ) -> Result<Amount, Refusal> {
+        let available = self.balance.available;
+        let all = budgets.customer.left(Spender::Customer, self.spent, self.balance.held, now);
+        let known = self.keys.get(&key);
+        let own = known.map(|known| budgets.key.left(Spender::Key, known.spent, known.held, now));
+        let tightest = own.into_iter().flatten().chain(all).min_by_key(|spare| spare.left);
+        let (room, refusal) = match tightest {
+            Some(spare) if spare.left < available => (spare.left, Refusal::OverBudget(spare)),
+            Some(_) | None => (available, Refusal::InsufficientCredit { available }),
+        };
+        if least.min(amount) > room { Err(refusal) } else { Ok(amount.min(room)) }
     }
 
     /// Once for each reference; not for who is banned, whose credit is forfeited.
@@ -110,16 +133,16 @@ impl Customer {
         record: Arc<[u8]>,
     ) -> Result<Vec<Change>, Refusal> {
         let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
-        let pinned = || Arc::clone(&hold.price_version);
+        let (key, pinned) = (Some(hold.key), || Arc::clone(&hold.price_version));
         let within = amount.min(hold.amount);
         let released = hold.amount - within;
         let price_version = pinned();
         let mut changes =
-            vec![Change::Captured { request, amount: within, released, cost, price_version, record }];
+            vec![Change::Captured { request, amount: within, released, cost, price_version, key, record }];
         let beyond = amount - within;
         let overage = beyond.min(self.balance.available);
         if overage > Amount::ZERO {
-            changes.push(Change::Overage { request, amount: overage, price_version: pinned() });
+            changes.push(Change::Overage { request, amount: overage, price_version: pinned(), key });
         }
         if beyond > overage {
             let amount = beyond - overage;

@@ -145,6 +145,8 @@ pub enum Change {
         cost: Amount,
         /// The prices that applied. The first journals did not repeat it here: empty.
         price_version: Arc<str>,
+        /// By which key. Earlier journals did not repeat it here.
+        key: Option<KeyId>,
         /// What it was for, opaque here.
         record: Arc<[u8]>,
     },
@@ -156,6 +158,8 @@ pub enum Change {
         amount: Amount,
         /// The prices that applied; empty in the first journals.
         price_version: Arc<str>,
+        /// By which key. Earlier journals did not repeat it here.
+        key: Option<KeyId>,
     },
     /// A charge above its hold that the balance did not reach: the operator bears it.
     WrittenOff {

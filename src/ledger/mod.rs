@@ -13,6 +13,7 @@
 mod archive;
 pub mod book;
 mod booking;
+mod budget;
 mod care;
 mod checkpoint;
 mod codec;
@@ -46,6 +47,7 @@ pub mod verify;
 pub use archive::{ArchiveError, Archived, Which};
 pub use book::Book;
 pub use booking::{Booking, BookingKind};
+pub use budget::{Budget, Budgets, Period, Spare, Spender, Spent};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
 pub use command::{Charged, Command, Refusal};
 pub use customer::{AcceptedTerms, Customer, Key, KeyStatus};
@@ -146,6 +148,10 @@ pub struct Terms {
     pub request: RequestId,
     /// How much.
     pub amount: Amount,
+    /// What is held at least: if there is less than `amount`, all there is.
+    pub least: Amount,
+    /// What bounds it beside the balance.
+    pub budgets: Budgets,
     /// The prices that will apply.
     pub price_version: Arc<str>,
 }
@@ -166,8 +172,8 @@ impl Ledger {
         if self.room.is_full() {
             return Err(Failure::Full);
         }
-        let Terms { customer, key, request, amount, price_version } = terms;
-        let command = Command::Hold { request, key, amount, price_version };
+        let Terms { customer, key, request, amount, least, budgets, price_version } = terms;
+        let command = Command::Hold { request, key, amount, least, budgets, price_version };
         let Applied { commit, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
         Ok((Hold { ledger: Arc::clone(self), customer, request, ended: false }, commit))
@@ -459,16 +465,17 @@ impl Ledger {
     fn transact(&self, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {
         let (done, waiting) = oneshot::channel();
         let mut book = self.shard(customer).lock();
-        let decided = book.decide(customer, command)?;
+        let at = self.clock.now();
+        let decided = book.decide(customer, command, at)?;
         let mut changes = Vec::with_capacity(decided.len());
         let charged = decided.iter().map(Change::paid).sum();
         for change in decided {
-            let balance = book.apply(customer, &change).expect("what was decided can be applied");
+            let balance = book.apply(customer, &change, at).expect("what was decided can be applied");
             changes.push((change, balance));
         }
         let balance = changes.last().expect("a command changes something").1;
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
-        let place = self.line.submit(Submission { customer, at: self.clock.now(), changes, done });
+        let place = self.line.submit(Submission { customer, at, changes, done });
         let commit = Commit { line: Arc::clone(&self.line), place, waiting, known: None };
         Ok(Applied { commit, balance, charged })
     }

@@ -4,23 +4,25 @@
 
 use super::book::Book;
 use super::booking::Booking;
+use super::budget::Spent;
 use super::codec::{self, CodecError};
 use super::customer::{Customer, Key, KeyStatus, OpenHold};
-use super::entry::{Balance, Change, Entry, Seq};
+use super::entry::{Balance, Change, Entry, KeyCreated, Seq};
 use super::frame::{Chain, Head};
 use super::index::Bookings;
 use super::legs::Totals;
 use super::standing::Standing;
 use super::state::{Snapshot, StateError};
 use super::values;
-use crate::id::{CustomerId, KeyDigest, RequestId};
+use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use ring::digest;
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The format that this version writes; any other is rebuilt.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 /// The name of the record of where the state stands.
 pub const META: u8 = b'm';
 const CUSTOMER: u8 = b'c';
@@ -33,15 +35,20 @@ const STANDING: u8 = b's';
 const FORFEITED: u8 = b'f';
 const LIMITS: u8 = b'l';
 const TERMS: u8 = b't';
+const SPENT: u8 = b'u';
 /// Of all other records, in the order in which they are read.
-const PREFIXES: [u8; 10] =
-    [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS];
+const PREFIXES: [u8; 11] =
+    [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS, SPENT];
+
+/// Whose spending: a customer's as a whole, or that by one key.
+pub type Spender = (CustomerId, Option<KeyId>);
 
 /// What is to be written next: the last of what came, once each.
 #[derive(Default)]
 pub struct Pending {
     balances: HashMap<CustomerId, Balance>,
     holds: HashMap<(CustomerId, RequestId), PendingHold>,
+    spent: HashMap<Spender, Spent>,
     /// Names and values of all else.
     records: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -61,8 +68,12 @@ impl Pending {
         Pending { records: records.into_iter().collect(), ..Pending::default() }
     }
 
-    /// Notes what an entry changes; they come in order.
-    pub fn note(&mut self, entry: &Entry) {
+    /// Notes what an entry changes; they come in order. `before` tells what was spent before the first
+    /// of them.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn note<E>(&mut self, entry: &Entry, before: impl Fn(Spender) -> Result<Spent, E>) -> Result<(), E> {
         let owner = entry.customer.int().to_be_bytes();
         self.balances.insert(entry.customer, entry.balance);
         match &entry.change {
@@ -70,15 +81,8 @@ impl Pending {
                 self.records.push((name(CUSTOMER, &[&owner]), seal(called.as_bytes().to_vec())));
             }
             Change::KeyCreated(created) => {
-                let key = Key {
-                    digest: created.digest,
-                    prefix: Arc::clone(&created.prefix),
-                    name: Arc::clone(&created.name),
-                    status: KeyStatus::Active,
-                    limits: Arc::default(),
-                };
                 let place = name(KEY, &[&owner, &created.key.int().to_be_bytes()]);
-                self.records.push((place, key_value(&key)));
+                self.records.push((place, key_value(created)));
             }
             Change::KeyRevoked { key } => {
                 let place = name(REVOKED, &[&owner, &key.int().to_be_bytes()]);
@@ -103,14 +107,15 @@ impl Pending {
                 let hold = if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) };
                 self.holds.insert(place, hold);
             }
-            Change::Captured { request, .. } | Change::Released { request, .. } => {
-                let hold = (entry.customer, *request);
-                // Most are made and ended between two writes, and never written at all.
-                if !matches!(self.holds.remove(&hold), Some(PendingHold::Made(_))) {
-                    self.holds.insert(hold, PendingHold::Ended);
-                }
+            Change::Captured { request, amount, key, .. } => {
+                let held_by = self.end(entry.customer, *request);
+                self.spend(entry, key.or(held_by), *amount, before)?;
             }
-            Change::Overage { .. } | Change::WrittenOff { .. } => {}
+            Change::Released { request, .. } => {
+                self.end(entry.customer, *request);
+            }
+            Change::Overage { amount, key, .. } => self.spend(entry, *key, *amount, before)?,
+            Change::WrittenOff { .. } => {}
             Change::Deposited { .. } | Change::Refunded { .. } | Change::Adjusted { .. } => {
                 let (reference, booking) = Booking::of(&entry.change).expect("it books");
                 let place = name(BOOKING, &[&owner, reference.as_bytes()]);
@@ -129,6 +134,35 @@ impl Pending {
                 self.records.push((name(FORFEITED, &[&owner]), amount_value(Amount::ZERO)));
             }
         }
+        Ok(())
+    }
+
+    /// A hold ends. Tells by which key it was, if it was made since the last write: most are made and
+    /// ended between two writes, and never written at all.
+    fn end(&mut self, customer: CustomerId, request: RequestId) -> Option<KeyId> {
+        if let Some(PendingHold::Made(hold)) = self.holds.remove(&(customer, request)) {
+            return Some(hold.key);
+        }
+        self.holds.insert((customer, request), PendingHold::Ended);
+        None
+    }
+
+    fn spend<E>(
+        &mut self,
+        entry: &Entry,
+        key: Option<KeyId>,
+        amount: Amount,
+        before: impl Fn(Spender) -> Result<Spent, E>,
+    ) -> Result<(), E> {
+        let own = key.map(|key| (entry.customer, Some(key)));
+        for spender in own.into_iter().chain([(entry.customer, None)]) {
+            let spent = match self.spent.entry(spender) {
+                Slot::Occupied(known) => known.into_mut(),
+                Slot::Vacant(new) => new.insert(before(spender)?),
+            };
+            spent.add(amount, entry.at);
+        }
+        Ok(())
     }
 
     /// All of it: names of records, and their values unless they are to go.
@@ -137,6 +171,9 @@ impl Pending {
             self.records.drain(..).map(|(name, value)| (name, Some(value))).collect();
         for (customer, balance) in self.balances.drain() {
             all.insert(name(BALANCE, &[&customer.int().to_be_bytes()]), Some(balance_value(balance)));
+        }
+        for (spender, spent) in self.spent.drain() {
+            all.insert(spent_name(spender), Some(seal(values::spent(&spent))));
         }
         for ((customer, request), hold) in self.holds.drain() {
             let value = match &hold {
@@ -194,9 +231,7 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
         KEY => {
             let digest = KeyDigest(codec::take(&mut value)?);
             let (prefix, called) = (codec::take_text(&mut value)?, codec::take_text(&mut value)?);
-            let limits = Arc::default();
-            let key = Key { digest, prefix, name: called, status: KeyStatus::Active, limits };
-            customer.keys.insert(key_id(name)?, key);
+            customer.keys.insert(key_id(name)?, Key::new(digest, prefix, called));
         }
         REVOKED => {
             let key = customer.keys.get_mut(&key_id(name)?);
@@ -205,6 +240,8 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
         HOLD => {
             let request = RequestId::from_int(u128::from_be_bytes(codec::take(&mut name)?));
             let (key, amount) = (codec::take_key(&mut value)?, codec::take_amount(&mut value)?);
+            let known = customer.keys.get_mut(&key);
+            known.ok_or(StateError::Damaged("a key that holds is missing"))?.held += amount;
             customer
                 .holds
                 .insert(request, OpenHold { key, amount, price_version: codec::take_text(&mut value)? });
@@ -233,14 +270,40 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
                 key.ok_or(StateError::Damaged("a limited key is missing"))?.limits = limits;
             }
         }
+        SPENT => {
+            let spent = values::read_spent(&mut value)?;
+            if name.is_empty() {
+                customer.spent = spent;
+            } else {
+                let key = customer.keys.get_mut(&key_id(name)?);
+                key.ok_or(StateError::Damaged("a key that spent is missing"))?.spent = spent;
+            }
+        }
         _ => unreachable!("only known prefixes are scanned"),
     }
     if value.is_empty() { Ok(()) } else { Err(CodecError::Trailing.into()) }
 }
 
-fn key_id(name: &[u8]) -> Result<crate::id::KeyId, CodecError> {
+fn key_id(name: &[u8]) -> Result<KeyId, CodecError> {
     let number = <[u8; 8]>::try_from(name).map_err(|_| CodecError::Short)?;
-    Ok(crate::id::KeyId::from_int(u64::from_be_bytes(number)))
+    Ok(KeyId::from_int(u64::from_be_bytes(number)))
+}
+
+/// The name of the record of what was spent; behind the customer's own number there is nothing.
+pub fn spent_name((customer, key): Spender) -> Vec<u8> {
+    let owner = customer.int().to_be_bytes();
+    match key {
+        Some(key) => name(SPENT, &[&owner, &key.int().to_be_bytes()]),
+        None => name(SPENT, &[&owner]),
+    }
+}
+
+/// Reads the record of what was spent.
+///
+/// # Errors
+/// When it is damaged.
+pub fn read_spent(sealed: &[u8]) -> Result<Spent, StateError> {
+    Ok(values::read_spent(&mut unseal(sealed)?)?)
 }
 
 fn name(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -264,7 +327,7 @@ fn amount_value(amount: Amount) -> Vec<u8> {
     seal(amount.atto_usd().to_le_bytes().to_vec())
 }
 
-fn key_value(key: &Key) -> Vec<u8> {
+fn key_value(key: &KeyCreated) -> Vec<u8> {
     let mut value = key.digest.0.to_vec();
     codec::put_bytes(&mut value, key.prefix.as_bytes());
     codec::put_bytes(&mut value, key.name.as_bytes());

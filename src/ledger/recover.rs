@@ -221,8 +221,9 @@ impl Replay {
             return Ok(());
         }
         for entry in &frame.entries {
+            let before = |spender| Ok::<_, Broken>(self.fold.book.spent(spender));
+            self.pending.note(entry, before)?;
             self.fold.entry(entry)?;
-            self.pending.note(entry);
             index::note_booking(&mut self.index.bookings, entry);
             self.replayed += 1;
         }

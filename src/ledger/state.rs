@@ -6,12 +6,13 @@
 //! any doubt at open means a rebuild.
 
 use super::book::Book;
+use super::budget::Spent;
 use super::codec::CodecError;
 use super::frame::Head;
 use super::index::Bookings;
 use super::journal::Group;
 use super::legs::Totals;
-use super::records::{self, FORMAT, Pending};
+use super::records::{self, FORMAT, Pending, Spender};
 use std::convert::Infallible;
 use std::fmt;
 use std::fs;
@@ -178,13 +179,9 @@ impl State {
     pub fn run(mut self, intake: &Intake) {
         let mut pending = Pending::default();
         while let Ok(first) = intake.groups.recv() {
-            let mut head = self.fold(&mut pending, first);
-            // The next ones gather without waking this thread; the journal's end ends the wait.
-            let _ = intake.open.recv_timeout(WRITE_EVERY);
-            while let Ok(group) = intake.groups.try_recv() {
-                head = self.fold(&mut pending, group);
-            }
-            if let Err(why) = self.write(&mut pending, head) {
+            if let Err(why) =
+                self.gather(&mut pending, first, intake).and_then(|head| self.write(&mut pending, head))
+            {
                 // The journal has it all; the next start rebuilds. Go on draining the line.
                 tracing::error!(%why, "the state store cannot be written; it will be rebuilt at the next start");
                 while intake.groups.recv().is_ok() {}
@@ -193,12 +190,28 @@ impl State {
         }
     }
 
-    fn fold(&mut self, pending: &mut Pending, group: Group) -> Head {
+    /// Takes this group and those that come soon after it.
+    fn gather(&mut self, pending: &mut Pending, first: Group, intake: &Intake) -> Result<Head, StateError> {
+        let mut head = self.fold(pending, first)?;
+        // The next ones gather without waking this thread; the journal's end ends the wait.
+        let _ = intake.open.recv_timeout(WRITE_EVERY);
+        while let Ok(group) = intake.groups.try_recv() {
+            head = self.fold(pending, group)?;
+        }
+        Ok(head)
+    }
+
+    fn fold(&mut self, pending: &mut Pending, group: Group) -> Result<Head, StateError> {
         for entry in &group.entries {
             entry.change.legs().into_iter().for_each(|leg| self.totals.follow(leg));
-            pending.note(entry);
+            pending.note(entry, |spender| self.spent(spender))?;
         }
-        group.head
+        Ok(group.head)
+    }
+
+    fn spent(&self, spender: Spender) -> Result<Spent, StateError> {
+        let found = self.db.get(records::spent_name(spender))?;
+        found.map_or_else(|| Ok(Spent::default()), |sealed| records::read_spent(&sealed))
     }
 
     fn write(&mut self, pending: &mut Pending, head: Head) -> Result<(), StateError> {
@@ -289,7 +302,8 @@ mod tests {
                 totals.follow(leg);
                 balance.follow(leg);
             });
-            pending.note(&Entry { seq, at: Timestamp::default(), customer, change, balance });
+            let entry = Entry { seq, at: Timestamp::default(), customer, change, balance };
+            pending.note(&entry, |_| Ok::<_, StateError>(Spent::default())).expect("nothing was spent");
         }
         let mut state = State::open(folder).expect("sled is well");
         state.catch_up(pending, totals, head(3)).expect("written");
@@ -317,7 +331,8 @@ mod tests {
         let balance = Balance { available: Amount::from_atto_usd(3), held: Amount::ZERO };
         let change = Change::Deposited { amount: Amount::ZERO, reference: "third".into() };
         let customer = CustomerId::from_int(7);
-        later.note(&Entry { seq: Seq(4), at: Timestamp::default(), customer, change, balance });
+        let entry = Entry { seq: Seq(4), at: Timestamp::default(), customer, change, balance };
+        later.note(&entry, |_| Ok::<_, StateError>(Spent::default())).expect("nothing was spent");
         let old = state.db.get([records::META]).expect("well").expect("there");
         state.catch_up(later, snapshot.book.totals, head(4)).expect("written");
         state.load().expect("whole");

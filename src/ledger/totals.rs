@@ -54,7 +54,7 @@ pub struct Labels {
 }
 
 /// A day in UTC, counted from 1970-01-01.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub u32);
 
 impl Day {
@@ -66,6 +66,18 @@ impl Day {
     /// Its first moment.
     pub fn begin(self) -> Timestamp {
         Timestamp::from_micros(i64::from(self.0) * DAY_SECONDS * 1_000_000)
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Day(self.0 + 1)
+    }
+
+    /// The first day of the month after its own.
+    #[must_use]
+    pub fn month_end(self) -> Self {
+        Day::of(self.begin().next_month())
     }
 }
 

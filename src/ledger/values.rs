@@ -1,11 +1,13 @@
-//! Values of the state's records of bookings, standing, terms and totals.
+//! Values of the state's records of bookings, spending, standing, terms and totals.
 
 use super::booking::{Booking, BookingKind};
+use super::budget::Spent;
 use super::codec::{self, CodecError};
 use super::customer::AcceptedTerms;
 use super::entry::{Note, Seq, Step};
 use super::legs::Totals;
 use super::standing::Standing;
+use super::totals::Day;
 use crate::id::RequestId;
 use crate::money::Amount;
 
@@ -36,6 +38,21 @@ pub fn read_booking(value: &mut &[u8]) -> Result<(Booking, Seq), CodecError> {
     };
     let booking = Booking { kind, amount: codec::take_amount(value)?, reason: codec::take_text(value)? };
     Ok((booking, Seq(u64::from_le_bytes(codec::take(value)?))))
+}
+
+/// What was spent.
+pub fn spent(spent: &Spent) -> Vec<u8> {
+    let Spent { day, in_day, in_month, total } = spent;
+    let mut value = day.0.to_le_bytes().to_vec();
+    [in_day, in_month, total].into_iter().for_each(|amount| codec::put_amount(&mut value, *amount));
+    value
+}
+
+/// Reads what [`spent`] writes.
+pub fn read_spent(value: &mut &[u8]) -> Result<Spent, CodecError> {
+    let day = Day(u32::from_le_bytes(codec::take(value)?));
+    let mut next = || codec::take_amount(value);
+    Ok(Spent { day, in_day: next()?, in_month: next()?, total: next()? })
 }
 
 /// What a step led to; what is forfeited has a record of its own.

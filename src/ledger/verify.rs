@@ -73,7 +73,7 @@ impl Fold {
     /// # Errors
     /// When it cannot follow.
     pub fn entry(&mut self, entry: &Entry) -> Result<(), Broken> {
-        let balance = self.book.apply(entry.customer, &entry.change)?;
+        let balance = self.book.apply(entry.customer, &entry.change, entry.at)?;
         if balance != entry.balance {
             return Err(Broken(format!(
                 "I2: the balance is {balance:?}, the entry says {:?}",

@@ -1,7 +1,8 @@
 //! Answers that need no provider.
 
 use super::context::Context;
-use super::respond::{Refusal, json_answer, tell_rates};
+use super::rates;
+use super::respond::{Refusal, json_answer};
 use super::{Gateway, sign};
 use crate::clock::{Tick, Timestamp};
 use crate::id::RequestId;
@@ -136,7 +137,7 @@ pub(super) async fn write(
     sign(&mut parts.headers, ctx.request)?;
     let mut header = Box::new(ResponseHeader::from(parts));
     if let Some(passed) = &ctx.passed {
-        tell_rates(&mut header, passed, Tick::now())?;
+        rates::tell(&mut header, passed, Tick::now())?;
     }
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(header, empty).await?;

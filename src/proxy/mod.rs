@@ -17,6 +17,7 @@ mod forward;
 mod framing;
 pub mod listen;
 mod local;
+mod rates;
 mod recorded;
 pub mod request;
 pub mod respond;
@@ -242,7 +243,7 @@ impl ProxyHttp for Gateway {
         ctx.status = status;
         forward::response(response, request)?;
         if let Some(passed) = &ctx.passed {
-            respond::tell_rates(response, passed, Tick::now())?;
+            rates::tell(response, passed, Tick::now())?;
         }
         // A plain answer is held back until its charge is durable, which comes after its hold.
         if !admitted.exchange.is_held_back()

@@ -6,11 +6,12 @@
 use super::context::Place;
 use super::request::BadRequest;
 use crate::admit::AdmitError;
-use crate::admit::gate::{Passed, Rate, Shut};
+use crate::admit::gate::{Rate, Shut};
 use crate::auth::AuthError;
-use crate::clock::Tick;
+use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
+use crate::ledger::{Period, Spare, Spender};
 use crate::money::Amount;
 use crate::policy::countries::Denied;
 use bytes::Bytes;
@@ -86,6 +87,13 @@ pub enum Refusal {
         /// What is free.
         available: Amount,
     },
+    /// A budget of the key or the customer does not reach.
+    OverBudget {
+        /// What the request might cost.
+        needed: Amount,
+        /// Which, and what is left of it.
+        spare: Spare,
+    },
     /// We have too much to do, or cannot write the ledger.
     Overloaded,
     /// Every upstream account has too much to do.
@@ -149,6 +157,18 @@ impl Refusal {
             Refusal::InsufficientCredit { .. } => {
                 (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
             }
+            // As OpenAI calls the limits of an organization and of a project. What begins anew comes back.
+            Refusal::OverBudget { spare, .. } => {
+                let status = match spare.until {
+                    Some(_) => StatusCode::TOO_MANY_REQUESTS,
+                    None => StatusCode::PAYMENT_REQUIRED,
+                };
+                let code = match spare.of {
+                    Spender::Key => "project_spend_limit_exceeded",
+                    Spender::Customer => "organization_spend_limit_exceeded",
+                };
+                (status, "insufficient_quota", Some(code))
+            }
             Refusal::Overloaded | Refusal::PoolBusy { .. } | Refusal::Crowded => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("overloaded"))
             }
@@ -190,6 +210,7 @@ impl Refusal {
             Refusal::OtherEndpoint(_) => "other_endpoint",
             Refusal::OtherTier(_) => "other_tier",
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
+            Refusal::OverBudget { .. } => "over_budget",
             Refusal::Overloaded => "overloaded",
             Refusal::PoolBusy { .. } => "pool_busy",
             Refusal::UpstreamUnavailable { .. } => "upstream_unavailable",
@@ -249,6 +270,7 @@ impl Refusal {
                 "The balance does not cover this request: it may cost up to {needed} USD, {available} USD \
                  are available. Add credit, or lower max_completion_tokens."
             ),
+            Refusal::OverBudget { needed, spare } => over_budget(*needed, spare),
             Refusal::Overloaded => "The gateway is overloaded. Try again in a moment.".into(),
             Refusal::PoolBusy { .. } => {
                 "All capacity for this model is in use. Try again in a moment.".into()
@@ -281,6 +303,7 @@ impl Refusal {
             | Refusal::BodyTooLarge { .. }
             | Refusal::BodyTimeout
             | Refusal::InsufficientCredit { .. }
+            | Refusal::OverBudget { .. }
             | Refusal::Overloaded
             | Refusal::PoolBusy { .. }
             | Refusal::UpstreamUnavailable { .. }
@@ -296,6 +319,10 @@ impl Refusal {
             | Refusal::FailedKeys { wait } => {
                 (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(RETRY_AFTER_S)
             }
+            Refusal::OverBudget { spare, .. } => spare.until.map_or(NEVER_S, |until| {
+                let us = until.micros().saturating_sub(Timestamp::now().micros());
+                u64::try_from(us).unwrap_or_default().div_ceil(1_000_000).max(RETRY_AFTER_S)
+            }),
             // What would never pass is not worth trying soon.
             Refusal::Shut(Shut::Rate(_, _, _, short)) => {
                 short.wait_us.map_or(NEVER_S, |wait_us| wait_us.div_ceil(1_000_000).max(RETRY_AFTER_S))
@@ -363,8 +390,9 @@ impl Refusal {
         if again {
             header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
         }
-        // Clients of OpenAI's make obeys this over their own rules.
-        header.insert_header("x-should-retry", if again { "true" } else { "false" })?;
+        // Clients of OpenAI's make obeys this over their own rules. Nobody waits for a new day.
+        let soon = again && !matches!(self, Refusal::OverBudget { .. });
+        header.insert_header("x-should-retry", if soon { "true" } else { "false" })?;
         if let Refusal::WrongMethod { takes, .. } = self {
             header.insert_header(header::ALLOW, *takes)?;
         }
@@ -393,39 +421,24 @@ impl From<Shut> for Refusal {
     }
 }
 
-/// Tells the caller's own rates, as OpenAI does.
-///
-/// # Errors
-/// When a header cannot be made: a bug.
-pub fn tell_rates(header: &mut ResponseHeader, passed: &Passed, now: Tick) -> pingora::Result<()> {
-    const NAMES: [(Rate, [&str; 3]); 2] = [
-        (
-            Rate::Requests,
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
-        ),
-        (
-            Rate::Tokens,
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-        ),
-    ];
-    for (rate, [limit, remaining, reset]) in NAMES {
-        if let Some(told) = passed.told(rate, now) {
-            header.insert_header(limit, told.limit)?;
-            header.insert_header(remaining, told.remaining)?;
-            header.insert_header(reset, duration_text(told.reset_us))?;
-        }
-    }
-    Ok(())
-}
-
-/// A duration as OpenAI writes it: `6m0s`, `1s`, `20ms`.
-fn duration_text(us: u64) -> String {
-    let ms = us.div_ceil(1_000);
-    match (ms / 60_000, ms % 60_000) {
-        (0, ms) if ms < 1_000 => format!("{ms}ms"),
-        (0, ms) => format!("{}s", ms.div_ceil(1_000)),
-        (minutes, ms) => format!("{minutes}m{}s", ms / 1_000),
-    }
+/// Which budget does not reach, and when it will.
+fn over_budget(needed: Amount, spare: &Spare) -> String {
+    let Spare { of, period, limit, left, until } = spare;
+    let whose = match of {
+        Spender::Key => "key",
+        Spender::Customer => "account",
+    };
+    let per = match period {
+        Period::Day => " a day",
+        Period::Month => " a month",
+        Period::Total => " in all",
+    };
+    let never = || "Ask whoever set it for more".to_owned();
+    let then = until.map_or_else(never, |until| format!("It begins anew at {until}"));
+    format!(
+        "The budget of this {whose} is {limit} USD{per}: {left} USD are left, this request may cost up to \
+         {needed} USD. {then}."
+    )
 }
 
 impl From<AuthError> for Refusal {
@@ -447,6 +460,7 @@ impl Refusal {
             AdmitError::InsufficientCredit { needed, available } => {
                 Refusal::InsufficientCredit { needed, available }
             }
+            AdmitError::OverBudget { needed, spare } => Refusal::OverBudget { needed, spare },
             AdmitError::KeyRevoked => Refusal::InvalidKey,
             AdmitError::Suspended => Refusal::Suspended,
             AdmitError::Banned => Refusal::Banned,

@@ -146,9 +146,10 @@ impl Gateway {
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }
+        let budgets = ctx.passed.as_ref().map(Passed::budgets).unwrap_or_default();
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, &request.demand, prices)
+            .admit(&caller, ctx.request, &request.demand, prices, budgets)
             .map_err(|why| Refusal::not_admitted(why, model))?;
         let need = attempt::need(&request, caller.customer(), &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);

@@ -37,8 +37,9 @@ async fn customers_are_created_listed_and_shown() {
     let (_provider, gateway) = start();
     let ada = gateway.json(&["customer", "create", "Ada"]);
     assert!(text(&ada["id"]).starts_with("cus_"));
-    let expected =
-        json!({"id": ada["id"], "name": "Ada", "status": "active", "balance": "0.00", "available": "0.00"});
+    let spent = json!({"day": "0.00", "month": "0.00", "total": "0.00"});
+    let expected = json!({"id": ada["id"], "name": "Ada", "status": "active", "balance": "0.00",
+        "available": "0.00", "spent": spent});
     assert_eq!(ada, expected);
     let odd = gateway.json(&["customer", "create", "Zoë \"Z\" O'Neil, Ltd."]);
     assert_eq!(lines(&gateway.run(&["customer", "list", "--json"])), [ada.clone(), odd]);

@@ -12,6 +12,7 @@ mod refusals;
 mod framing;
 mod strangers;
 mod limits;
+mod budgets;
 mod answers;
 mod endpoints;
 mod money;

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use tollgate::id::{CustomerId, KeyId, RequestId};
-use tollgate::ledger::{self, Booking, BookingKind, Commit, Failure, Ledger, Recovered, Refusal, Seq, Terms};
+use tollgate::ledger::Terms;
+use tollgate::ledger::{
+    self, Booking, BookingKind, Budgets, Commit, Failure, Ledger, Recovered, Refusal, Seq,
+};
 use tollgate::money::Amount;
 
 const THREADS: u64 = 8;
@@ -39,7 +42,8 @@ fn create(ledger: &Ledger, runtime: &tokio::runtime::Handle, customer: CustomerI
 
 fn terms(customer: CustomerId, request: u128, amount: i128) -> Terms {
     let request = RequestId::from_int(request);
-    Terms { customer, key: KEY, request, amount: atto(amount), price_version: "1".into() }
+    let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "1".into());
+    Terms { customer, key: KEY, request, amount, least: amount, budgets, price_version }
 }
 
 /// What one thread was told.

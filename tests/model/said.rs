@@ -20,6 +20,7 @@ pub fn said(refusal: &Refusal) -> Said {
         Refusal::HoldExists => Said::HoldExists,
         Refusal::UnknownHold => Said::UnknownHold,
         Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
+        Refusal::OverBudget(spare) => unreachable!("nobody has a budget: {spare:?}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a ledger on any disk, and a scribe who writes journals frame by frame.
 
 use super::super::book::Book;
+use super::super::budget::Budgets;
 use super::super::command::Command;
 use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Release, Seq};
@@ -72,7 +73,7 @@ impl Told {
 
     fn follow(&self, book: &mut Book, bookings: &mut Bookings, Group { entries, head }: Group) {
         for entry in &entries {
-            book.apply(entry.customer, &entry.change).expect("the writer writes what can follow");
+            book.apply(entry.customer, &entry.change, entry.at).expect("the writer writes what can follow");
             note_booking(bookings, entry);
         }
         self.put(book, bookings, head, entries);
@@ -260,7 +261,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 pub fn terms(request: u128, amount: i128) -> Terms {
     let request = RequestId::from_int(request);
-    Terms { customer: ADA, key: KEY, request, amount: atto(amount), price_version: "2026-11-23".into() }
+    let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "2026-11-23".into());
+    Terms { customer: ADA, key: KEY, request, amount, least: amount, budgets, price_version }
 }
 
 pub fn atto(units: i128) -> Amount {
@@ -278,7 +280,7 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
     text.parse().map(Amount::from_atto_usd).map_err(|why| format!("{why}"))
 }
 
-fn key(number: u8) -> KeyCreated {
+pub fn key(number: u8) -> KeyCreated {
     let key = KeyId::from_int(u64::from(number));
     KeyCreated { key, digest: KeyDigest([number; 32]), prefix: "tg_live_".into(), name: "".into() }
 }
@@ -351,13 +353,14 @@ impl Scribe {
 
     fn entries(&mut self, command: Command) -> Vec<Entry> {
         let mut seq = self.head.seq;
-        let decided = self.book.decide(ADA, command).expect("a good command");
+        let at = Timestamp::from_micros(1);
+        let decided = self.book.decide(ADA, command, at).expect("a good command");
         decided
             .into_iter()
             .map(|change| {
                 seq = seq.next();
-                let balance = self.book.apply(ADA, &change).expect("it was decided");
-                Entry { seq, at: Timestamp::from_micros(1), customer: ADA, change, balance }
+                let balance = self.book.apply(ADA, &change, at).expect("it was decided");
+                Entry { seq, at, customer: ADA, change, balance }
             })
             .collect()
     }
@@ -370,8 +373,8 @@ pub fn opening() -> Vec<Command> {
 }
 
 pub fn hold(request: u128, amount: i128) -> Command {
-    let Terms { key, request, amount, price_version, .. } = terms(request, amount);
-    Command::Hold { request, key, amount, price_version }
+    let Terms { key, request, amount, least, budgets, price_version, .. } = terms(request, amount);
+    Command::Hold { request, key, amount, least, budgets, price_version }
 }
 
 pub fn capture(request: u128, amount: i128) -> Command {

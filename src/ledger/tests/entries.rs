@@ -11,6 +11,7 @@ use super::bench::{
     ADA, DEPOSIT, KEY, Scribe, atto, block_on, capture, create_ada, hold, opening, recompute, record,
     release, terms,
 };
+use crate::clock::Timestamp;
 use crate::id::RequestId;
 use std::path::Path;
 use std::sync::Arc;
@@ -207,7 +208,7 @@ fn breaks(changes: &[Change], invariant: &str) {
     let mut book: Book = scribe().book;
     let mut outcome = Ok(());
     for change in changes {
-        outcome = outcome.and_then(|()| book.apply(ADA, change).map(drop));
+        outcome = outcome.and_then(|()| book.apply(ADA, change, Timestamp::default()).map(drop));
     }
     let Broken(why) = outcome.and_then(|()| book.audit()).expect_err("no book of ours says that");
     assert!(why.contains(invariant), "{why}");
@@ -234,6 +235,7 @@ fn what_no_book_could_say_is_refused() {
         released: atto(released),
         cost: atto(cost),
         price_version,
+        key: Some(KEY),
         record: record(amount),
     };
     breaks(&[captured(60, 41, 0, version())], "I5");

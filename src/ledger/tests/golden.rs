@@ -4,9 +4,9 @@
 
 use super::super::codec::{self, CodecError};
 use super::super::entry::{Change, Seq};
-use super::super::verify::{Known, verify};
+use super::super::verify::{Fold, Known, verify};
 use super::super::{Chain, Window};
-use super::bench::{ADA, Bench, read, recompute};
+use super::bench::{ADA, Bench, KEY, atto, read, recompute};
 use super::memory::Memory;
 use std::collections::BTreeSet;
 use std::fs;
@@ -119,7 +119,7 @@ fn is_known(tag: u8) -> bool {
 #[test]
 fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let mut kept = BTreeSet::new();
-    for folder in ["journal-1", "journal-2", "journal-terms"] {
+    for folder in ["journal-1", "journal-2", "journal-terms", "journal-3"] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
             codec::encode(&entry, &mut bytes);
@@ -130,4 +130,15 @@ fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let known: BTreeSet<u8> = (0..=u8::MAX).filter(|tag| is_known(*tag) && !(6..=9).contains(tag)).collect();
     assert_eq!(kept, known);
     assert!(known.len() >= 16, "{known:?}");
+}
+
+/// From the third journal on a charge says by which key it was, also what went beyond its hold.
+#[test]
+fn what_a_key_spent_is_in_the_third_journal() {
+    let mut fold = Fold::default();
+    for entry in read(&golden("journal-3"), Seq::START).expect("whole").0 {
+        fold.entry(&entry).expect("it follows");
+    }
+    let ada = &fold.book.customers[&ADA];
+    assert_eq!((ada.keys[&KEY].spent.total, ada.spent.total), (atto(190), atto(190)));
 }

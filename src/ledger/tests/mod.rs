@@ -2,6 +2,7 @@
 
 mod archive;
 mod bench;
+mod budgets;
 mod care;
 mod damage;
 mod entries;

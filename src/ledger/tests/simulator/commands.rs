@@ -1,5 +1,6 @@
 //! Operations of the plain book as commands of the ledger.
 
+use super::super::super::budget::Budgets;
 use super::super::super::command::{Charged, Command};
 use super::super::super::entry::{Charge, KeyCreated, Note, Release, Step};
 use super::super::reference::{self, Operation, Said};
@@ -25,7 +26,8 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
         }
         Operation::Hold { customer, key, request, amount } => {
             let (key, request) = (KeyId::from_int(key), RequestId::from_int(request));
-            (customer, Command::Hold { request, key, amount: atto(amount), price_version: "1".into() })
+            let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "1".into());
+            (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version })
         }
         Operation::Extend { customer, request, amount } => {
             (customer, Command::Extend { request: RequestId::from_int(request), amount: atto(amount) })
