@@ -2,12 +2,15 @@
 
 use super::Demand;
 use crate::money::Amount;
-use crate::settle::price::{ModelPrice, UnitPrices};
+use crate::settle::price::{ModelPrice, Tier, UnitPrices};
 
 /// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
 const IMAGE_TOKENS_MAX: u64 = 48_169;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
+
+/// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
+const OUTPUT_TOKENS_MIN: u64 = 16;
 
 /// A token of English text or JSON is about this many bytes.
 const TOKEN_BYTES_LIKELY: u64 = 4;
@@ -26,13 +29,42 @@ pub struct TokensMax {
 impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
-        // A tier that was asked for may not be given: the default applies then.
-        let tiers = [Some(&price.price.default), price.price.of(demand.tier)];
-        let units = tiers.into_iter().flatten().flat_map(|rates| rates.up_to(self.input));
         let charge = |unit: &UnitPrices| {
             unit.input_max(demand.cached_for).times(self.input) + unit.output_max().times(self.output)
         };
-        units.map(charge).max().unwrap_or_default()
+        self.units(demand, price).map(charge).max().unwrap_or_default()
+    }
+
+    /// What they cost at least, where each answer may be cut to [`OUTPUT_TOKENS_MIN`].
+    pub fn charge_min(&self, demand: &Demand, price: &ModelPrice) -> Amount {
+        let output = self.output.min(OUTPUT_TOKENS_MIN.saturating_mul(demand.choices));
+        TokensMax { output, ..*self }.charge_max(demand, price)
+    }
+
+    /// How long each answer may be, in tokens, so that all of it costs no more than this.
+    pub fn output_for(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
+        let longest = |unit: &UnitPrices| {
+            let left = amount - unit.input_max(demand.cached_for).times(self.input);
+            let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
+            tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
+        };
+        let output = self.units(demand, price).map(longest).min().unwrap_or_default().min(self.output);
+        output / demand.choices.max(1)
+    }
+
+    /// All prices that may apply. A tier that was asked for may not be given: the default applies then.
+    /// Where none was asked for, the provider may choose the dearest.
+    fn units<'a>(
+        &self,
+        demand: &Demand,
+        price: &'a ModelPrice,
+    ) -> impl Iterator<Item = &'a UnitPrices> + use<'a> {
+        let asked = demand.tier;
+        let may = move |tier: Tier| asked == Tier::Default || tier == asked || tier == Tier::Default;
+        let rates = Tier::ALL.into_iter().filter(move |tier| may(*tier));
+        let rates = rates.filter_map(|tier| price.price.of(tier));
+        let input = self.input;
+        rates.flat_map(move |rates| rates.up_to(input))
     }
 }
 
@@ -59,11 +91,6 @@ pub fn input_tokens_likely(demand: &Demand, price: &ModelPrice) -> u64 {
     price.max_input_tokens.map_or(input, |longest| input.min(longest))
 }
 
-/// An upper bound of the charge; `None` as for [`tokens_max`].
-pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
-    tokens_max(demand, price).map(|tokens| tokens.charge_max(demand, price))
-}
-
 /// About how many tokens a request will use, for limits of a minute: they are made true when it has
 /// ended. An answer whose length the client leaves open counts when it is there.
 pub fn tokens_likely(demand: &Demand) -> u64 {
@@ -81,6 +108,10 @@ mod tests {
     use super::*;
     use crate::money::UnitPrice;
     use crate::settle::price::{Band, CachedFor, Encoding, Rates, Reasoning, Tariff, Tier};
+
+    fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
+        tokens_max(demand, price).map(|tokens| tokens.charge_max(demand, price))
+    }
 
     fn price(max_output_tokens: Option<u64>, max_input_tokens: Option<u64>) -> ModelPrice {
         let price = |text| UnitPrice::parse_per_million(text).unwrap();
@@ -115,8 +146,9 @@ mod tests {
     #[test]
     fn what_writes_nothing_is_asked_for_nothing() {
         assert_eq!(charge_max(&demand(984, None), &price(None, None)), None);
-        check(Demand { choices: 0, ..demand(984, None) }, None, "0.001");
-        let silent = charge_max(&Demand { choices: 0, ..demand(984, None) }, &price(None, None));
+        let silent = Demand { choices: 0, tier: Tier::Flex, ..demand(984, None) };
+        check(silent.clone(), None, "0.001");
+        let silent = charge_max(&silent, &price(None, None));
         assert_eq!(silent.map(|most| most.to_string()).as_deref(), Some("0.001"));
     }
 
@@ -127,15 +159,52 @@ mod tests {
 
     #[test]
     fn the_bound_covers_the_longest_answer() {
-        check(demand(984, None), None, "0.011");
-        check(demand(984, Some(10)), None, "0.0011");
-        check(demand(984, Some(5000)), None, "0.011");
-        check(Demand { choices: 3, ..demand(984, Some(10)) }, None, "0.0013");
-        check(Demand { cached_for: CachedFor::Hours, ..demand(984, Some(10)) }, None, "0.0021");
-        check(Demand { images: 1, ..demand(984, Some(10)) }, None, "0.098488");
-        check(demand(5_000_000, Some(10)), Some(128_000), "0.25615");
-        check(Demand { tier: Tier::Flex, ..demand(984, Some(10)) }, None, "0.0011");
+        let flex = |demand| Demand { tier: Tier::Flex, ..demand };
+        let asked = |output| flex(demand(984, output));
+        check(asked(None), None, "0.011");
+        check(asked(Some(10)), None, "0.0011");
+        check(asked(Some(5000)), None, "0.011");
+        check(Demand { choices: 3, ..asked(Some(10)) }, None, "0.0013");
+        check(Demand { cached_for: CachedFor::Hours, ..asked(Some(10)) }, None, "0.0021");
+        check(Demand { images: 1, ..asked(Some(10)) }, None, "0.098488");
+        check(flex(demand(5_000_000, Some(10))), Some(128_000), "0.25615");
         check(Demand { tier: Tier::Priority, ..demand(984, Some(10)) }, None, "0.0044");
-        check(Demand { choices: u64::from(u8::MAX), ..demand(984, Some(u64::MAX)) }, None, "2.551");
+        check(Demand { choices: u64::from(u8::MAX), ..asked(Some(u64::MAX)) }, None, "2.551");
+    }
+
+    /// A provider whose account is set so answers at a dearer tier that nobody asked for.
+    #[test]
+    fn the_dearest_tier_is_covered_where_none_was_asked_for() {
+        check(demand(984, Some(10)), None, "0.0044");
+        check(Demand { choices: 0, ..demand(984, None) }, None, "0.004");
+    }
+
+    /// What `amount` pays for costs no more, and a token more would; nothing is cut below the least.
+    #[track_caller]
+    fn check_cut(demand: &Demand, amount: &str, expect: u64) {
+        let price = price(Some(1000), None);
+        let amount = Amount::parse(amount).unwrap();
+        let most = tokens_max(demand, &price).unwrap();
+        let cap = most.output_for(amount, demand, &price);
+        assert_eq!(cap, expect);
+        let cost = |cap: u64| TokensMax { output: cap * demand.choices, ..most }.charge_max(demand, &price);
+        assert!(cap == 0 || cost(cap) <= amount, "{} for {cap}", cost(cap));
+        assert!(cap * demand.choices == most.output || cost(cap + 1) > amount);
+        let least = most.charge_min(demand, &price);
+        assert_eq!(least <= amount, cap >= OUTPUT_TOKENS_MIN.min(most.output / demand.choices), "{least}");
+    }
+
+    #[test]
+    fn an_answer_is_cut_to_what_can_be_paid() {
+        let flex = |output| Demand { tier: Tier::Flex, ..demand(984, output) };
+        check_cut(&flex(None), "0.011", 1000);
+        check_cut(&flex(None), "0.010999999999999999", 999);
+        check_cut(&flex(None), "0.00116", 16);
+        check_cut(&flex(None), "0.001159999999999999", 15);
+        check_cut(&flex(Some(5)), "0.00105", 5);
+        check_cut(&flex(Some(5)), "0.00104", 4);
+        check_cut(&flex(None), "0.0001", 0);
+        check_cut(&Demand { choices: 3, ..flex(None) }, "0.00199", 33);
+        check_cut(&demand(984, None), "0.00464", 16);
     }
 }

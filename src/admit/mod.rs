@@ -79,8 +79,19 @@ pub struct Admitted {
     pub commit: Commit,
     /// The prices that apply, pinned.
     pub price: Arc<ModelPrice>,
+    /// How long each answer may be at most, in tokens, if that is less than was asked for.
+    pub output_cap: Option<u64>,
     /// Tells if it is to be ended before its time.
     pub permit: Permit,
+}
+
+/// Whether a request may be answered more shortly than it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// If that is what can be paid.
+    Allowed,
+    /// It would make no sense of it.
+    Senseless,
 }
 
 /// Admits requests.
@@ -95,7 +106,8 @@ impl Admission {
         Admission { ledger, running }
     }
 
-    /// Holds the most that the request can cost at `prices`, and pins them. Does not wait for the disk.
+    /// Holds the most that the request can cost at `prices`, and pins them; or all there is, if that pays
+    /// for a shorter answer. Does not wait for the disk.
     ///
     /// # Errors
     /// See [`AdmitError`]; nothing is held then.
@@ -106,19 +118,29 @@ impl Admission {
         demand: &Demand,
         prices: &PriceBook,
         budgets: Budgets,
+        cut: Cut,
     ) -> Result<Admitted, AdmitError> {
         let (_, price) = prices.find(&demand.model).ok_or(AdmitError::UnknownModel)?;
         let price = Arc::clone(price);
         if price.price.of(demand.tier).is_none() {
             return Err(AdmitError::OtherTier);
         }
-        let amount = estimate::charge_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
+        let tokens = estimate::tokens_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
+        let amount = tokens.charge_max(demand, &price);
+        let least = match cut {
+            Cut::Allowed => tokens.charge_min(demand, &price),
+            Cut::Senseless => amount,
+        };
         let price_version = Arc::clone(&prices.version);
         let (customer, key) = (caller.customer(), caller.key());
-        let terms = Terms { customer, key, request, amount, least: amount, budgets, price_version };
+        let terms = Terms { customer, key, request, amount, least, budgets, price_version };
         let permit = self.running.begin(customer, request);
         match self.ledger.hold(terms) {
-            Ok((hold, commit)) => Ok(Admitted { hold, commit, price, permit }),
+            Ok((hold, commit)) => {
+                let held = hold.amount();
+                let output_cap = (held < amount).then(|| tokens.output_for(held, demand, &price));
+                Ok(Admitted { hold, commit, price, output_cap, permit })
+            }
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
                 Err(AdmitError::InsufficientCredit { needed: amount, available })
             }

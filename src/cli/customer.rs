@@ -260,11 +260,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
     text
 }
 
-/// Which of a model's prices applied, where they are not those of any request.
+/// What was cut, and which of a model's prices applied, where they are not those of any request.
 fn applied(receipt: &Receipt) -> String {
     let tier = receipt.service_tier.as_ref().map(|tier| format!("service tier {tier}"));
     let long = receipt.above_input_tokens.map(|above| format!("prices above {above} tokens of input"));
-    match tier.into_iter().chain(long).collect::<Vec<_>>() {
+    let cut = receipt.output_cap.map(|cap| format!("answers cut to {cap} tokens, as the credit reached"));
+    match cut.into_iter().chain(tier).chain(long).collect::<Vec<_>>() {
         none if none.is_empty() => String::new(),
         applied => format!("         {}\n", applied.join(", ")),
     }

@@ -52,6 +52,8 @@ pub struct Applied {
     pub balance: Balance,
     /// What it charged: what the balance reached of a capture, else nothing.
     pub charged: Amount,
+    /// What it set aside; what came free again if negative.
+    pub held: Amount,
 }
 
 /// Credit set aside for one request. Ends once: by a capture or a release; dropped, it is released.
@@ -60,10 +62,16 @@ pub struct Hold {
     pub(super) ledger: Arc<Ledger>,
     pub(super) customer: CustomerId,
     pub(super) request: RequestId,
+    pub(super) amount: Amount,
     pub(super) ended: bool,
 }
 
 impl Hold {
+    /// How much is set aside.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
     /// Sets more aside, at once. Before the commit is durable, nothing more may be delivered than the
     /// hold covered before.
     ///
@@ -71,7 +79,9 @@ impl Hold {
     /// When the balance does not reach; the hold is as it was then.
     pub fn extend(&mut self, amount: Amount) -> Result<Commit, Failure> {
         let command = Command::Extend { request: self.request, amount };
-        Ok(self.ledger.transact(self.customer, command)?.commit)
+        let Applied { commit, held, .. } = self.ledger.transact(self.customer, command)?;
+        self.amount += held;
+        Ok(commit)
     }
 
     /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the

@@ -69,6 +69,7 @@ use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
 use disk::Disk;
 use index::Index;
+use legs::Account;
 use line::{Line, Submission};
 use parking_lot::Mutex;
 use room::Room;
@@ -174,9 +175,9 @@ impl Ledger {
         }
         let Terms { customer, key, request, amount, least, budgets, price_version } = terms;
         let command = Command::Hold { request, key, amount, least, budgets, price_version };
-        let Applied { commit, .. } = self.transact(customer, command)?;
+        let Applied { commit, held: amount, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
-        Ok((Hold { ledger: Arc::clone(self), customer, request, ended: false }, commit))
+        Ok((Hold { ledger: Arc::clone(self), customer, request, amount, ended: false }, commit))
     }
 
     /// Begins to keep a customer.
@@ -469,6 +470,7 @@ impl Ledger {
         let decided = book.decide(customer, command, at)?;
         let mut changes = Vec::with_capacity(decided.len());
         let charged = decided.iter().map(Change::paid).sum();
+        let held = decided.iter().map(|change| change.moved(Account::Held)).sum();
         for change in decided {
             let balance = book.apply(customer, &change, at).expect("what was decided can be applied");
             changes.push((change, balance));
@@ -477,7 +479,7 @@ impl Ledger {
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
         let place = self.line.submit(Submission { customer, at, changes, done });
         let commit = Commit { line: Arc::clone(&self.line), place, waiting, known: None };
-        Ok(Applied { commit, balance, charged })
+        Ok(Applied { commit, balance, charged, held })
     }
 
     fn shard(&self, customer: CustomerId) -> &Mutex<Book> {

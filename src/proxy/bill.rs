@@ -80,6 +80,7 @@ pub struct Bill {
     pub(super) tier: Tier,
     pub(super) model: Box<str>,
     pub(super) stream: bool,
+    pub(super) output_cap: Option<u64>,
     pub(super) status: u16,
     pub(super) attempts: Vec<Attempt>,
     pub(super) started: Instant,
@@ -106,7 +107,8 @@ impl Bill {
         detail.above_input_tokens = settlement.above_input_tokens;
         detail.cost = cost;
         let charge = Charge { amount: due, cost: cost.unwrap_or(Amount::ZERO) };
-        let Applied { commit, balance, charged } = hold.capture(charge, detail.to_record(reported).into());
+        let Applied { commit, balance, charged, .. } =
+            hold.capture(charge, detail.to_record(reported).into());
         let cost = cost.map(|amount| Cost { upstream, amount });
         (commit, Settled { end, metered, usage, charge: charged, cost, balance })
     }
@@ -130,6 +132,7 @@ impl Bill {
             status: self.status,
             end: self.end.name().into(),
             metered,
+            output_cap: self.output_cap,
             service_tier: None,
             above_input_tokens: None,
             cost: None,

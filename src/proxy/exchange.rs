@@ -30,6 +30,8 @@ pub struct Exchange {
     pub request: Request,
     /// At what prices.
     pub price: Arc<ModelPrice>,
+    /// How long each answer may be at most, in tokens, where what can be paid is less than was asked for.
+    pub output_cap: Option<u64>,
     /// Tells if it is to be ended before its time.
     pub permit: Permit,
     started: Instant,
@@ -76,7 +78,7 @@ enum Settling {
 impl Exchange {
     /// A new exchange, and the commit of its hold.
     pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
-        let Admitted { hold, commit, price, permit } = admitted;
+        let Admitted { hold, commit, price, output_cap, permit } = admitted;
         if request.stream.is_some() {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
             commit.begin();
@@ -94,7 +96,7 @@ impl Exchange {
         };
         let settling = tokio::sync::Mutex::new(Settling::Open);
         let state = Mutex::new(state);
-        (Arc::new(Exchange { request, price, permit, started, state, settling }), commit)
+        (Arc::new(Exchange { request, price, output_cap, permit, started, state, settling }), commit)
     }
 
     /// Prepares the next attempt: `body` goes to the provider.
@@ -368,6 +370,7 @@ impl Exchange {
             tier: self.request.demand.tier,
             model: self.request.demand.model.clone(),
             stream: self.request.stream.is_some(),
+            output_cap: self.output_cap,
             status: state.status,
             attempts: std::mem::take(&mut state.attempts),
             started: self.started,

@@ -245,6 +245,9 @@ impl ProxyHttp for Gateway {
         if let Some(passed) = &ctx.passed {
             rates::tell(response, passed, Tick::now())?;
         }
+        if let Some(cap) = admitted.exchange.output_cap {
+            response.insert_header(OUTPUT_CAP, cap)?;
+        }
         // A plain answer is held back until its charge is durable, which comes after its hold.
         if !admitted.exchange.is_held_back()
             && let Some(mut commit) = admitted.commit.take()
@@ -472,6 +475,8 @@ fn join(first: Bytes, second: Bytes) -> Bytes {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long each answer may be, in tokens, where the credit does not reach for more.
+const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
 /// Headers of ours on every answer.

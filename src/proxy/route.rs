@@ -135,7 +135,7 @@ impl Gateway {
         let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
         let body = body::read(session, &live.config.gateway, &mut permit).await?;
         ctx.times.read = Some(Instant::now());
-        let request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
+        let mut request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
         // Asked once: what takes effect from here on is for others.
         let prices = live.config.prices.at(Timestamp::now());
@@ -149,8 +149,11 @@ impl Gateway {
         let budgets = ctx.passed.as_ref().map(Passed::budgets).unwrap_or_default();
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, &request.demand, prices, budgets)
+            .admit(&caller, ctx.request, &request.demand, prices, budgets, request.cut())
             .map_err(|why| Refusal::not_admitted(why, model))?;
+        if let Some(cap) = admitted.output_cap {
+            request.cut_to(cap);
+        }
         let need = attempt::need(&request, caller.customer(), &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
         let line = Arc::new(Line::default());

@@ -33,6 +33,9 @@ pub struct Receipt {
     pub end: Box<str>,
     /// How the usage was found.
     pub metered: Metered,
+    /// How long each answer might be, in tokens, where what could be paid was less than was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_cap: Option<u64>,
     /// The service tier, where it is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<Box<str>>,
@@ -106,6 +109,7 @@ impl Receipt {
             http_status: 0,
             end: "".into(),
             metered: Metered::None,
+            output_cap: None,
             service_tier: None,
             above_input_tokens: None,
             cost: None,
@@ -182,6 +186,7 @@ impl Receipt {
         self.http_status = detail.status;
         self.end = detail.end;
         self.metered = detail.metered;
+        self.output_cap = detail.output_cap;
         self.service_tier = detail.service_tier;
         self.above_input_tokens = detail.above_input_tokens;
         self.cost = detail.cost;

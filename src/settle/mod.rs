@@ -80,6 +80,9 @@ pub struct Detail {
     pub end: Box<str>,
     /// How the usage was found.
     pub metered: Metered,
+    /// How long each answer might be, in tokens, where what could be paid was less than was asked for.
+    #[serde(default)]
+    pub output_cap: Option<u64>,
     /// The service tier, where it is not the default.
     #[serde(default)]
     pub service_tier: Option<Box<str>>,
@@ -162,6 +165,7 @@ mod tests {
             status: 200,
             end: "complete".into(),
             metered: Metered::Reported,
+            output_cap: None,
             service_tier: None,
             above_input_tokens: None,
             cost: None,

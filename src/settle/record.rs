@@ -20,6 +20,7 @@ impl Detail {
             status,
             end,
             metered,
+            output_cap,
             service_tier,
             above_input_tokens,
             cost,
@@ -39,6 +40,7 @@ impl Detail {
         record.value(",\"status\":", status);
         record.value(",\"end\":", end);
         record.word(",\"metered\":\"", metered.name());
+        record.optional(",\"output_cap\":", output_cap.as_ref());
         record.optional(",\"service_tier\":", service_tier.as_ref());
         record.optional(",\"above_input_tokens\":", above_input_tokens.as_ref());
         record.optional(",\"cost\":", cost.as_ref());
@@ -142,6 +144,7 @@ mod tests {
             status: 0,
             end: "failed".into(),
             metered: Metered::None,
+            output_cap: None,
             service_tier: None,
             above_input_tokens: None,
             cost: None,
@@ -158,6 +161,7 @@ mod tests {
             stream: true,
             status: 200,
             metered: Metered::Estimated,
+            output_cap: Some(16),
             service_tier: Some("priority".into()),
             above_input_tokens: Some(200_000),
             cost: Some(line(Class::Output, 3).amount),

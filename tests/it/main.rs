@@ -13,6 +13,7 @@ mod framing;
 mod strangers;
 mod limits;
 mod budgets;
+mod cut;
 mod answers;
 mod endpoints;
 mod money;

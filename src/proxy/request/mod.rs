@@ -2,11 +2,12 @@
 //!
 //! One file for each endpoint says which fields decide about the charge and what is refused.
 //! Everything stays byte for byte as the client sent it, but for `stream_options.include_usage`,
-//! which is asked for when the client did not, and the model's name where an upstream account calls
-//! it otherwise. Pure.
+//! which is asked for when the client did not, the model's name where an upstream account calls
+//! it otherwise, and the cap of the answer where the credit does not reach for more. Pure.
 
 mod chat;
 mod completions;
+mod cut;
 mod embeddings;
 mod fields;
 mod messages;
@@ -59,6 +60,8 @@ pub struct Request {
     model: ModelPlace,
     /// What asks for the usage of a stream, if the client did not.
     usage_edit: Option<Edit>,
+    /// What caps the answer at what can be paid, if that is less than was asked for.
+    cut_edits: Vec<Edit>,
 }
 
 /// Other bytes for a place in the body.
@@ -112,7 +115,16 @@ impl Request {
             Streaming::Events(edit) => (Some(UsageChunk::Hide), edit),
         };
         let affinity = affinity(&fields);
-        Ok(Request { endpoint, demand, stream, affinity, body: body.clone(), model, usage_edit })
+        Ok(Request {
+            endpoint,
+            demand,
+            stream,
+            affinity,
+            body: body.clone(),
+            model,
+            usage_edit,
+            cut_edits: Vec::new(),
+        })
     }
 
     /// The bytes for a provider who calls the model `name`.
@@ -124,7 +136,7 @@ impl Request {
                 ModelPlace::Left(end) => (end.clone(), format!(",\"model\":{name}").into_bytes()),
             }
         });
-        let mut edits: Vec<&Edit> = rename.iter().chain(&self.usage_edit).collect();
+        let mut edits: Vec<&Edit> = rename.iter().chain(&self.usage_edit).chain(&self.cut_edits).collect();
         if edits.is_empty() {
             return self.body.clone();
         }
