@@ -162,6 +162,7 @@ impl Noted {
                         dialect,
                         base_url,
                         api_key,
+                        ca,
                         models,
                         weight,
                         check,

@@ -30,7 +30,7 @@ pub use base_url::{BaseUrl, Scheme};
 pub use change::{AFTER_RESTART, Change, Takes, changes};
 pub use fault::{Fault, Faults};
 pub use secret::Secret;
-pub use tls::{Certificate, Tls};
+pub use tls::{Authorities, Certificate, Tls};
 
 use crate::money::Amount;
 use crate::policy::countries::Countries;
@@ -149,6 +149,8 @@ pub struct Upstream {
     pub base_url: BaseUrl,
     /// The credential, sent nowhere but to `base_url`.
     pub api_key: Secret,
+    /// Who vouches for its certificate; those that the system trusts unless told otherwise.
+    pub ca: Option<Authorities>,
     /// What it serves.
     pub models: Models,
     /// Its share of requests beside the others, from 1 to 1000.

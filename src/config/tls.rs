@@ -1,9 +1,11 @@
-//! The certificate that customers' connections are shown, and its key.
+//! The certificate that customers' connections are shown, and its key; and the authorities that an
+//! upstream account's certificate must come from.
 
-use super::reader::Section;
+use super::reader::{Node, Section};
 use super::validate::Listeners;
 use super::{raw, secret};
 use ring::digest;
+use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -64,13 +66,52 @@ impl PartialEq for Certificate {
 impl Eq for Certificate {}
 
 impl fmt::Debug for Certificate {
-    /// The beginning of its SHA-256 fingerprint, as browsers show it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let leaf = self.0.cert.first().map(|leaf| digest::digest(&digest::SHA256, leaf));
-        let digest = leaf.as_ref().map(|digest| &digest.as_ref()[..8]).unwrap_or_default();
-        let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-        write!(f, "SHA-256 {}…", bytes.join(":"))
+        fingerprint(self.0.cert.first(), f)
     }
+}
+
+/// The beginning of a certificate's SHA-256 fingerprint, as browsers show it.
+fn fingerprint(certificate: Option<&CertificateDer<'_>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let digest = certificate.map(|certificate| digest::digest(&digest::SHA256, certificate));
+    let digest = digest.as_ref().map(|digest| &digest.as_ref()[..8]).unwrap_or_default();
+    let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    write!(f, "SHA-256 {}…", bytes.join(":"))
+}
+
+/// Certificates of authorities: whoever shows one that they signed is believed, and nobody else.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Authorities(Arc<[CertificateDer<'static>]>);
+
+impl Authorities {
+    /// Each of them, in DER.
+    pub fn each(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|authority| &**authority)
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let read = read.ok().filter(|read| !read.is_empty());
+        let read = read.ok_or("has no certificate in PEM: it begins with -----BEGIN CERTIFICATE-----")?;
+        let mut roots = RootCertStore::empty();
+        if read.iter().any(|authority| roots.add(authority.clone()).is_err()) {
+            return Err("has a certificate that cannot be read");
+        }
+        Ok(Authorities(read.into()))
+    }
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fingerprint(self.0.first(), f)?;
+        if self.0.len() > 1 { write!(f, " and {} more", self.0.len() - 1) } else { Ok(()) }
+    }
+}
+
+/// Reads the file that a setting names.
+pub(super) fn authorities(node: &Node<'_>) -> Option<Authorities> {
+    let text = raw::read(&node.file()?).map_err(|why| node.fault(why)).ok()?;
+    Authorities::parse(&text).map_err(|why| node.fault(why)).ok()
 }
 
 /// Reads `gateway.tls`.
@@ -120,6 +161,18 @@ mod tests {
         let none = "has no certificate in PEM: it begins with -----BEGIN CERTIFICATE-----";
         check("", ONE.1, Err(Wrong::Chain(none)));
         check(ONE.1, ONE.1, Err(Wrong::Chain(none)));
+    }
+
+    #[test]
+    fn authorities_are_certificates() {
+        let of = |text: &str| Authorities::parse(text).map(|found| format!("{found:?}"));
+        let (one, two) = (of(ONE.0).unwrap(), of(&format!("{}{}", ONE.0, TWO.0)).unwrap());
+        assert_eq!(format!("{one} and 1 more"), two);
+        for none in ["", ONE.1, "-----BEGIN CERTIFICATE-----"] {
+            assert!(of(none).unwrap_err().starts_with("has no certificate in PEM"), "{none}");
+        }
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(of(bad), Err("has a certificate that cannot be read"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::book::is_model_name;
 use super::reader::{Node, Required, Section};
 use super::validate::{SecretKeys, secret};
-use super::{BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Timeouts, Upstream};
+use super::{BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Scheme, Timeouts, Upstream, tls};
 use crate::money::Amount;
 use crate::settle::price::books::PriceBooks;
 use std::collections::{HashMap, HashSet};
@@ -46,6 +46,8 @@ fn upstream(
     let base_url = section.required(Required { key: "base_url", example: "https://api.openai.com/v1" });
     let base_url = base_url.and_then(|node| node.parsed(BaseUrl::parse));
     let api_key = secret(&mut section, SecretKeys { inline: "api_key", file: "api_key_file" });
+    let ca_node = section.get("ca_file");
+    let ca = ca_node.as_ref().map(tls::authorities);
     let models = section.get("models").map_or(Some(Models::All), |node| models(&node, book));
     let weight = section.number("weight", 1..=WEIGHT_MAX, 1);
     let check = section.choice("check", &[("models", Check::Models), ("connect", Check::Connect)]);
@@ -56,11 +58,19 @@ fn upstream(
     let timeouts = timeouts(section.section("timeouts"));
     section.finish();
     let (name, base_url, models, api_key) = (name?, base_url?, models?, api_key?.0);
+    if let (Some(node), Scheme::Http) = (ca_node, base_url.scheme) {
+        node.into_key().fault("is for TLS: begin `base_url` with https://, or remove it");
+    }
+    let ca = match ca {
+        Some(read) => Some(read?),
+        None => None,
+    };
     Some(Upstream {
         name,
         dialect,
         base_url,
         api_key,
+        ca,
         models,
         weight,
         check,

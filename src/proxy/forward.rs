@@ -11,7 +11,7 @@ use crate::upstream::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API
 use crate::upstream::health::Fault;
 use crate::upstream::told::Report;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// Kept-alive connections to a provider are closed after this: providers close theirs in minutes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+/// Requests at once on one connection of HTTP/2, if the provider lets them: as many as most do. What
+/// breaks a connection breaks them all.
+const H2_STREAMS_MAX: usize = 100;
 /// A client's headers that mean something to the provider.
 const REQUEST_HEADERS: [HeaderName; 2] = [header::CONTENT_TYPE, header::ACCEPT];
 /// A provider's headers that mean something to the client.
@@ -39,7 +42,14 @@ pub fn peer(account: &Account, address: SocketAddr) -> HttpPeer {
         Scheme::Http => false,
     };
     let mut peer = HttpPeer::new(address, tls, account.base_url.host.clone());
+    let trust = account.addresses().trust();
+    peer.group_key = trust.group;
     let options = &mut peer.options;
+    if tls {
+        options.ca.clone_from(&trust.authorities);
+        options.alpn = ALPN::H2H1;
+        options.max_h2_streams = H2_STREAMS_MAX;
+    }
     options.connection_timeout = Some(account.timeouts.connect);
     options.total_connection_timeout = Some(account.timeouts.connect);
     options.read_timeout = Some(account.timeouts.silence);
@@ -63,7 +73,11 @@ pub fn request(
     parts.method = client.method.clone();
     parts.uri =
         account.path_of(endpoint).parse().or_err(ErrorType::InvalidHTTPHeader, "the path of an account")?;
-    parts.version = Version::HTTP_11;
+    // As the connection speaks that was chosen for it.
+    parts.version = match client.version {
+        Version::HTTP_2 => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
     let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
     headers.insert(header::HOST, account.authority.clone());
     match account.dialect {

@@ -315,6 +315,10 @@ impl ProxyHttp for Gateway {
             ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::Timeout,
             _ => Fault::Connect,
         };
+        if let Some(lease) = ctx.admitted.as_ref().and_then(|admitted| admitted.lease.as_ref()) {
+            let upstream = &*lease.account().name;
+            tracing::warn!(upstream, why = %error, "no connection to an upstream account");
+        }
         match ctx.admitted.as_mut() {
             Some(admitted) => self.failed(admitted, fault, None, "no connection"),
             None => error,

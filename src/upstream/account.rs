@@ -8,7 +8,7 @@ use super::limits::{Limits, Most, Share, Use};
 use super::queue::Queue;
 use super::told::{Kind, Report};
 use crate::clock::Timestamp;
-use crate::config::{self, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
+use crate::config::{self, Authorities, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -45,6 +45,7 @@ pub struct Account {
     pub timeouts: Timeouts,
     pub(super) weight: u32,
     pub(super) priority: u32,
+    ca: Option<Authorities>,
     check: config::Check,
     /// Its part in [`select::mix`]: the same as long as its name is.
     pub(super) seed: u64,
@@ -160,6 +161,7 @@ impl Account {
             .map_err(|_| format!("{}: the base_url cannot be sent in a header", upstream.name))?;
         let check = Check {
             how: upstream.check,
+            ca: upstream.ca.clone(),
             dialect: upstream.dialect,
             authorization: authorization.clone(),
             authority: authority.clone(),
@@ -168,7 +170,7 @@ impl Account {
                 Box::new(move |status| state.heard(status))
             },
         };
-        let same = same.filter(|same| same.check == upstream.check);
+        let same = same.filter(|same| same.check == upstream.check && same.ca == upstream.ca);
         let addresses =
             same.map_or_else(|| Addresses::new(&upstream.base_url, check), |same| same.addresses.clone());
         Ok(Account {
@@ -182,6 +184,7 @@ impl Account {
             timeouts: upstream.timeouts,
             weight: upstream.weight,
             priority: upstream.priority,
+            ca: upstream.ca.clone(),
             check: upstream.check,
             seed: BuildHasherDefault::<DefaultHasher>::default().hash_one(&upstream.name),
             state,

@@ -6,14 +6,16 @@
 //! [`super::health`].
 
 use super::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
-use crate::config::{self, BaseUrl, Dialect, Scheme};
+use crate::config::{self, Authorities, BaseUrl, Dialect, Scheme};
 use async_trait::async_trait;
 use http::{HeaderValue, header};
+use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
 use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +34,28 @@ const ADDRESSES_MAX: usize = 16;
 
 /// The addresses of one host name.
 #[derive(Clone)]
-pub struct Addresses(Arc<LoadBalancer<RoundRobin>>);
+pub struct Addresses {
+    balancer: Arc<LoadBalancer<RoundRobin>>,
+    trust: Trust,
+}
+
+/// Who vouches for the certificate of whoever answers there.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Nobody else, if there are any; else those that the system trusts.
+    pub authorities: Option<Arc<[WrappedX509]>>,
+    /// The same for the same authorities: connections are kept alive for those alone.
+    pub group: u64,
+}
+
+impl Trust {
+    fn of(ca: Option<&Authorities>) -> Self {
+        let Some(ca) = ca else { return Trust::default() };
+        let read = |authority: &[u8]| WrappedX509::new(authority.to_vec(), parse_x509);
+        let group = BuildHasherDefault::<DefaultHasher>::default().hash_one(ca);
+        Trust { authorities: Some(ca.each().map(read).collect()), group }
+    }
+}
 
 impl Addresses {
     /// Of the host of `base_url`; none before the first [`Addresses::resolve`].
@@ -43,12 +66,13 @@ impl Addresses {
             config::Check::Models => ASK_EVERY,
             config::Check::Connect => CONNECT_EVERY,
         };
-        backends.set_health_check(check.build(base_url));
+        let trust = Trust::of(check.ca.as_ref());
+        backends.set_health_check(check.build(base_url, &trust));
         let mut balancer = LoadBalancer::from_backends(backends);
         balancer.update_frequency = Some(RESOLVE_EVERY);
         balancer.health_check_frequency = Some(every);
         balancer.parallel_health_check = true;
-        Addresses(Arc::new(balancer))
+        Addresses { balancer: Arc::new(balancer), trust }
     }
 
     /// Resolves the name now.
@@ -56,35 +80,41 @@ impl Addresses {
     /// # Errors
     /// What the resolver says.
     pub async fn resolve(&self) -> Result<(), String> {
-        self.0.update().await.map_err(|why| why.to_string())
+        self.balancer.update().await.map_err(|why| why.to_string())
     }
 
     /// The next address in turn that can be connected to; if none can, the next in turn, so that
     /// a check that is wrong or late costs no request that would have been served.
     pub fn pick(&self) -> Option<SocketAddr> {
-        let any = || self.0.select_with(b"", ADDRESSES_MAX, |_, _| true);
-        self.0.select(b"", ADDRESSES_MAX).or_else(any)?.addr.as_inet().copied()
+        let any = || self.balancer.select_with(b"", ADDRESSES_MAX, |_, _| true);
+        self.balancer.select(b"", ADDRESSES_MAX).or_else(any)?.addr.as_inet().copied()
     }
 
     /// Whether any address can be connected to.
     pub fn reachable(&self) -> bool {
-        self.0.select(b"", ADDRESSES_MAX).is_some()
+        self.balancer.select(b"", ADDRESSES_MAX).is_some()
+    }
+
+    /// Who vouches for a certificate shown there.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Whether these are the same, not only equal.
     pub fn is(&self, other: &Addresses) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.balancer, &other.balancer)
     }
 
     /// What resolves and checks them; to be run in the background.
     pub fn task(&self) -> Arc<LoadBalancer<RoundRobin>> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.balancer)
     }
 }
 
 /// How addresses are watched.
 pub struct Check {
     pub(super) how: config::Check,
+    pub(super) ca: Option<Authorities>,
     pub(super) dialect: Dialect,
     pub(super) authorization: HeaderValue,
     pub(super) authority: HeaderValue,
@@ -93,15 +123,15 @@ pub struct Check {
 }
 
 impl Check {
-    fn build(self, base_url: &BaseUrl) -> Box<dyn HealthCheck + Send + Sync> {
+    fn build(self, base_url: &BaseUrl, trust: &Trust) -> Box<dyn HealthCheck + Send + Sync> {
         match self.how {
             config::Check::Connect => TcpHealthCheck::new(),
-            config::Check::Models => Box::new(self.models(base_url)),
+            config::Check::Models => Box::new(self.models(base_url, trust)),
         }
     }
 
     /// `GET /models` with the account's credential: no provider charges for it.
-    fn models(self, base_url: &BaseUrl) -> HttpHealthCheck {
+    fn models(self, base_url: &BaseUrl, trust: &Trust) -> HttpHealthCheck {
         let tls = base_url.scheme == Scheme::Https;
         let mut check = HttpHealthCheck::new(&base_url.host, tls);
         let path = format!("{}/models", base_url.path);
@@ -117,7 +147,9 @@ impl Check {
         }
         check.req.insert_header(header::USER_AGENT, USER_AGENT).expect("a fixed text");
         check.reuse_connection = true;
+        check.peer_template.group_key = trust.group;
         let options = &mut check.peer_template.options;
+        options.ca.clone_from(&trust.authorities);
         options.connection_timeout = Some(CHECK_TIMEOUT);
         options.total_connection_timeout = Some(CHECK_TIMEOUT);
         options.read_timeout = Some(CHECK_TIMEOUT);

@@ -33,3 +33,4 @@ mod reload;
 mod log;
 mod service;
 mod tls;
+mod upstream_tls;

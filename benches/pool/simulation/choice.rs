@@ -192,6 +192,7 @@ pub fn upstream(place: usize) -> Upstream {
         dialect: Dialect::OpenAi,
         base_url: BaseUrl::parse("http://127.0.0.1:1/v1").expect("a URL"),
         api_key: Secret::parse("sk-simulated").expect("a secret"),
+        ca: None,
         models: Models::All,
         weight: 1,
         check: Check::Connect,

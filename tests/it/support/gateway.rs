@@ -60,6 +60,12 @@ impl Account {
         Account::new("scripted", provider.address)
     }
 
+    /// Instead of an address in clear text.
+    pub fn at(mut self, base_url: String) -> Self {
+        self.base_url = base_url;
+        self
+    }
+
     /// Its credential, in full.
     pub fn credential(mut self, credential: &str) -> Self {
         self.credential = credential.into();

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod provider;
 pub mod scene;
 pub mod scripted;
+pub mod tls_front;
 
 pub use books::audit;
 pub use client::{Answer, Client, ask, event_stream, streamed, text_of_stream};
