@@ -6,6 +6,7 @@
 
 mod notify;
 mod reload;
+mod spend;
 
 use crate::admin::{self, Admin, Scrape};
 use crate::admit::Admission;
@@ -38,6 +39,7 @@ use pingora::services::background::{BackgroundService, background_service};
 pub use reload::Load;
 use reload::Reload;
 use ring::rand::{SecureRandom, SystemRandom};
+use spend::{Keep, Spend};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -99,6 +101,14 @@ pub struct Addresses {
     pub metrics: SocketAddr,
 }
 
+impl Addresses {
+    fn of(gateway: &Sockets, admin: &Bound, metrics: &Bound) -> Self {
+        let bound = |sockets: &[Bound]| sockets.iter().map(|bound| bound.address).collect();
+        let (plain, tls) = (bound(&gateway.plain), bound(&gateway.tls));
+        Addresses { gateway: plain, tls, admin: admin.address, metrics: metrics.address }
+    }
+}
+
 /// A gateway that is ready to run.
 pub struct App {
     /// Where it listens; connections wait until it runs.
@@ -118,13 +128,7 @@ impl App {
         let gateway_listeners = sockets(&config.gateway)?;
         let admin_listener = bind(&config.admin.listen)?;
         let metrics_listener = bind(&config.metrics.listen)?;
-        let bound = |sockets: &[Bound]| sockets.iter().map(|bound| bound.address).collect();
-        let addresses = Addresses {
-            gateway: bound(&gateway_listeners.plain),
-            tls: bound(&gateway_listeners.tls),
-            admin: admin_listener.address,
-            metrics: metrics_listener.address,
-        };
+        let addresses = Addresses::of(&gateway_listeners, &admin_listener, &metrics_listener);
 
         let metrics = Arc::new(Metrics::new());
         let (ledger, recovered) = open_ledger(config, &metrics)?;
@@ -135,6 +139,7 @@ impl App {
         let hangup = prepare(&live.pool)?;
         warm(&config.prices);
         let live = Arc::new(ArcSwap::from_pointee(live));
+        let spend = Spend::restore(ledger.directory(), &live);
 
         let (serving, is_serving) = watch::channel(None);
         let access =
@@ -174,11 +179,17 @@ impl App {
         ]));
         server.add_service(background_service("admin", http));
         server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
+        server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
         let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
         let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
         server.add_service(background_service("reload", reload));
-        let drain =
-            Drain { metrics, ledger: Arc::clone(&ledger), access, timeout: config.gateway.drain_timeout };
+        let drain = Drain {
+            metrics,
+            ledger: Arc::clone(&ledger),
+            access,
+            spend,
+            timeout: config.gateway.drain_timeout,
+        };
         server.add_service(background_service("drain", drain));
         Ok(App { addresses, recovered, server, ledger })
     }
@@ -329,6 +340,7 @@ struct Drain {
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     access: AccessLog,
+    spend: Arc<Spend>,
     timeout: Duration,
 }
 
@@ -344,8 +356,10 @@ impl BackgroundService for Drain {
         }
         tracing::info!(in_flight = self.metrics.in_flight(), "drained");
         let (ledger, access) = (Arc::clone(&self.ledger), self.access.clone());
+        let spend = Arc::clone(&self.spend);
         let end = move || {
             ledger.close();
+            spend.write();
             access.flush();
         };
         let _ = tokio::task::spawn_blocking(end).await;

@@ -10,6 +10,7 @@ use super::told::{Kind, Report};
 use crate::clock::Timestamp;
 use crate::config::{self, Authorities, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
+use crate::money::Amount;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -58,6 +59,8 @@ struct Shared {
     name: Arc<str>,
     /// Who may wait for it.
     queue: Arc<Queue>,
+    /// Counted by the name, whatever its credential. Always locked before `state`.
+    limits: Arc<Mutex<Limits>>,
     state: Mutex<State>,
 }
 
@@ -65,7 +68,6 @@ struct Shared {
 struct State {
     standing: Standing,
     breaker: Breaker,
-    limits: Limits,
     models: HashMap<Box<str>, Model>,
 }
 
@@ -147,13 +149,17 @@ impl Account {
     ) -> Result<Self, String> {
         let authorization = presented(upstream.dialect, &upstream.api_key)
             .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
-        // What an operator decided about a name outlives its credential.
+        // What an operator decided about a name outlives its credential, and so do its counts.
         let standing = before.map(|before| before.state.state.lock().standing);
+        let limits = before.map_or_else(
+            || Arc::new(Mutex::new(Limits::new(Instant::now(), Timestamp::now()))),
+            |before| Arc::clone(&before.state.limits),
+        );
         let before = before.filter(|before| before.base_url == upstream.base_url);
-        // Health and load are a credential's, and addresses are watched with it.
+        // Health and headroom are a credential's, and addresses are watched with it.
         let same = before.filter(|before| before.authorization == authorization);
-        let state =
-            same.map_or_else(|| Arc::new(Shared::new(upstream, queue)), |same| Arc::clone(&same.state));
+        let state = same
+            .map_or_else(|| Arc::new(Shared::new(upstream, queue, limits)), |same| Arc::clone(&same.state));
         if let Some(standing) = standing {
             state.state.lock().standing = standing;
         }
@@ -194,8 +200,18 @@ impl Account {
 
     /// Lets it have this much from now on.
     pub(super) fn limit(&self, limits: &config::Limits) {
-        self.state.state.lock().limits.set(limits);
+        self.state.limits.lock().set(limits);
         self.state.queue.wake();
+    }
+
+    /// What it spent of the day under way.
+    pub fn spent(&self, now: Instant) -> Amount {
+        self.state.limits.lock().spent(now)
+    }
+
+    /// What it had spent of the day under way before this process began.
+    pub fn spent_before(&self, amount: Amount) {
+        self.state.limits.lock().spent_before(amount);
     }
 
     /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
@@ -233,6 +249,7 @@ impl Account {
 
     /// How it stands, in a word: `draining`, `shut`, `probation` or `open`; and requests under way.
     pub fn standing(&self) -> (&'static str, u32) {
+        let in_flight = self.state.limits.lock().in_flight();
         let state = self.state.state.lock();
         let word = match (state.standing, state.breaker.health()) {
             (Standing::Draining, _) => "draining",
@@ -240,7 +257,7 @@ impl Account {
             (Standing::Taking, Health::Shut { .. }) => "shut",
             (Standing::Taking, Health::Probation { .. }) => "probation",
         };
-        (word, state.limits.in_flight())
+        (word, in_flight)
     }
 
     /// Whether it is used for anything.
@@ -267,15 +284,17 @@ impl Account {
 
     /// Whether it can take a request for `model`, as the provider calls it.
     pub fn room(&self, model: &str, need: &Need, now: Instant) -> Room {
-        self.state.state.lock().room(model, need, now)
+        let mut limits = self.state.limits.lock();
+        self.state.state.lock().room(&mut limits, model, need, now)
     }
 
     /// Takes room for a request, if it is still there.
     pub(super) fn take(&self, model: &str, need: &Need, now: Instant) -> Option<Taken> {
+        let mut limits = self.state.limits.lock();
         let mut state = self.state.state.lock();
-        let Room::Free { .. } = state.room(model, need, now) else { return None };
+        let Room::Free { .. } = state.room(&mut limits, model, need, now) else { return None };
         state.breaker.begin(now);
-        let share = state.limits.take(need.most, now);
+        let share = limits.take(need.most, now);
         let model = state.model(model);
         model.breaker.begin(now);
         let mark = model.headroom.take(need.expected, now);
@@ -284,8 +303,8 @@ impl Account {
 
     /// A request has ended.
     pub(super) fn release(&self, model: &str, taken: &Taken, used: Use, now: Instant) {
+        self.state.limits.lock().release(&taken.share, used, now);
         let mut state = self.state.state.lock();
-        state.limits.release(&taken.share, used, now);
         // Without effect unless this was the one on probation and said nothing.
         state.breaker.abandoned(now);
         state.model(model).breaker.abandoned(now);
@@ -347,8 +366,8 @@ impl Account {
     /// The share of each limit that is free, in millionths, by the words of metrics: the operator's,
     /// and the provider's for the model of which the least is left.
     pub fn ratios_ppm(&self, now: Instant) -> Vec<(&'static str, u32)> {
+        let own = self.state.limits.lock().ratios_ppm(now);
         let mut state = self.state.state.lock();
-        let own = state.limits.ratios_ppm(now);
         let mut ratios: Vec<_> =
             own.into_iter().filter_map(|(limited, ppm)| Some((limited.name(), ppm?))).collect();
         let told: Vec<_> = state.models.values_mut().map(|model| model.headroom.ratios_ppm(now)).collect();
@@ -361,9 +380,9 @@ impl Account {
 }
 
 impl Shared {
-    fn new(upstream: &Upstream, queue: &Arc<Queue>) -> Self {
+    fn new(upstream: &Upstream, queue: &Arc<Queue>, limits: Arc<Mutex<Limits>>) -> Self {
         let (name, queue) = (Arc::clone(&upstream.name), Arc::clone(queue));
-        Shared { name, queue, state: Mutex::new(State::new()) }
+        Shared { name, queue, limits, state: Mutex::new(State::new()) }
     }
 
     /// A check in the background, which is free, was answered with this status. Tells whether the
@@ -406,19 +425,18 @@ impl Shared {
 
 impl State {
     fn new() -> Self {
-        let limits = Limits::new(Instant::now(), Timestamp::now());
-        State { standing: Standing::Taking, breaker: Breaker::default(), limits, models: HashMap::new() }
+        State { standing: Standing::Taking, breaker: Breaker::default(), models: HashMap::new() }
     }
 
-    fn room(&mut self, name: &str, need: &Need, now: Instant) -> Room {
+    fn room(&mut self, limits: &mut Limits, name: &str, need: &Need, now: Instant) -> Room {
         if self.standing == Standing::Draining {
             return Room::Draining;
         }
         if let Err(until) = self.breaker.admits(now) {
             return Room::Shut(until);
         }
-        let own = self.limits.fits(need.most, now);
-        let in_flight = self.limits.in_flight();
+        let own = limits.fits(need.most, now);
+        let in_flight = limits.in_flight();
         let model = self.model(name);
         match model.breaker.admits(now) {
             Err(_) if model.breaker.cause() == Some(Fault::Model) => return Room::Absent,
@@ -471,3 +489,6 @@ fn presented(dialect: Dialect, key: &Secret) -> Option<HeaderValue> {
     value.set_sensitive(true);
     Some(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,8 @@ impl Limited {
 pub struct Limits {
     concurrency_max: u32,
     in_flight: u32,
+    /// The most that those may still need, and may give back.
+    reserved: Most,
     requests: Window,
     tokens: Window,
     spend: Spend,
@@ -64,6 +66,7 @@ pub struct Limits {
 #[derive(Debug)]
 #[must_use]
 pub struct Share {
+    most: Most,
     requests: Taken,
     tokens: Taken,
     spend: (Instant, Amount),
@@ -84,7 +87,8 @@ impl Limits {
     /// Nothing is taken, and nothing may be, before [`Limits::set`].
     pub fn new(now: Instant, utc: Timestamp) -> Self {
         let (requests, tokens) = (Window::new(None), Window::new(None));
-        Limits { concurrency_max: 0, in_flight: 0, requests, tokens, spend: Spend::new(now, utc) }
+        let (reserved, spend) = (Most::NOTHING, Spend::new(now, utc));
+        Limits { concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend }
     }
 
     /// What the operator wants from now on. What was taken stays taken.
@@ -100,6 +104,17 @@ impl Limits {
         self.in_flight
     }
 
+    /// The spend of the day under way; what requests under way can cost at most is part of it.
+    pub fn spent(&mut self, now: Instant) -> Amount {
+        self.spend.turn(now);
+        self.spend.used
+    }
+
+    /// What was spent of the day under way before this process began.
+    pub fn spent_before(&mut self, amount: Amount) {
+        self.spend.used += amount;
+    }
+
     /// Whether a request fits now; if not, when it may at the earliest, if that is known.
     ///
     /// # Errors
@@ -108,19 +123,26 @@ impl Limits {
         if self.in_flight >= self.concurrency_max {
             return Err(None);
         }
-        let fit = [
-            self.requests.fits(1, now),
-            self.tokens.fits(most.tokens, now),
-            self.spend.fits(most.spend, now),
-        ];
-        let until = fit.into_iter().filter_map(Result::err).max();
-        until.map_or(Ok(()), |until| Err(Some(until)))
+        let requests = self.requests.fits(1, now).err();
+        let tokens = self.tokens.fits(most.tokens, now).err();
+        let spend = self.spend.fits(most.spend, now).err();
+        if requests.or(tokens).or(spend).is_none() {
+            return Ok(());
+        }
+        // Those under way may give back enough when they end.
+        let room = self.tokens.free(now).unwrap_or(u64::MAX).saturating_add(self.reserved.tokens);
+        let tokens = tokens.filter(|_| room < most.tokens.min(self.tokens.max().unwrap_or(u64::MAX)));
+        let spend = spend.filter(|_| !self.spend.has_room(most.spend - self.reserved.spend));
+        Err([requests, tokens, spend].into_iter().flatten().max())
     }
 
     /// A request goes out.
     pub fn take(&mut self, most: Most, now: Instant) -> Share {
         self.in_flight += 1;
+        self.reserved.tokens = self.reserved.tokens.saturating_add(most.tokens);
+        self.reserved.spend += most.spend;
         Share {
+            most,
             requests: self.requests.take(1, now),
             tokens: self.tokens.take(most.tokens, now),
             spend: self.spend.take(most.spend, now),
@@ -130,6 +152,8 @@ impl Limits {
     /// It has ended.
     pub fn release(&mut self, share: &Share, used: Use, now: Instant) {
         self.in_flight -= 1;
+        self.reserved.tokens = self.reserved.tokens.saturating_sub(share.most.tokens);
+        self.reserved.spend -= share.most.spend;
         let used = match used {
             Use::Unknown => return,
             Use::Used(used) => used,
@@ -187,7 +211,11 @@ impl Spend {
     /// What can cost more than a day's limit is never sent: money has no "once nothing else is there".
     fn fits(&mut self, most: Amount, now: Instant) -> Result<(), Instant> {
         self.turn(now);
-        if self.max.is_none_or(|max| self.used + most <= max) { Ok(()) } else { Err(self.midnight) }
+        if self.has_room(most) { Ok(()) } else { Err(self.midnight) }
+    }
+
+    fn has_room(&self, most: Amount) -> bool {
+        self.max.is_none_or(|max| self.used + most <= max)
     }
 
     fn take(&mut self, most: Amount, now: Instant) -> (Instant, Amount) {
@@ -233,28 +261,33 @@ mod tests {
         }
     }
 
-    /// How many such requests go out at once, and how long the next one has to wait.
-    fn check(set: config::Limits, most: Most, expect: usize, expect_wait_s: Option<u64>) {
+    /// How many such requests go out at once; for how long the next one has to wait while they are
+    /// under way, and then, when they needed all that they took: `None` is until one ends, or not at all.
+    fn check(set: config::Limits, most: Most, expect: usize, expect_wait_s: [Option<u64>; 2]) {
         let (now, mut limits) = limits(set);
         let mut shares = Vec::new();
         while limits.fits(most, now).is_ok() {
             shares.push(limits.take(most, now));
         }
-        let wait = limits.fits(most, now).unwrap_err().map(|at| at.duration_since(now).as_secs());
-        assert_eq!((shares.len(), wait), (expect, expect_wait_s), "{set:?}");
-        shares.iter().for_each(|share| limits.release(share, Use::Unsent, now));
-        assert!(limits.ratios_ppm(now).iter().all(|(_, ppm)| ppm.is_none_or(|ppm| ppm == 1_000_000)));
+        let wait = |limits: &mut Limits| {
+            limits.fits(most, now).err().flatten().map(|at| at.duration_since(now).as_secs())
+        };
+        let under_way = wait(&mut limits);
+        shares.iter().for_each(|share| limits.release(share, Use::Unknown, now));
+        assert_eq!((shares.len(), [under_way, wait(&mut limits)]), (expect, expect_wait_s), "{set:?}");
     }
 
     #[test]
     fn each_limit_is_kept() {
         let one = most(100, "0.5");
-        check(unlimited(), one, 100, None);
-        check(config::Limits { requests_per_minute: Some(7), ..unlimited() }, one, 7, Some(60));
-        check(config::Limits { tokens_per_minute: Some(1_050), ..unlimited() }, one, 10, Some(60));
-        check(config::Limits { tokens_per_minute: Some(50), ..unlimited() }, one, 1, Some(60));
-        check(config::Limits { spend_per_day: Some(usd("1.75")), ..unlimited() }, one, 3, Some(3_600));
-        check(config::Limits { spend_per_day: Some(usd("0.4")), ..unlimited() }, one, 0, Some(3_600));
+        let minute = [None, Some(60)];
+        check(unlimited(), one, 100, [None, None]);
+        check(config::Limits { requests_per_minute: Some(7), ..unlimited() }, one, 7, [Some(60); 2]);
+        check(config::Limits { tokens_per_minute: Some(1_050), ..unlimited() }, one, 10, minute);
+        check(config::Limits { tokens_per_minute: Some(50), ..unlimited() }, one, 1, minute);
+        let spend = |max| config::Limits { spend_per_day: Some(usd(max)), ..unlimited() };
+        check(spend("1.75"), one, 3, [None, Some(3_600)]);
+        check(spend("0.4"), one, 0, [Some(3_600); 2]);
     }
 
     #[test]
@@ -296,6 +329,17 @@ mod tests {
         assert_eq!(limits.fits(Most::NOTHING, now), Err(None));
         shares.iter().chain([&last]).for_each(|share| limits.release(share, Use::Unsent, now));
         assert_eq!((limits.in_flight(), limits.fits(most(600, "1.2"), now)), (0, Ok(())));
+    }
+
+    #[test]
+    fn what_was_spent_before_counts() {
+        let (now, mut limits) = limits(config::Limits { spend_per_day: Some(usd("1")), ..unlimited() });
+        let share = limits.take(most(0, "0.3"), now);
+        limits.spent_before(usd("0.6"));
+        assert!(limits.fits(most(0, "0.2"), now).is_err());
+        limits.release(&share, Use::Used(most(0, "0.1")), now);
+        assert_eq!((limits.fits(most(0, "0.3"), now), limits.spent(now)), (Ok(()), usd("0.7")));
+        assert_eq!(limits.spent(now + Duration::from_secs(3_600)), Amount::ZERO);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Rate limits, the providers' and the operator's: seen before they are hit.
 
-use crate::support::{Account, Answer, Client, Gateway, Simulated, ask, audit, streamed};
+use crate::support::gateway::PRICES;
+use crate::support::{
+    Account, Answer, Client, Gateway, Settings, Simulated, ask, audit, eventually, streamed,
+};
 use tollgate::simulate::Options;
 
 fn limited(requests_per_minute: u32) -> Simulated {
@@ -13,6 +16,13 @@ fn is_told_to_wait(answer: &Answer) {
     answer.is_error(503, Some("overloaded"));
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
     assert!((2..=61).contains(&seconds), "{answer:?}");
+}
+
+/// The day is used up, whenever it ends.
+#[track_caller]
+fn is_told_to_wait_long(answer: &Answer) {
+    answer.is_error(503, Some("overloaded"));
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
 }
 
 #[tokio::test]
@@ -61,6 +71,42 @@ async fn what_the_operator_lets_an_account_have_is_kept_exactly() {
 }
 
 #[tokio::test]
+async fn what_an_account_spent_of_a_day_outlives_restarts_and_credentials() {
+    let provider = Simulated::start();
+    let account = |spend: &str| {
+        let limits = format!("limits: {{ spend_usd_per_day: \"{spend}\" }}");
+        Account::of(&provider).models("[counted]").with(&limits)
+    };
+    // Each may cost 1.00 and costs 0.16.
+    let mut body = ask(&[]);
+    (body["model"], body["max_tokens"]) = ("counted".into(), 100.into());
+    let mut gateway = Gateway::start(&[account("1.40")]);
+    let customer = gateway.customer("10.00");
+    for _ in 0..3 {
+        assert_eq!(Client::h1(&gateway, &customer).ask(&body).await.status, 200);
+    }
+    is_told_to_wait_long(&Client::h1(&gateway, &customer).ask(&body).await);
+    assert!(gateway.stop().success());
+    let mut gateway = gateway.again();
+    is_told_to_wait_long(&Client::h1(&gateway, &customer).ask(&body).await);
+    let renewed = [account("1.50").credential("sk-renewed")];
+    gateway.reload(&renewed, &Settings::default(), PRICES).await;
+    assert_eq!(Client::h1(&gateway, &customer).ask(&body).await.status, 200);
+    is_told_to_wait_long(&Client::h1(&gateway, &customer).ask(&body).await);
+    // And a crash, a while after it was written.
+    eventually("it is written", || {
+        let kept = std::fs::read_to_string(gateway.store().join("upstream-spend.json")).ok()?;
+        kept.contains(r#""first":"0.64""#).then_some(())
+    })
+    .await;
+    gateway.kill();
+    let gateway = gateway.again();
+    is_told_to_wait_long(&Client::h1(&gateway, &customer).ask(&body).await);
+    assert_eq!(provider.provider.log().len(), 4);
+    audit(gateway, &[&provider]).counts(4, 0, 4);
+}
+
+#[tokio::test]
 async fn tokens_are_reserved_at_most_and_counted_as_used() {
     let provider = Simulated::start();
     let gateway = Gateway::start(&[Account::of(&provider).with("limits: { tokens_per_minute: 20000 }")]);
@@ -71,8 +117,9 @@ async fn tokens_are_reserved_at_most_and_counted_as_used() {
         assert_eq!(client.ask(&ask(&[])).await.status, 200);
     }
     let slow = ask(&[("latency_ms", "500")]);
-    let answers = futures_util::future::join_all((0..5).map(|_| client.ask(&slow))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1, "{answers:?}");
-    assert_eq!(provider.provider.log().len(), 21);
-    audit(gateway, &[&provider]).counts(21, 0, 4);
+    let begun = std::time::Instant::now();
+    let answers = futures_util::future::join_all((0..4).map(|_| client.ask(&slow))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(2), "they wait for what the others give back");
+    audit(gateway, &[&provider]).is_exact(24);
 }

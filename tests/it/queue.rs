@@ -1,6 +1,8 @@
 //! Requests that wait for room: in turn, for a while, and only as long as their client stays.
 
-use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, audit, eventually, streamed};
+use crate::support::{
+    Account, Client, Gateway, Script, Scripted, Settings, Simulated, ask, audit, eventually, streamed,
+};
 use futures_util::future::join_all;
 
 /// An account that serves one request at a time.
@@ -164,4 +166,32 @@ async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
     assert_eq!((first.status, waited), (200, false), "{first:?}");
     assert!(idle.iter().all(|answer| answer.status == 200), "{idle:?}");
     audit(gateway, &[&provider]).counts(5, 0, 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_failed_is_not_billed_to_who_leaves_while_the_next_one_waits() {
+    let bad = Scripted::always(Script::answer("500 Internal Server Error", "", "{}"));
+    let provider = Simulated::start();
+    let accounts =
+        [Account::scripted(&bad), Account::of(&provider).with("priority: 1, limits: { concurrency: 1 }")];
+    let gateway = Gateway::start(&accounts);
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        let spawned = |body: serde_json::Value| {
+            let client = client.clone();
+            tokio::spawn(async move { client.ask(&body).await.status })
+        };
+        let first = spawned(ask(&[("latency_ms", "1000")]));
+        let full = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 0"#;
+        eventually("it is under way", || gateway.scrape().lines().any(|line| line == full).then_some(()))
+            .await;
+        // Tried on the bad one, then in line for the good one.
+        let second = spawned(ask(&[]));
+        depth_is(&gateway, 1).await;
+        second.abort();
+        depth_is(&gateway, 0).await;
+        assert_eq!(first.await.unwrap(), 200);
+    }
+    assert_eq!((bad.seen().len(), provider.provider.log().len()), (4, 2));
+    audit(gateway, &[&provider]).counts(2, 0, 2);
 }
