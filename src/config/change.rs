@@ -246,7 +246,7 @@ models:
             &[("\"127.0.0.1:0\"]", "\"127.0.0.1:0\"], body_timeout_ms: 5000")],
             &["gateway.body_timeout_ms: 120000 -> 5000"],
         );
-        check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 3 -> 1"]);
+        check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 5 -> 1"]);
         check(
             &[("name: b", "name: c"), ("sk-a }", "sk-a, weight: 7 }")],
             &[

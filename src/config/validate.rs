@@ -208,7 +208,7 @@ fn queue(mut section: Section<'_>) -> super::Queue {
 }
 
 fn retry(mut section: Section<'_>) -> Retry {
-    let attempts_max = section.number("attempts_max", 1..=ATTEMPTS_MAX, 3);
+    let attempts_max = section.number("attempts_max", 1..=ATTEMPTS_MAX, 5);
     let total = section.millis("total_ms", 30_000);
     section.finish();
     Retry { attempts_max, total }

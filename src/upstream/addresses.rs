@@ -60,8 +60,16 @@ impl Trust {
 impl Addresses {
     /// Of the host of `base_url`; none before the first [`Addresses::resolve`].
     pub fn new(base_url: &BaseUrl, check: Check) -> Self {
-        let mut backends =
-            Backends::new(Box::new(Names { host: base_url.host.clone(), port: base_url.port }));
+        let names = Names { host: base_url.host.clone(), port: base_url.port };
+        Self::found_by(Box::new(names), base_url, check)
+    }
+
+    fn found_by(
+        discovery: Box<dyn ServiceDiscovery + Send + Sync>,
+        base_url: &BaseUrl,
+        check: Check,
+    ) -> Self {
+        let mut backends = Backends::new(discovery);
         let every = match check.how {
             config::Check::Models => ASK_EVERY,
             config::Check::Connect => CONNECT_EVERY,
@@ -178,5 +186,79 @@ impl ServiceDiscovery for Names {
         let backends =
             resolved.map(|address| Backend::new(&address.to_string())).collect::<Result<_, _>>()?;
         Ok((backends, HashMap::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    /// A name that means what it is told to; nothing while there is nothing.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<&'static str>>>);
+
+    #[async_trait]
+    impl ServiceDiscovery for Told {
+        async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+            let told = self.0.lock().clone();
+            if told.is_empty() {
+                return Err(pingora::Error::new(pingora::ErrorType::ConnectNoRoute));
+            }
+            Ok((told.into_iter().map(Backend::new).collect::<Result<_, _>>()?, HashMap::new()))
+        }
+    }
+
+    fn check() -> Check {
+        let value = HeaderValue::from_static("x");
+        Check {
+            how: config::Check::Connect,
+            ca: None,
+            dialect: Dialect::OpenAi,
+            authorization: value.clone(),
+            authority: value,
+            heard: Box::new(|_| true),
+        }
+    }
+
+    /// The addresses that requests are sent to.
+    fn picked(addresses: &Addresses) -> Vec<String> {
+        let mut picked: Vec<String> =
+            (0..8).filter_map(|_| addresses.pick()).map(|address| address.to_string()).collect();
+        picked.sort_unstable();
+        picked.dedup();
+        picked
+    }
+
+    #[tokio::test]
+    async fn a_name_that_moves_is_followed_and_one_that_is_lost_is_remembered() {
+        let (told, base_url) = (Told::default(), BaseUrl::parse("http://provider.example").unwrap());
+        let addresses = Addresses::found_by(Box::new(told.clone()), &base_url, check());
+        assert!(addresses.resolve().await.is_err() && picked(&addresses).is_empty());
+        for (now, expect) in [
+            (&["192.0.2.1:80", "[2001:db8::1]:80"][..], &["192.0.2.1:80", "[2001:db8::1]:80"][..]),
+            (&["192.0.2.2:80"], &["192.0.2.2:80"]),
+        ] {
+            *told.0.lock() = now.to_vec();
+            addresses.resolve().await.unwrap();
+            assert_eq!(picked(&addresses), expect);
+        }
+        told.0.lock().clear();
+        assert!(addresses.resolve().await.is_err());
+        assert_eq!(picked(&addresses), ["192.0.2.2:80"]);
+    }
+
+    #[tokio::test]
+    async fn names_and_literals_are_resolved() {
+        for (url, expect) in [
+            ("http://localhost:81", ":81"),
+            ("http://127.0.0.1:82", "127.0.0.1:82"),
+            ("http://[::1]:83", "[::1]:83"),
+        ] {
+            let addresses = Addresses::new(&BaseUrl::parse(url).unwrap(), check());
+            addresses.resolve().await.unwrap();
+            let picked = picked(&addresses);
+            assert!(!picked.is_empty() && picked.iter().all(|at| at.ends_with(expect)), "{url}: {picked:?}");
+        }
     }
 }

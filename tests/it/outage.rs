@@ -39,8 +39,7 @@ async fn four_kinds_of_trouble_at_once_are_not_the_customers() {
         .zip(NAMES)
         .map(|(provider, name)| Account::new(name, provider.address).with("check: models"))
         .collect();
-    let settings = Settings { retry: "attempts_max: 8", ..Settings::default() };
-    let gateway = Gateway::start_with(&accounts, &settings);
+    let gateway = Gateway::start(&accounts);
     let customer = gateway.customer("1.00");
     let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::h1(&gateway, &customer)).collect();
     load(&clients, 10).await;

@@ -20,7 +20,7 @@ use tollgate::upstream::{Ask, Comes, Lease, Need, Pool};
 pub const WAIT: Duration = Duration::from_secs(10);
 /// As shipped.
 const QUEUE: Queue = Queue { wait: WAIT, waiting_max: 1_000 };
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Others pause half a second first and eight at last, as OpenAI's clients do.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);

@@ -88,7 +88,7 @@ fn the_minimal_one_has_every_default() {
     assert_eq!(config.admin.token.expose(), "0123456789abcdef");
     assert_eq!(config.store_directory, PathBuf::from("/var/lib/tollgate"));
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
-    assert_eq!((config.retry.attempts_max, config.retry.total), (3, Duration::from_secs(30)));
+    assert_eq!((config.retry.attempts_max, config.retry.total), (5, Duration::from_secs(30)));
     assert_eq!(
         (config.log.format, config.log.success_one_in, config.prices.each().next().unwrap().models.len()),
         (LogFormat::Json, 0, 2)
