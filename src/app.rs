@@ -1,10 +1,15 @@
 //! The composition root: opens, binds, wires and runs everything, and ends it in order.
 //!
 //! Order of a start: listeners, so that a taken port is told before anything is touched; the
-//! ledger; the pool; the services. Order of an end: stop accepting, let requests finish, make the
-//! last entries durable.
+//! pool; the ledger, for which requests may wait; the services. Order of an end: stop accepting, let
+//! requests finish, make the last entries durable. A process that runs can be replaced by
+//! [`handover`].
 
+mod drain;
+mod files;
+pub mod handover;
 mod notify;
+mod operator;
 mod reload;
 mod spend;
 
@@ -16,12 +21,12 @@ use crate::admit::running::Running;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::auth::key::{Digester, SECRET_FILE};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
-use crate::live::Live;
-use crate::proxy::Gateway;
+use crate::live::{Current, Live};
 use crate::proxy::context::BodyBudget;
-use crate::proxy::listen::{Bound, Listening, Sockets};
+use crate::proxy::listen::{Bound, Left, Listening, Sockets};
+use crate::proxy::{Gateway, Serving};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::usage::LABELS;
@@ -30,8 +35,10 @@ use crate::upstream::Pool;
 use crate::upstream::queue::Queue;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use axum::Router;
+use drain::{Drain, Ends};
+use handover::{Guest, Guests, Handover, Kept, Role, TakeError, Taking};
 use notify::Notify;
+use operator::Operator;
 use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -45,7 +52,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -53,8 +59,6 @@ use tokio::sync::watch;
 const KEPT_ALIVE_MAX: usize = 4_096;
 /// More attempts than any configuration asks for: our own bound is reached first.
 const ATTEMPTS_MAX: usize = 32;
-/// How often the end of the last request is looked for while draining.
-const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// Why a gateway does not start.
 #[derive(Debug)]
@@ -69,6 +73,8 @@ pub enum StartError {
     Limits(String),
     /// An upstream account cannot be used.
     Upstream(String),
+    /// Nothing can be taken over from the process that runs.
+    Handover(TakeError),
     /// Threads or runtimes cannot be made.
     System(io::Error),
 }
@@ -81,6 +87,7 @@ impl fmt::Display for StartError {
             StartError::Secret(why) => write!(f, "the secret of the key digests: {why}"),
             StartError::Limits(why) => write!(f, "limits of {why}"),
             StartError::Upstream(why) => write!(f, "upstream {why}"),
+            StartError::Handover(why) => write!(f, "{why}"),
             StartError::System(why) => write!(f, "{why}"),
         }
     }
@@ -109,14 +116,37 @@ impl Addresses {
     }
 }
 
+/// How a gateway begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// By itself.
+    Afresh,
+    /// In the place of the process that uses the store, if there is one.
+    Upgrade,
+}
+
 /// A gateway that is ready to run.
 pub struct App {
     /// Where it listens; connections wait until it runs.
     pub addresses: Addresses,
     /// What was found in the store.
     pub recovered: Recovered,
+    /// Processes that finish their requests, and have this one keep their books.
+    pub guests: usize,
     server: Server,
     ledger: Arc<Ledger>,
+    ends: Ends,
+}
+
+/// What is made before the ledger is opened.
+struct Prepared {
+    gateway: Sockets,
+    admin: Bound,
+    metrics_at: Bound,
+    kept: Vec<Kept>,
+    metrics: Arc<Metrics>,
+    live: Live,
+    signals: Signals,
 }
 
 impl App {
@@ -124,92 +154,151 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(config: &Config, load: Load) -> Result<App, StartError> {
-        let gateway_listeners = sockets(&config.gateway)?;
-        let admin_listener = bind(&config.admin.listen)?;
-        let metrics_listener = bind(&config.metrics.listen)?;
-        let addresses = Addresses::of(&gateway_listeners, &admin_listener, &metrics_listener);
-
-        let metrics = Arc::new(Metrics::new());
-        let (ledger, recovered) = open_ledger(config, &metrics)?;
+    pub fn start(config: &Config, load: Load, begin: Begin) -> Result<App, StartError> {
+        let mut taking = match begin {
+            Begin::Afresh => None,
+            Begin::Upgrade => Taking::begin(&config.store_directory).map_err(StartError::Handover)?,
+        };
+        let prepared = prepare(config, taking.as_mut())?;
+        let (ledger, recovered) = open_ledger(config, &prepared.metrics, taking.as_mut())?;
         let directory = Arc::new(open_directory(&ledger)?);
         let gates = Arc::new(open_gates(&ledger)?);
-        let running = Running::default();
-        let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
-        let hangup = prepare(&live.pool)?;
-        warm(&config.prices);
-        let live = Arc::new(ArcSwap::from_pointee(live));
-        let spend = Spend::restore(ledger.directory(), &live);
-
-        let (serving, is_serving) = watch::channel(None);
-        let access =
-            AccessLog::start(Arc::clone(&ledger), Arc::clone(&metrics)).map_err(StartError::System)?;
-        let gateway = Gateway {
-            serving,
-            access: access.clone(),
-            directory: Arc::clone(&directory),
-            gates: Arc::clone(&gates),
-            admission: Arc::new(Admission::new(Arc::clone(&ledger), running.clone())),
-            live: Arc::clone(&live),
-            ledger: Arc::clone(&ledger),
-            metrics: Arc::clone(&metrics),
-            failed_keys: FailedKeys::default(),
-            budget: BodyBudget::default(),
-            keepalive: config.gateway.keepalive_timeout,
-        };
-        let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
-        let notify = Notify { serving: is_serving, status: reload::status(config) };
-        server.add_service(background_service("notify", notify));
-        let conf = Arc::clone(&server.configuration);
-        server.bootstrap();
-        server.add_service(Listening::new(&conf, gateway, gateway_listeners));
-        let admin = Arc::new(Admin {
-            ledger: Arc::clone(&ledger),
-            directory,
-            gates,
-            setting: tokio::sync::Mutex::default(),
-            running,
-            live: Arc::clone(&live),
-        });
-        let scrape =
-            Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), live: Arc::clone(&live) };
-        let http = Http(Mutex::new(vec![
-            (admin_listener.listener, admin::router(admin)),
-            (metrics_listener.listener, admin::metrics_router(Arc::new(scrape))),
-        ]));
-        server.add_service(background_service("admin", http));
-        server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
-        server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
-        let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
-        let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
-        server.add_service(background_service("reload", reload));
-        let drain = Drain {
-            metrics,
-            ledger: Arc::clone(&ledger),
-            access,
-            spend,
-            timeout: config.gateway.drain_timeout,
-        };
-        server.add_service(background_service("drain", drain));
-        Ok(App { addresses, recovered, server, ledger })
+        let access = AccessLog::start(Arc::clone(&ledger), Arc::clone(&prepared.metrics))
+            .map_err(StartError::System)?;
+        // The last that may fail: from here on the ledger is this process's.
+        let guests =
+            taking.map_or(Ok(Vec::new()), |taking| taking.confirm(&ledger)).map_err(StartError::Handover)?;
+        Ok(wire(config, load, prepared, Opened { ledger, recovered, directory, gates, access, guests }))
     }
 
     /// Serves until a signal ends it: SIGTERM lets requests finish, SIGINT does not.
     pub fn run(self) {
-        self.server.run(RunArgs::default());
+        self.server.run(RunArgs { shutdown_signal: Box::new(self.ends) });
         self.ledger.close();
     }
 }
 
-fn sockets(config: &config::Gateway) -> Result<Sockets, StartError> {
-    let bind_all = |addresses: &[SocketAddr]| addresses.iter().map(bind).collect::<Result<Vec<_>, _>>();
-    let tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
-    Ok(Sockets { plain: bind_all(&config.listen)?, tls: bind_all(tls)? })
+/// The ledger, and what was made from it.
+struct Opened {
+    ledger: Arc<Ledger>,
+    recovered: Recovered,
+    directory: Arc<Directory>,
+    gates: Arc<Gates>,
+    access: AccessLog,
+    guests: Vec<Guest>,
 }
 
-fn bind(address: &SocketAddr) -> Result<Bound, StartError> {
+fn prepare(config: &Config, mut taking: Option<&mut Taking>) -> Result<Prepared, StartError> {
+    let mut kept = Vec::new();
+    let mut bind = |role, address: &SocketAddr| {
+        let taken = taking.as_mut().and_then(|taking| taking.listener(role, *address));
+        let bound = bind(address, taken)?;
+        let listener = bound.listener.try_clone().map_err(StartError::System)?;
+        kept.push(Kept { role, address: *address, listener });
+        Ok::<_, StartError>(bound)
+    };
+    let tls = config.gateway.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+    let plain = config.gateway.listen.iter().map(|address| bind(Role::Plain, address));
+    let plain = plain.collect::<Result<Vec<_>, _>>()?;
+    let tls = tls.iter().map(|address| bind(Role::Tls, address)).collect::<Result<Vec<_>, _>>()?;
+    let admin = bind(Role::Admin, &config.admin.listen)?;
+    let metrics_at = bind(Role::Metrics, &config.metrics.listen)?;
+    let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
+    let signals = settle(&live.pool)?;
+    warm(&config.prices);
+    let gateway = Sockets { plain, tls };
+    Ok(Prepared { gateway, admin, metrics_at, kept, metrics: Arc::new(Metrics::new()), live, signals })
+}
+
+/// What serves customers.
+fn gateway(
+    config: &Config,
+    opened: &Opened,
+    (live, metrics, running): (&Current, &Arc<Metrics>, &Running),
+    serving: Serving,
+) -> Gateway {
+    Gateway {
+        serving,
+        access: opened.access.clone(),
+        directory: Arc::clone(&opened.directory),
+        gates: Arc::clone(&opened.gates),
+        admission: Arc::new(Admission::new(Arc::clone(&opened.ledger), running.clone())),
+        live: Arc::clone(live),
+        ledger: Arc::clone(&opened.ledger),
+        metrics: Arc::clone(metrics),
+        failed_keys: FailedKeys::default(),
+        budget: BodyBudget::default(),
+        keepalive: config.gateway.keepalive_timeout,
+    }
+}
+
+/// Everything is there: puts it together.
+fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App {
+    let Prepared { gateway: sockets, admin: admin_at, metrics_at, kept, metrics, live, signals } = prepared;
+    let addresses = Addresses::of(&sockets, &admin_at, &metrics_at);
+    let running = Running::default();
+    let live = Arc::new(ArcSwap::from_pointee(live));
+    let (serving, is_serving) = watch::channel(None);
+    let (left, has_left) = watch::channel(Left::No);
+    let gateway = gateway(config, &opened, (&live, &metrics, &running), serving);
+    let Opened { ledger, recovered, directory, gates, access, guests } = opened;
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
+    let notify =
+        Notify { serving: is_serving, status: reload::status(config), left: has_left.clone(), begun };
+    server.add_service(background_service("notify", notify));
+    let conf = Arc::clone(&server.configuration);
+    server.bootstrap();
+    server.add_service(Listening::new(&conf, gateway, sockets, has_left.clone()));
+    let admin = Arc::new(Admin {
+        ledger: Arc::clone(&ledger),
+        directory,
+        gates,
+        setting: tokio::sync::Mutex::default(),
+        running: running.clone(),
+        live: Arc::clone(&live),
+    });
+    let scrape =
+        Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), live: Arc::clone(&live) };
+    let operator = Arc::new(Operator::new(vec![
+        (admin_at.listener, admin::router(admin)),
+        (metrics_at.listener, admin::metrics_router(Arc::new(scrape))),
+    ]));
+    server.add_service(background_service("admin", operator::Serving(Arc::clone(&operator))));
+    server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
+    let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
+    server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
+    let Signals { hangup, quit, terminate, interrupt } = signals;
+    let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
+    let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
+    server.add_service(background_service("reload", reload));
+    let served = Arc::new(Guests::new(Arc::clone(&ledger), running.stops()));
+    let drain = Drain {
+        metrics,
+        ledger: Arc::clone(&ledger),
+        guests: Arc::clone(&served),
+        access,
+        spend,
+        left: has_left.clone(),
+        timeout: config.gateway.drain_timeout,
+    };
+    server.add_service(background_service("drain", drain));
+    let count = guests.len();
+    let begin = handover::Start { store: config.store_directory.clone(), quit, listeners: kept, guests };
+    let handover = Handover::new(begin, Arc::clone(&ledger), operator, served, running, left);
+    server.add_service(background_service("handover", handover));
+    let ends = Ends {
+        terminate: Mutex::new(Some(terminate)),
+        interrupt: Mutex::new(Some(interrupt)),
+        left: has_left,
+    };
+    App { addresses, recovered, guests: count, server, ledger, ends }
+}
+
+/// A listener of this address: the one that was taken over, or a new one.
+fn bind(address: &SocketAddr, taken: Option<TcpListener>) -> Result<Bound, StartError> {
     let failed = |why| StartError::Listen(*address, why);
-    let listener = TcpListener::bind(address).map_err(failed)?;
+    let listener = taken.map_or_else(|| TcpListener::bind(address), Ok).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Bound { address: listener.local_addr().map_err(failed)?, listener })
 }
@@ -232,10 +321,17 @@ fn open_gates(ledger: &Ledger) -> Result<Gates, StartError> {
     if faults.is_empty() { Ok(gates) } else { Err(StartError::Limits(faults.join("; "))) }
 }
 
-fn open_ledger(config: &Config, metrics: &Arc<Metrics>) -> Result<(Arc<Ledger>, Recovered), StartError> {
-    let commits = Arc::clone(metrics);
+fn open_ledger(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    taking: Option<&mut Taking>,
+) -> Result<(Arc<Ledger>, Recovered), StartError> {
+    let (commits, store) = (Arc::clone(metrics), &config.store_directory);
     let on_commit = Box::new(move |committed| commits.committed(committed));
-    let (ledger, recovered) = Ledger::open(&config.store_directory, on_commit).map_err(StartError::Store)?;
+    let (ledger, recovered) = match taking {
+        None => Ledger::open(store, on_commit).map_err(StartError::Store)?,
+        Some(taking) => taking.ledger(store, on_commit).map_err(StartError::Handover)?,
+    };
     ledger.label_by(LABELS);
     Ok((ledger, recovered))
 }
@@ -261,14 +357,28 @@ fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
     Ok(directory)
 }
 
-/// Catches SIGHUP from now on, and resolves all names once before the first request.
-fn prepare(pool: &Pool) -> Result<Signal, StartError> {
+/// What the operator and the service manager say while it runs.
+struct Signals {
+    hangup: Signal,
+    quit: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Catches signals from now on, and resolves all names once before the first request.
+fn settle(pool: &Pool) -> Result<Signals, StartError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
     runtime.block_on(async {
-        let hangup = signal(SignalKind::hangup()).map_err(StartError::System)?;
+        let catch = |kind| signal(kind).map_err(StartError::System);
+        let signals = Signals {
+            hangup: catch(SignalKind::hangup())?,
+            quit: catch(SignalKind::quit())?,
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        };
         resolve(pool).await;
-        Ok(hangup)
+        Ok(signals)
     })
 }
 
@@ -307,23 +417,6 @@ fn warm(prices: &PriceBooks) {
     }
 }
 
-/// Listeners of ours that Pingora does not serve.
-struct Http(Mutex<Vec<(TcpListener, Router)>>);
-
-#[async_trait]
-impl BackgroundService for Http {
-    async fn start(&self, _shutdown: ShutdownWatch) {
-        let listeners = std::mem::take(&mut *self.0.lock());
-        let served = listeners.into_iter().map(|(listener, router)| async move {
-            let served = async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await };
-            if let Err(why) = served.await {
-                tracing::error!(%why, "a listener of the operator ended");
-            }
-        });
-        futures_util::future::join_all(served).await;
-    }
-}
-
 /// Hands accounts that become free to requests that wait.
 struct HandOut(Arc<Queue>);
 
@@ -332,37 +425,5 @@ impl BackgroundService for HandOut {
     async fn start(&self, _shutdown: ShutdownWatch) {
         // Until the process ends: requests under way may still wait.
         self.0.run().await;
-    }
-}
-
-/// Ends the process as soon as the last request has ended after SIGTERM, or its time is up.
-struct Drain {
-    metrics: Arc<Metrics>,
-    ledger: Arc<Ledger>,
-    access: AccessLog,
-    spend: Arc<Spend>,
-    timeout: Duration,
-}
-
-#[async_trait]
-impl BackgroundService for Drain {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        if shutdown.wait_for(|asked| *asked).await.is_err() {
-            return;
-        }
-        let begun = Instant::now();
-        while self.metrics.in_flight() > 0 && begun.elapsed() < self.timeout {
-            tokio::time::sleep(DRAIN_STEP).await;
-        }
-        tracing::info!(in_flight = self.metrics.in_flight(), "drained");
-        let (ledger, access) = (Arc::clone(&self.ledger), self.access.clone());
-        let spend = Arc::clone(&self.spend);
-        let end = move || {
-            ledger.close();
-            spend.write();
-            access.flush();
-        };
-        let _ = tokio::task::spawn_blocking(end).await;
-        std::process::exit(0);
     }
 }

@@ -107,11 +107,12 @@ impl Admission {
     }
 
     /// Holds the most that the request can cost at `prices`, and pins them; or all there is, if that pays
-    /// for a shorter answer. Does not wait for the disk.
+    /// for a shorter answer. Does not wait for the disk,
+    /// but for the owner of the ledger, if that is another process.
     ///
     /// # Errors
     /// See [`AdmitError`]; nothing is held then.
-    pub fn admit(
+    pub async fn admit(
         &self,
         caller: &Caller,
         request: RequestId,
@@ -135,7 +136,11 @@ impl Admission {
         let (customer, key) = (caller.customer(), caller.key());
         let terms = Terms { customer, key, request, amount, least, budgets, price_version };
         let permit = self.running.begin(customer, request);
-        match self.ledger.hold(terms) {
+        let held = match self.ledger.hold(terms) {
+            Ok((hold, mut commit)) => commit.accepted().await.map(|()| (hold.told(commit.told()), commit)),
+            Err(why) => Err(why),
+        };
+        match held {
             Ok((hold, commit)) => {
                 let held = hold.amount();
                 let output_cap = (held < amount).then(|| tokens.output_for(held, demand, &price));

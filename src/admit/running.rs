@@ -11,10 +11,25 @@ use std::future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use tokio::sync::broadcast;
+
+/// Customers whose requests were ended and not told yet, to who listens.
+const STOPS_MAX: usize = 1_024;
 
 /// All requests in flight.
-#[derive(Clone, Default)]
-pub struct Running(Arc<DashMap<RequestId, (CustomerId, Arc<Stop>)>>);
+#[derive(Clone)]
+pub struct Running(Arc<Inner>);
+
+struct Inner {
+    requests: DashMap<RequestId, (CustomerId, Arc<Stop>)>,
+    stops: broadcast::Sender<CustomerId>,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Running(Arc::new(Inner { requests: DashMap::default(), stops: broadcast::Sender::new(STOPS_MAX) }))
+    }
+}
 
 #[derive(Default)]
 struct Stop {
@@ -34,14 +49,23 @@ impl Running {
     /// by the ledger or stopped here.
     pub fn begin(&self, customer: CustomerId, request: RequestId) -> Permit {
         let stop = Arc::<Stop>::default();
-        self.0.insert(request, (customer, Arc::clone(&stop)));
+        self.0.requests.insert(request, (customer, Arc::clone(&stop)));
         Permit { request, stop, running: self.clone() }
     }
 
     /// Ends all requests of a customer that have begun, and gives their number.
     pub fn stop(&self, customer: CustomerId) -> usize {
-        let theirs = self.0.iter().filter(|running| running.0 == customer);
+        // Where nobody listens, it is of no use.
+        let _ = self.0.stops.send(customer);
+        let theirs = self.0.requests.iter().filter(|running| running.0 == customer);
         theirs.map(|running| running.1.stop()).count()
+    }
+}
+
+impl Running {
+    /// Tells of customers whose requests are ended.
+    pub fn stops(&self) -> broadcast::Sender<CustomerId> {
+        self.0.stops.clone()
     }
 }
 
@@ -74,7 +98,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.running.0.remove(&self.request);
+        self.running.0.requests.remove(&self.request);
     }
 }
 

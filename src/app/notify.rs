@@ -1,6 +1,8 @@
 //! What the service manager is told: that requests are served, that threads still take work, that a
 //! reload or the end is under way. Without systemd, nobody is told and nothing is done.
 
+use super::Begin;
+use crate::proxy::listen::Left;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -37,6 +39,10 @@ pub(super) struct Notify {
     pub(super) serving: watch::Receiver<Option<Handle>>,
     /// What to say then.
     pub(super) status: String,
+    /// Whether another process has taken over, and speaks for the service.
+    pub(super) left: watch::Receiver<Left>,
+    /// Whether this one has.
+    pub(super) begun: Begin,
 }
 
 #[async_trait]
@@ -46,14 +52,22 @@ impl BackgroundService for Notify {
         let Ok(Some(serving)) = serving.wait_for(Option::is_some).await.map(|serving| serving.clone()) else {
             return;
         };
+        match self.begun {
+            Begin::Afresh => {}
+            Begin::Upgrade => tell(&[NotifyState::MainPid(std::process::id())]),
+        }
         ready(&self.status);
         let stopping = async {
-            if shutdown.wait_for(|asked| *asked).await.is_ok() {
+            if shutdown.wait_for(|asked| *asked).await.is_ok() && *self.left.borrow() == Left::No {
                 tell(&[NotifyState::Stopping]);
             }
         };
-        // To the very end: requests that are let finish need their threads, too.
-        tokio::join!(stopping, keep_watchdog(&serving));
+        let mut left = self.left.clone();
+        tokio::select! {
+            // To the very end: requests that are let finish need their threads, too.
+            _ = async { tokio::join!(stopping, keep_watchdog(&serving)) } => {}
+            Ok(_) = left.wait_for(|left| *left == Left::Yes) => {}
+        }
     }
 }
 

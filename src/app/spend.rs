@@ -1,9 +1,11 @@
 //! What accounts spent of a day, kept over a restart: a small file in the store, written whole every
-//! second in which it changed and at the end. A crash forgets the last second of it at most.
+//! second in which it changed and at the end. A crash forgets the last second of it at most; a process
+//! that has handed over leaves the file to the new one.
 
 use crate::clock::Timestamp;
 use crate::live::Current;
 use crate::money::Amount;
+use crate::proxy::listen::Left;
 use crate::upstream::Pool;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -16,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 const FILE: &str = "upstream-spend.json";
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,12 +36,13 @@ struct Spent {
 pub(super) struct Spend {
     path: PathBuf,
     live: Current,
+    left: watch::Receiver<Left>,
     written: Mutex<Spent>,
 }
 
 impl Spend {
     /// Gives each account what it spent today before.
-    pub(super) fn restore(store: &Path, live: &Current) -> Arc<Self> {
+    pub(super) fn restore(store: &Path, live: &Current, left: watch::Receiver<Left>) -> Arc<Self> {
         let path = store.join(FILE);
         let before = read(&path).unwrap_or_else(|why| {
             tracing::warn!(file = %path.display(), %why, "what accounts spent today is counted anew");
@@ -50,11 +54,14 @@ impl Spend {
                 account.spent_before(*amount);
             }
         }
-        Arc::new(Spend { path, live: Arc::clone(live), written: Mutex::new(today) })
+        Arc::new(Spend { path, live: Arc::clone(live), left, written: Mutex::new(today) })
     }
 
-    /// Writes it if it changed.
+    /// Writes it if it changed and is still this process's.
     pub(super) fn write(&self) {
+        if *self.left.borrow() == Left::Yes {
+            return;
+        }
         let mut written = self.written.lock();
         let now = spent(&self.live.load().pool, &written);
         if now == *written {

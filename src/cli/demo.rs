@@ -8,7 +8,7 @@ use super::client::Client;
 use super::table::{print, print_json};
 use super::{Done, Failed, customer, ledger};
 use crate::admin::views::{BookingView, CustomerView, KeyView};
-use crate::app::App;
+use crate::app::{App, Begin};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::ledger::Verified;
@@ -39,7 +39,7 @@ pub fn run(listen: SocketAddr, once: bool, json: bool) -> Done {
     let token = format!("{:032x}", fastrand::u128(..));
     let config = write_config(folder.path(), listen, provider_address, &token)?;
     let (path, secret) = (folder.path().join(CONFIG), token.clone());
-    let app = App::start(&config, Box::new(move || load(&path, &secret))).map_err(|why| {
+    let app = App::start(&config, Box::new(move || load(&path, &secret)), Begin::Afresh).map_err(|why| {
         Failed::Failed(format!("{why}; choose another address by --listen, such as 127.0.0.1:0"))
     })?;
     let (gateway, admin) = (app.addresses.gateway[0], app.addresses.admin);

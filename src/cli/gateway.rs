@@ -2,7 +2,7 @@
 
 use super::table::{print, print_json};
 use super::{Done, Failed};
-use crate::app::{App, StartError};
+use crate::app::{App, Begin, StartError};
 use crate::clock::Timestamp;
 use crate::config::{self, Config, LogFormat};
 use crate::record::output::Prioritised;
@@ -60,14 +60,15 @@ pub struct Simulate {
 }
 
 /// `serve`
-pub fn serve(path: &Path) -> Done {
+pub fn serve(path: &Path, begin: Begin) -> Done {
     let config = load(path)?;
     let _log = start_log(config.log.format);
     let again = path.to_owned();
-    let app = App::start(&config, Box::new(move || config::load(&again))).map_err(|why| match why {
-        StartError::Upstream(what) => Failed::Usage(format!("upstream {what}")),
-        other => Failed::Failed(other.to_string()),
-    })?;
+    let app =
+        App::start(&config, Box::new(move || config::load(&again)), begin).map_err(|why| match why {
+            StartError::Upstream(what) => Failed::Usage(format!("upstream {what}")),
+            other => Failed::Failed(other.to_string()),
+        })?;
     let recovered = &app.recovered;
     if let Some(why) = &recovered.rebuilt {
         tracing::warn!(why, "the state was made anew from the journal");
@@ -89,6 +90,8 @@ pub fn serve(path: &Path) -> Done {
         entries = recovered.entries.0,
         replayed = recovered.replayed,
         indexed = recovered.indexed,
+        taken_over = app.guests > 0,
+        process = std::process::id(),
         "serving"
     );
     app.run();

@@ -12,6 +12,7 @@ mod prices;
 mod table;
 mod usage;
 
+use crate::app::Begin;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::Chain;
@@ -59,6 +60,9 @@ enum Command {
         /// The configuration
         #[arg(long)]
         config: PathBuf,
+        /// Take the place of the process that uses the store: no request fails. Without one, just run
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Tell every fault of a configuration, or of a price book alone
     Check(gateway::Check),
@@ -337,7 +341,9 @@ fn dispatch(command: Command, global: &Global) -> Done {
     let client = || Client::new(global);
     match command {
         Command::Demo { listen, once } => demo::run(listen, once, global.json),
-        Command::Serve { config } => gateway::serve(&config),
+        Command::Serve { config, upgrade } => {
+            gateway::serve(&config, if upgrade { Begin::Upgrade } else { Begin::Afresh })
+        }
         Command::Check(what) => gateway::check(&what, global.json),
         Command::Simulate(options) => gateway::simulate(&options),
         Command::Customer(command) => customer::run(&client()?, command),

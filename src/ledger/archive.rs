@@ -101,6 +101,10 @@ impl Ledger {
     /// When the directory cannot be used, or a segment is damaged. What was moved before stays so.
     pub fn archive(&self, directory: &Path, which: Which) -> Result<Archived, ArchiveError> {
         let _one = self.caring.lock();
+        if self.away.load().is_some() {
+            let why = "the store passes on to another process: ask that one";
+            return Err(ArchiveError::Target(directory.to_owned(), io::Error::other(why)));
+        }
         let target = Target::open(directory, &self.directory)?;
         self.index.count_all();
         let sealed = self.index.sealed();

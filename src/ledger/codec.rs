@@ -378,7 +378,8 @@ fn take_step(input: &mut &[u8]) -> Result<Step, CodecError> {
     }
 }
 
-fn take_request(input: &mut &[u8]) -> Result<RequestId, CodecError> {
+/// Reads a request's id off the front.
+pub(super) fn take_request(input: &mut &[u8]) -> Result<RequestId, CodecError> {
     Ok(RequestId::from_int(u128::from_le_bytes(take(input)?)))
 }
 

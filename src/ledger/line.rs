@@ -93,6 +93,12 @@ impl Line {
         }
     }
 
+    /// Somebody waits for all that is in line.
+    pub fn urge_all(&self) {
+        let place = Place(self.waiting.lock().places);
+        self.urge(place);
+    }
+
     /// Ends the writer once everything in line is durable. What comes later is refused.
     pub fn close(&self) {
         self.waiting.lock().call = Call::Closed;

@@ -11,6 +11,7 @@
 //! hold or a capture waits for the disk; only [`Commit::durable`] does.
 
 mod archive;
+mod away;
 pub mod book;
 mod booking;
 mod budget;
@@ -43,8 +44,10 @@ mod table;
 mod totals;
 mod values;
 pub mod verify;
+pub mod wire;
 
 pub use archive::{ArchiveError, Archived, Which};
+pub use away::{Asked, Commands, Lent, Outcome};
 pub use book::Book;
 pub use booking::{Booking, BookingKind};
 pub use budget::{Budget, Budgets, Period, Spare, Spender, Spent};
@@ -53,7 +56,7 @@ pub use command::{Charged, Command, Refusal};
 pub use customer::{AcceptedTerms, Customer, Key, KeyStatus};
 pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Release, Seq, Step};
 pub use frame::Chain;
-pub use hold::{Applied, Commit, Hold};
+pub use hold::{Applied, Commit, Hold, Terms};
 pub use journal::{Committed, OnCommit};
 pub use line::Down;
 pub use open::{OpenError, Recovered};
@@ -67,6 +70,8 @@ pub use verify::{Recompute, Verified};
 use crate::clock::Clock;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
+use arc_swap::ArcSwapOption;
+use away::Away;
 use disk::Disk;
 use index::Index;
 use legs::Account;
@@ -74,6 +79,7 @@ use line::{Line, Submission};
 use parking_lot::Mutex;
 use room::Room;
 use segment::{Position, Segment};
+use state::StateLine;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -130,31 +136,15 @@ pub struct Ledger {
     threads: Mutex<Threads>,
     /// Held by who copies or moves segments.
     caring: Mutex<()>,
-    _lock: fs::File,
+    /// Kept until the ledger is given up.
+    lock: Mutex<Option<fs::File>>,
+    away: ArcSwapOption<Away>,
 }
 
 struct Threads {
     journal: Option<JoinHandle<()>>,
     state: Option<JoinHandle<()>>,
-}
-
-/// What a hold is for.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// Who pays.
-    pub customer: CustomerId,
-    /// By which key.
-    pub key: KeyId,
-    /// For which request, new to the ledger.
-    pub request: RequestId,
-    /// How much.
-    pub amount: Amount,
-    /// What is held at least: if there is less than `amount`, all there is.
-    pub least: Amount,
-    /// What bounds it beside the balance.
-    pub budgets: Budgets,
-    /// The prices that will apply.
-    pub price_version: Arc<str>,
+    state_line: Option<StateLine>,
 }
 
 impl Ledger {
@@ -164,20 +154,13 @@ impl Ledger {
     /// # Errors
     /// When the balance does not reach, the key was revoked, or the ledger cannot take more.
     pub fn hold(self: &Arc<Self>, terms: Terms) -> Result<(Hold, Commit), Failure> {
-        if self.line.is_down() {
-            return Err(Failure::Down);
-        }
-        if self.line.depth() > QUEUE_MAX {
-            return Err(Failure::Busy);
-        }
-        if self.room.is_full() {
-            return Err(Failure::Full);
-        }
+        self.admits()?;
         let Terms { customer, key, request, amount, least, budgets, price_version } = terms;
         let command = Command::Hold { request, key, amount, least, budgets, price_version };
         let Applied { commit, held: amount, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
-        Ok((Hold { ledger: Arc::clone(self), customer, request, amount, ended: false }, commit))
+        let asked = commit.is_asked();
+        Ok((Hold { ledger: Arc::clone(self), customer, request, amount, asked, ended: false }, commit))
     }
 
     /// Begins to keep a customer.
@@ -454,6 +437,7 @@ impl Ledger {
     pub fn close(&self) {
         self.line.close();
         let mut threads = self.threads.lock();
+        threads.state_line.take();
         for thread in [threads.journal.take(), threads.state.take()].into_iter().flatten() {
             if thread.join().is_err() {
                 tracing::error!("a thread of the ledger panicked");
@@ -464,8 +448,17 @@ impl Ledger {
     }
 
     fn transact(&self, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {
-        let (done, waiting) = oneshot::channel();
         let mut book = self.shard(customer).lock();
+        if let Some(away) = &*self.away.load() {
+            let balance = book.customers.get(&customer).map(|found| found.balance).unwrap_or_default();
+            let commit = Commit::asked(away.ask(customer, command));
+            return Ok(Applied { commit, balance, charged: Amount::ZERO, held: Amount::ZERO });
+        }
+        self.decide(&mut book, customer, command)
+    }
+
+    fn decide(&self, book: &mut Book, customer: CustomerId, command: Command) -> Result<Applied, Refusal> {
+        let (done, waiting) = oneshot::channel();
         let at = self.clock.now();
         let decided = book.decide(customer, command, at)?;
         let mut changes = Vec::with_capacity(decided.len());
@@ -478,13 +471,17 @@ impl Ledger {
         let balance = changes.last().expect("a command changes something").1;
         // Under the shard's lock, so that a customer's entries are in the order of their balances.
         let place = self.line.submit(Submission { customer, at, changes, done });
-        let commit = Commit { line: Arc::clone(&self.line), place, waiting, known: None };
+        let commit = Commit::submitted(Arc::clone(&self.line), place, waiting);
         Ok(Applied { commit, balance, charged, held })
     }
 
     fn shard(&self, customer: CustomerId) -> &Mutex<Book> {
+        &self.shards[Self::shard_of(customer)]
+    }
+
+    fn shard_of(customer: CustomerId) -> usize {
         let shards = u64::try_from(SHARDS).expect("small");
-        &self.shards[usize::try_from(customer.int() % shards).expect("small")]
+        usize::try_from(customer.int() % shards).expect("small")
     }
 }
 

@@ -14,6 +14,7 @@ use super::state::{self, Snapshot, State, StateError};
 use super::{Commit, Ledger, SHARDS, Threads};
 use crate::clock::Wall;
 use crate::id::{CustomerId, RequestId};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::fmt;
 use std::fs;
@@ -22,6 +23,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+
+/// Whose, and of which request.
+pub(super) type OpenHolds = Vec<(CustomerId, RequestId)>;
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -74,8 +78,20 @@ impl Ledger {
     /// # Errors
     /// When the store is in use or damaged; it is unchanged then.
     pub fn open(directory: &Path, on_commit: OnCommit) -> Result<(Arc<Self>, Recovered), OpenError> {
+        let (ledger, recovered, open) = Self::begin(directory, lock(directory)?, on_commit)?;
+        ledger.expire(&open).map_err(|Down| {
+            OpenError::Io(directory.to_owned(), io::Error::other("the journal cannot be written"))
+        })?;
+        Ok((ledger, Recovered { expired: open.len(), ..recovered }))
+    }
+
+    /// The same, and leaves holds open: gives them.
+    pub(super) fn begin(
+        directory: &Path,
+        lock: fs::File,
+        on_commit: OnCommit,
+    ) -> Result<(Arc<Self>, Recovered, OpenHolds), OpenError> {
         let io = |why| OpenError::Io(directory.to_owned(), why);
-        let lock = lock(directory)?;
         let disk: Arc<dyn Disk> = Arc::new(Directory::open(&directory.join("journal")).map_err(io)?);
         let path = directory.join("state");
         let (mut state, snapshot) = open_state(&path)?;
@@ -100,6 +116,7 @@ impl Ledger {
 
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let (feed, intake) = state::line();
+        let state_line = Some(feed.line());
         let state =
             std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
@@ -117,17 +134,20 @@ impl Ledger {
             line,
             room,
             holds_open: AtomicUsize::new(0),
-            threads: Mutex::new(Threads { journal: Some(writer), state: Some(state) }),
             caring: Mutex::default(),
-            _lock: lock,
+            threads: Mutex::new(Threads { journal: Some(writer), state: Some(state), state_line }),
+            lock: Mutex::new(Some(lock)),
+            away: ArcSwapOption::empty(),
         });
-        ledger.expire(&open).map_err(|Down| io(io::Error::other("the journal cannot be written")))?;
         let rebuilt = rebuilt.filter(|_| entries > Seq::START);
-        let expired = open.len();
-        Ok((ledger, Recovered { entries, replayed, indexed, expired, torn_bytes, rebuilt }))
+        Ok((ledger, Recovered { entries, replayed, indexed, expired: 0, torn_bytes, rebuilt }, open))
     }
 
-    pub(super) fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
+    /// Releases holds of requests that nobody serves any more. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the journal is down.
+    pub fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
         let mut commits = Vec::with_capacity(open.len());
         for (customer, request) in open {
             let command =

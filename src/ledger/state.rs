@@ -13,7 +13,6 @@ use super::index::Bookings;
 use super::journal::Group;
 use super::legs::Totals;
 use super::records::{self, FORMAT, Pending, Spender};
-use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -88,6 +87,7 @@ pub struct Snapshot {
 
 /// The store of the state.
 pub struct State {
+    directory: PathBuf,
     db: sled::Db,
     file: fs::File,
     totals: Totals,
@@ -97,31 +97,59 @@ pub struct State {
     digest: u128,
 }
 
-/// The journal's end of the line to the state.
-pub struct Feed {
-    groups: mpsc::SyncSender<Group>,
-    /// Dropped with the journal: nothing more comes.
-    _open: mpsc::Sender<Infallible>,
+/// What the state is told.
+pub enum Told {
+    /// A group became durable.
+    Group(Group),
+    /// Another process is to open the store: it is to be written and closed.
+    LetGo(mpsc::SyncSender<()>),
 }
+
+/// An end of the line to the state.
+#[derive(Clone)]
+pub struct StateLine {
+    groups: mpsc::SyncSender<Told>,
+    /// Ends the wait for more; nothing more comes when all are dropped.
+    wake: mpsc::Sender<()>,
+}
+
+/// The journal's end of the line to the state.
+pub struct Feed(StateLine);
 
 /// The state's end of the line.
 pub struct Intake {
-    pub(super) groups: mpsc::Receiver<Group>,
-    open: mpsc::Receiver<Infallible>,
+    pub(super) groups: mpsc::Receiver<Told>,
+    wake: mpsc::Receiver<()>,
 }
 
 /// A line from the journal to the state.
 pub fn line() -> (Feed, Intake) {
     let (groups, receiver) = mpsc::sync_channel(GROUPS_MAX);
-    let (opened, open) = mpsc::channel();
-    (Feed { groups, _open: opened }, Intake { groups: receiver, open })
+    let (wake, woken) = mpsc::channel();
+    (Feed(StateLine { groups, wake }), Intake { groups: receiver, wake: woken })
 }
 
 impl Feed {
     /// Hands a durable group on. Waits only when the state is thousands of groups behind.
     pub fn send(&self, group: Group) {
         // The state's thread ends only after the journal's.
-        let _ = self.groups.send(group);
+        let _ = self.0.groups.send(Told::Group(group));
+    }
+
+    /// Another end of the same line.
+    pub fn line(&self) -> StateLine {
+        self.0.clone()
+    }
+}
+
+impl StateLine {
+    /// Has the state written and closed, so that another process can open it; the next group opens it
+    /// again. Waits for that; false if it is not written any more.
+    pub fn let_go(&self) -> bool {
+        let (done, closed) = mpsc::sync_channel(1);
+        let told = self.groups.send(Told::LetGo(done));
+        let _ = self.wake.send(());
+        told.is_ok() && closed.recv().is_ok()
     }
 }
 
@@ -136,7 +164,14 @@ impl State {
         let db =
             sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
         let file = fs::File::open(directory.join("db"))?;
-        Ok(State { db, file, totals: Totals::default(), head: None, digest: 0 })
+        Ok(State {
+            directory: directory.to_owned(),
+            db,
+            file,
+            totals: Totals::default(),
+            head: None,
+            digest: 0,
+        })
     }
 
     /// Reads all of it.
@@ -178,27 +213,61 @@ impl State {
     /// Writes groups as they come, until the journal has ended.
     pub fn run(mut self, intake: &Intake) {
         let mut pending = Pending::default();
-        while let Ok(first) = intake.groups.recv() {
-            if let Err(why) =
-                self.gather(&mut pending, first, intake).and_then(|head| self.write(&mut pending, head))
-            {
-                // The journal has it all; the next start rebuilds. Go on draining the line.
-                tracing::error!(%why, "the state store cannot be written; it will be rebuilt at the next start");
-                while intake.groups.recv().is_ok() {}
-                return;
-            }
+        let mut first = intake.groups.recv().ok();
+        while let Some(told) = first {
+            let gathered = self.gather(told, &mut pending, intake);
+            let let_go = gathered.and_then(|Gathered { head, let_go }| {
+                head.map_or(Ok(()), |head| self.write(&mut pending, head)).map(|()| let_go)
+            });
+            first = match let_go {
+                Err(why) => return give_up(&why, intake),
+                Ok(None) => intake.groups.recv().ok(),
+                Ok(Some(done)) => {
+                    let Self { directory, db, file, head, .. } = self;
+                    drop((db, file));
+                    let _ = done.send(());
+                    let Ok(told) = intake.groups.recv() else { return };
+                    // It was taken back: nobody has changed it.
+                    self = match State::reopen(&directory, head) {
+                        Ok(state) => state,
+                        Err(why) => return give_up(&why, intake),
+                    };
+                    Some(told)
+                }
+            };
         }
     }
 
-    /// Takes this group and those that come soon after it.
-    fn gather(&mut self, pending: &mut Pending, first: Group, intake: &Intake) -> Result<Head, StateError> {
-        let mut head = self.fold(pending, first)?;
-        // The next ones gather without waking this thread; the journal's end ends the wait.
-        let _ = intake.open.recv_timeout(WRITE_EVERY);
-        while let Ok(group) = intake.groups.try_recv() {
-            head = self.fold(pending, group)?;
+    fn gather(
+        &mut self,
+        first: Told,
+        pending: &mut Pending,
+        intake: &Intake,
+    ) -> Result<Gathered, StateError> {
+        if matches!(first, Told::Group(_)) {
+            // The next ones gather without waking this thread; the journal's end ends the wait.
+            let _ = intake.wake.recv_timeout(WRITE_EVERY);
         }
-        Ok(head)
+        let mut gathered = Gathered::default();
+        let mut told = Some(first);
+        while let Some(next) = told {
+            match next {
+                Told::Group(group) => gathered.head = Some(self.fold(pending, group)?),
+                Told::LetGo(done) => {
+                    gathered.let_go = Some(done);
+                    break;
+                }
+            }
+            told = intake.groups.try_recv().ok();
+        }
+        Ok(gathered)
+    }
+
+    /// Opens it as it was when it was closed.
+    fn reopen(directory: &Path, head: Option<Head>) -> Result<Self, StateError> {
+        let mut state = State::open(directory)?;
+        state.load()?;
+        if state.head == head { Ok(state) } else { Err(StateError::Damaged("it is not as it was left")) }
     }
 
     fn fold(&mut self, pending: &mut Pending, group: Group) -> Result<Head, StateError> {
@@ -233,8 +302,23 @@ impl State {
         self.db.flush()?;
         // sled's flush is not an fsync on Linux.
         self.file.sync_data()?;
+        self.head = Some(head);
         Ok(())
     }
+}
+
+/// What came in one go.
+#[derive(Default)]
+struct Gathered {
+    head: Option<Head>,
+    let_go: Option<mpsc::SyncSender<()>>,
+}
+
+/// The journal has it all; the next start rebuilds. Goes on draining the line.
+fn give_up(why: &StateError, intake: &Intake) {
+    tracing::error!(%why, "the state store cannot be written; it will be rebuilt at the next start");
+    // Whoever waits for it to be closed is told by the end of their channel.
+    while intake.groups.recv().is_ok() {}
 }
 
 /// Removes a store that is not to be used.

@@ -1,7 +1,7 @@
 //! The bill of one exchange: how it ended, what it used, and the charge that ends its hold.
 
 use crate::endpoint::Endpoint;
-use crate::ledger::{Applied, Balance, Charge, Commit, Hold};
+use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, Tier};
 use crate::settle::{self, Attempt, Detail};
@@ -60,6 +60,16 @@ pub struct Settled {
     pub cost: Option<Cost>,
     /// What the customer has after it.
     pub balance: Balance,
+}
+
+impl Settled {
+    /// With what the owner of the ledger says, where that is another process by now.
+    pub(super) fn told(self, told: Option<Outcome>) -> Self {
+        match told {
+            Some(Outcome { balance, charged, .. }) => Settled { balance, charge: charged, ..self },
+            None => self,
+        }
+    }
 }
 
 /// What an answer costs the operator.

@@ -390,7 +390,8 @@ impl Exchange {
                 Settling::Open => return None,
                 Settling::Done(outcome) => return Some(outcome.clone()),
                 Settling::Committing(commit, settled) => {
-                    break commit.durable().await.map(|_| settled.clone());
+                    let durable = commit.durable().await;
+                    break durable.map(|_| settled.clone().told(commit.told()));
                 }
                 Settling::Estimating(task) => match task.await {
                     Ok((commit, settled)) => *settling = Settling::Committing(commit, settled),

@@ -26,6 +26,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Why a connection is cut that does not get as far as TLS, in metrics.
 const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
@@ -48,6 +49,15 @@ pub struct Sockets {
     pub tls: Vec<Bound>,
 }
 
+/// Whether another process has taken the place of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It has not.
+    No,
+    /// It has: this one finishes what it has and takes nothing new.
+    Yes,
+}
+
 /// The gateway's listeners.
 pub struct Listening {
     /// One for clear text, one for TLS: those of them that listen.
@@ -58,7 +68,12 @@ pub struct Listening {
 
 impl Listening {
     /// Serves `gateway` on `sockets`.
-    pub fn new(conf: &Arc<ServerConf>, gateway: Gateway, sockets: Sockets) -> Self {
+    pub fn new(
+        conf: &Arc<ServerConf>,
+        gateway: Gateway,
+        sockets: Sockets,
+        left: watch::Receiver<Left>,
+    ) -> Self {
         let serving = gateway.serving.clone();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -72,7 +87,7 @@ impl Listening {
         let service = |name: &str, sockets: &[Bound], tls| {
             let (requests, live) = (Arc::clone(&requests), Arc::clone(&live));
             let (connections, metrics) = (Arc::clone(&connections), Arc::clone(&metrics));
-            let edge = Edge { requests, live, connections, metrics, tls };
+            let edge = Edge { requests, live, connections, metrics, tls, left: left.clone() };
             let mut service = ListeningService::new(name.into(), edge);
             // TLS sockets too: the edge counts and times their handshakes.
             sockets.iter().for_each(|bound| service.add_tcp(&bound.address.to_string()));
@@ -133,6 +148,7 @@ struct Edge {
     metrics: Arc<Metrics>,
     /// Unless it is clear text that is spoken.
     tls: Option<Acceptor>,
+    left: watch::Receiver<Left>,
 }
 
 #[async_trait]
@@ -160,7 +176,12 @@ impl ServerApp for Edge {
     }
 
     async fn cleanup(&self) {
-        self.requests.0.http_cleanup().await;
+        let left = *self.left.borrow();
+        match left {
+            Left::No => self.requests.0.http_cleanup().await,
+            // A client may be about to send its next request: it is served, and told to close then.
+            Left::Yes => {}
+        }
     }
 }
 

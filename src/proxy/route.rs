@@ -150,6 +150,7 @@ impl Gateway {
         let admitted = self
             .admission
             .admit(&caller, ctx.request, &request.demand, prices, budgets, request.cut())
+            .await
             .map_err(|why| Refusal::not_admitted(why, model))?;
         if let Some(cap) = admitted.output_cap {
             request.cut_to(cap);

@@ -199,6 +199,11 @@ impl Metrics {
         self.log_lines_dropped.inc();
     }
 
+    /// Connections of clients.
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// A connection was taken.
     pub fn connection(&self) -> CountedConnection {
         self.connections.inc();

@@ -30,6 +30,7 @@ mod credit;
 mod standing;
 mod metrics;
 mod reload;
+mod upgrade;
 mod log;
 mod service;
 mod tls;

@@ -1,8 +1,10 @@
 //! Under systemd: what the service manager is told, and when.
 
-use crate::support::eventually::PATIENCE;
+use crate::support::books::audit_stopped;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::gateway::PRICES;
 use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, streamed};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -95,7 +97,7 @@ async fn the_watchdog_is_fed_until_the_last_request_has_ended() {
     let customer = gateway.customer("1.00");
     let [client, _] = Client::both(&gateway, &customer);
     let asked = tokio::spawn(async move { client.ask(&streamed(ask(&[("pace_ms", "100")]))).await });
-    crate::support::eventually("the request is under way", || {
+    eventually("the request is under way", || {
         gateway.scrape().contains("tollgate_in_flight 1").then_some(())
     })
     .await;
@@ -104,4 +106,32 @@ async fn the_watchdog_is_fed_until_the_last_request_has_ended() {
     assert_eq!(manager.any(), ["WATCHDOG=1"]);
     assert_eq!(asked.await.unwrap().status, 200);
     assert!(gateway.stopped().success());
+}
+
+#[tokio::test]
+async fn a_new_process_is_started_on_request_and_becomes_the_main_one() {
+    let (manager, provider) = (Manager::new(), Simulated::start());
+    // About the process that was started first, and nobody else.
+    let environment = manager.environment(&[("WATCHDOG_USEC", "300000"), ("WATCHDOG_PID", "1")]);
+    let settings = Settings { environment, ..Settings::default() };
+    let mut gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+    is_ready(&manager.next(), "it-1");
+    let customer = gateway.customer("1.00");
+    let [client, _] = Client::both(&gateway, &customer);
+    assert_eq!(client.ask(&ask(&[])).await.status, 200);
+
+    gateway.ask_to_hand_over();
+    let main = manager.next();
+    let [main] = &*main else { panic!("{main:?}") };
+    let main = main.strip_prefix("MAINPID=").and_then(|pid| Pid::from_raw(pid.parse().ok()?)).unwrap();
+    is_ready(&manager.next(), "it-1");
+    assert_eq!(manager.any(), ["WATCHDOG=1"], "the new one is watched");
+    assert_eq!(client.ask(&ask(&[])).await.status, 200);
+    drop(client);
+    assert!(gateway.stopped().success(), "without a word to the service manager");
+    assert_eq!(Client::h1(&gateway, &customer).ask(&ask(&[])).await.status, 200);
+    kill_process(main, Signal::TERM).unwrap();
+    assert_eq!(manager.next(), ["STOPPING=1"]);
+    eventually("the new one has ended", || test_kill_process(main).err()).await;
+    audit_stopped(&gateway, &[&provider]).is_exact(3);
 }

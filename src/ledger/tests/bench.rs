@@ -20,9 +20,9 @@ use super::memory::Memory;
 use crate::clock::{Clock, Timestamp, Wall};
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +68,10 @@ impl Told {
     }
 
     fn run(&self, mut book: Book, mut bookings: Bookings, intake: &Intake) {
-        intake.groups.iter().for_each(|group| self.follow(&mut book, &mut bookings, group));
+        intake.groups.iter().for_each(|told| match told {
+            state::Told::Group(group) => self.follow(&mut book, &mut bookings, group),
+            state::Told::LetGo(done) => drop(done.send(())),
+        });
     }
 
     fn follow(&self, book: &mut Book, bookings: &mut Bookings, Group { entries, head }: Group) {
@@ -114,6 +117,7 @@ impl Bench {
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let open: Vec<_> = book.open_holds().collect();
         let (feed, intake) = state::line();
+        let state_line = Some(feed.line());
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
         let made = (Arc::clone(&index), Arc::clone(&room));
         let (line, writer) = journal::begin(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
@@ -121,7 +125,7 @@ impl Bench {
         let writer = writer.spawn(Duration::ZERO).map_err(io)?;
         let (told, state_book) = (told.clone(), book.clone());
         let state = thread::spawn(move || told.run(state_book, bookings, &intake));
-        let threads = Threads { journal: Some(writer), state: Some(state) };
+        let threads = Threads { journal: Some(writer), state: Some(state), state_line };
         let ledger = Arc::new(ledger(disk, Arc::new(Wall), book, index, (line, room), threads));
         ledger.expire(&open).map_err(|Down| io(io::Error::other("down")))?;
         Ok(Bench { ledger, entries, replayed, indexed, torn_bytes, expired: open.len(), fits })
@@ -183,7 +187,8 @@ fn ledger(
         holds_open: AtomicUsize::new(0),
         threads: Mutex::new(threads),
         caring: Mutex::default(),
-        _lock: fs::File::open("/dev/null").expect("it is there"),
+        lock: Mutex::new(None),
+        away: ArcSwapOption::empty(),
     }
 }
 
@@ -219,7 +224,7 @@ impl Inline {
         let made = (Arc::clone(&index), Arc::clone(&room));
         let begun = journal::begin(Arc::clone(&disk), journal, made, feed, Box::new(|_| {}));
         let (line, writer) = begun.map_err(io)?;
-        let threads = Threads { journal: None, state: None };
+        let threads = Threads { journal: None, state: None, state_line: None };
         let ledger = Arc::new(ledger(disk, clock, book.clone(), index, (line, room), threads));
         Ok(Inline { ledger, book, fits, last, writer, intake, told, state })
     }
@@ -235,7 +240,7 @@ impl Inline {
         self.writer.step();
         self.ledger.index.seal();
         let (book, bookings) = &mut self.state;
-        while let Ok(group) = self.intake.groups.try_recv() {
+        while let Ok(state::Told::Group(group)) = self.intake.groups.try_recv() {
             self.told.follow(book, bookings, group);
         }
     }

@@ -1,6 +1,7 @@
 //! Tests of what the ledger leaves on a disk, and of what it makes of it.
 
 mod archive;
+mod away;
 mod bench;
 mod budgets;
 mod care;

@@ -137,14 +137,42 @@ impl Gateway {
         if let Some(prepare) = settings.prepare {
             prepare(folder.path());
         }
-        Self::spawn(Arc::new(folder), settings)
+        Self::spawn(Arc::new(folder), settings, &[])
     }
 
     /// The same store and configuration in a new process, once this one has ended.
     pub fn again(self) -> Self {
         let folder = Arc::clone(&self.folder);
         drop(self);
-        Self::spawn(folder, &Settings::default())
+        Self::spawn(folder, &Settings::default(), &[])
+    }
+
+    /// The same, started to take the place of another process.
+    pub fn start_upgraded(&self) -> Self {
+        Self::spawn(Arc::clone(&self.folder), &Settings::default(), &["--upgrade"])
+    }
+
+    /// A new process that takes the place of this one, which finishes what it has.
+    pub fn upgrade(&self) -> Self {
+        let next = self.start_upgraded();
+        assert_eq!(
+            (next.address, next.admin, next.metrics),
+            (self.address, self.admin, self.metrics),
+            "the same sockets"
+        );
+        next
+    }
+
+    /// A new process that is to take the place of this one, and cannot: what it said.
+    pub fn upgrade_that_fails(&self) -> Output {
+        let config = self.config();
+        let arguments = ["serve", "--upgrade", "--config", config.to_str().unwrap()];
+        run(&arguments, &[("TOLLGATE_ADMIN_TOKEN", TOKEN)], "")
+    }
+
+    /// Asks it to start the process that takes its place.
+    pub fn ask_to_hand_over(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::QUIT).unwrap();
     }
 
     /// Writes its configuration anew, has it read, and gives what it said about that: its last word
@@ -165,10 +193,11 @@ impl Gateway {
         .await
     }
 
-    fn spawn(folder: Arc<TempDir>, settings: &Settings) -> Self {
+    fn spawn(folder: Arc<TempDir>, settings: &Settings, arguments: &[&str]) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--config"])
             .arg(folder.path().join("tollgate.yaml"))
+            .args(arguments)
             .env("TOLLGATE_ADMIN_TOKEN", TOKEN)
             .env("TOLLGATE_LOG", settings.log.unwrap_or("info,tollgate=debug"))
             .envs(settings.environment.iter().map(|(name, value)| (name, value)))
@@ -287,6 +316,11 @@ impl Gateway {
     pub fn stop(&mut self) -> ExitStatus {
         self.ask_to_stop();
         self.stopped()
+    }
+
+    /// Whether it has not finished.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits until it has finished.

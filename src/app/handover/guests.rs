@@ -1,0 +1,177 @@
+//! The new process's side: guests, whose commands are carried out here until they have finished.
+
+use super::pump::Told;
+use super::socket::Socket;
+use crate::id::{CustomerId, RequestId};
+use crate::ledger::{Applied, Command, Failure, Ledger, Outcome, wire};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+
+/// A process that gave the ledger up and finishes its requests.
+pub struct Guest {
+    /// Its connection.
+    pub connection: OwnedFd,
+    /// Its holds that have not ended.
+    pub open: HashMap<RequestId, CustomerId>,
+}
+
+/// All of them.
+pub struct Guests {
+    ledger: Arc<Ledger>,
+    bans: broadcast::Sender<CustomerId>,
+    served: Mutex<JoinSet<Option<Guest>>>,
+    stop: watch::Sender<bool>,
+    count: Arc<AtomicUsize>,
+}
+
+/// What is to be said to a guest.
+enum Reply {
+    Command { number: u64, applied: Result<Applied, Failure> },
+    Banned(CustomerId),
+}
+
+impl Guests {
+    /// Guests of `ledger`, who are told of `bans`.
+    pub fn new(ledger: Arc<Ledger>, bans: broadcast::Sender<CustomerId>) -> Self {
+        let (stop, _) = watch::channel(false);
+        Guests { ledger, bans, served: Mutex::default(), stop, count: Arc::default() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Begins to serve them, in this runtime.
+    pub fn serve(&self, guests: Vec<Guest>) {
+        self.stop.send_replace(false);
+        for guest in guests {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            let (ledger, count) = (Arc::clone(&self.ledger), Arc::clone(&self.count));
+            let (bans, stop) = (self.bans.subscribe(), self.stop.subscribe());
+            self.served.lock().spawn(async move {
+                let left = serve(&ledger, guest, bans, stop).await;
+                count.fetch_sub(1, Ordering::Relaxed);
+                left
+            });
+        }
+    }
+
+    /// Stops to serve them, once what was read of them is durable and answered, and gives those that are
+    /// still there.
+    pub async fn stop(&self) -> Vec<Guest> {
+        self.stop.send_replace(true);
+        let mut served = std::mem::take(&mut *self.served.lock());
+        let mut left = Vec::new();
+        while let Some(ended) = served.join_next().await {
+            left.extend(ended.ok().flatten());
+        }
+        left
+    }
+}
+
+/// Serves one until it is gone or all are stopped; gives it in the latter case.
+async fn serve(
+    ledger: &Arc<Ledger>,
+    guest: Guest,
+    mut bans: broadcast::Receiver<CustomerId>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Guest> {
+    let Guest { connection, mut open } = guest;
+    let socket = match Socket::new(connection) {
+        Ok(socket) => Arc::new(socket),
+        Err(why) => {
+            tracing::error!(%why, "the process before this one cannot be served");
+            expire(ledger, open).await;
+            return None;
+        }
+    };
+    let (replies, waiting) = mpsc::unbounded_channel();
+    let replying = tokio::spawn(reply(Arc::clone(&socket), waiting));
+    let stopped = loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break true,
+            Ok(customer) = bans.recv() => drop(replies.send(Reply::Banned(customer))),
+            received = socket.receive() => match received.and_then(|received| command(ledger, received, &mut open)) {
+                Ok(Some(reply)) => drop(replies.send(reply)),
+                Ok(None) => break false,
+                Err(why) => {
+                    tracing::error!(%why, "the process before this one is not understood");
+                    break false;
+                }
+            },
+        }
+    };
+    drop(replies);
+    let _ = replying.await;
+    if stopped
+        && let Some(socket) = Arc::into_inner(socket)
+        && let Ok(connection) = socket.into_fd()
+    {
+        return Some(Guest { connection, open });
+    }
+    tracing::info!(holds = open.len(), "the process before this one has ended");
+    expire(ledger, open).await;
+    None
+}
+
+/// Carries out a command of a guest, and notes what it means for its holds.
+fn command(
+    ledger: &Ledger,
+    received: Option<super::Parcel>,
+    open: &mut HashMap<RequestId, CustomerId>,
+) -> io::Result<Option<Reply>> {
+    let Some((message, _)) = received else { return Ok(None) };
+    let (number, customer, command) =
+        wire::take_asked(&message).map_err(|why| io::Error::other(why.to_string()))?;
+    let (begins, ends) = match &command {
+        Command::Hold { request, .. } => (Some(*request), None),
+        Command::Capture { request, .. } | Command::Release { request, .. } => (None, Some(*request)),
+        _ => (None, None),
+    };
+    let applied = ledger.carry_out(customer, command);
+    if applied.is_ok() {
+        open.extend(begins.map(|request| (request, customer)));
+        ends.map(|request| open.remove(&request));
+    }
+    Ok(Some(Reply::Command { number, applied }))
+}
+
+/// Answers in the order in which commands came, which is the order in which they become durable.
+async fn reply(socket: Arc<Socket>, mut replies: mpsc::UnboundedReceiver<Reply>) {
+    while let Some(reply) = replies.recv().await {
+        let told = match reply {
+            Reply::Banned(customer) => Told::Banned(customer),
+            Reply::Command { number, applied } => Told::Answer(number, durable(applied).await),
+        };
+        // One that is gone is not told; what it asked for is carried out all the same.
+        let _ = socket.send(&told.to_bytes(), &[]).await;
+    }
+}
+
+async fn durable(applied: Result<Applied, Failure>) -> Result<Outcome, Failure> {
+    let Applied { mut commit, balance, charged, held } = applied?;
+    Ok(Outcome { seq: commit.durable().await?, balance, charged, held })
+}
+
+/// Nobody serves these requests any more.
+async fn expire(ledger: &Arc<Ledger>, open: HashMap<RequestId, CustomerId>) {
+    if open.is_empty() {
+        return;
+    }
+    tracing::warn!(holds = open.len(), "its requests were not finished: released, not charged");
+    let mut open: Vec<_> = open.into_iter().map(|(request, customer)| (customer, request)).collect();
+    open.sort_unstable();
+    let ledger = Arc::clone(ledger);
+    let expired = tokio::task::spawn_blocking(move || ledger.expire(&open)).await;
+    if !matches!(expired, Ok(Ok(()))) {
+        tracing::error!("the holds of a process that ended stay open until the next start");
+    }
+}

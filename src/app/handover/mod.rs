@@ -1,0 +1,134 @@
+//! Hand-over: a new process takes the place of this one, and no request notices.
+//!
+//! SIGQUIT starts the program anew, as `serve --upgrade`; one that was started by hand with that is as
+//! good. It calls at a [door](socket) in the store, and the two go through this:
+//!
+//! ```text
+//!      old: owns the ledger, serves            new: has read its configuration
+//!  1   <------------------------------- Take
+//!      Listeners, all of them ---------------->   binds what it has more, makes its pool
+//!  2   <------------------------------- Ready
+//!      operator's requests are finished, no more accepted (they wait in the listeners)
+//!      the ledger is lent: commands queue, the journal is flushed, the state closed
+//!      Guests, Ledger and its lock ----------->   opens the store, leaves all holds open
+//!  3   <------------------------------- Opened   has all it needs, and has written nothing
+//!      Yours --------------------------------->   owns the ledger, serves
+//!  4   stops accepting, finishes its requests     is asked for each command of the old one's
+//!      commands ------------------------------>   decides, makes durable
+//!   <------------------------------- outcomes
+//! ```
+//!
+//! Up to `Yours` the old process can go back at any point, and does when the connection ends or nothing
+//! comes in time: what was queued is carried out by itself, as if it had been a slow disk. The new one
+//! writes nothing before `Yours` and ends if it does not come. So the ledger has one owner at any time:
+//! the one who sent or received the last `Yours`.
+//!
+//! After it, the old process is a guest: it holds back the last byte of each answer until the new one
+//! says that the charge is durable. Its open holds are the new one's to keep: if the guest dies, they
+//! are released as at a crash. If the new one dies, its guests can make nothing durable any more, and
+//! whatever is started next finds the store free and their holds expired.
+//!
+//! A third process that takes over gets the connections of all guests along with the ledger. What they
+//! asked and was not read is still in them: guests do not notice either.
+//!
+//! Who holds the lock of the store: old; from `Ledger` on both, by one open file; from `Yours` on new.
+//! It is free only when both are gone, so that nobody else can come in between.
+//!
+//! Counted apart while guests finish: rates and numbers of requests at once of customers, and of
+//! upstream accounts. What a guest reads of the ledger (balances, receipts) is as of `Ledger`. A ban
+//! reaches guests at once, a revoked key or a suspension when they ask for a hold.
+
+mod give;
+mod guests;
+mod pump;
+mod socket;
+mod take;
+
+pub use give::{Handover, Kept, Start};
+pub use guests::{Guest, Guests};
+pub use take::{TakeError, Taking};
+
+use crate::id::{CustomerId, RequestId};
+use crate::ledger::Seq;
+use serde::{Deserialize, Serialize};
+use socket::{Parcel, Socket};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Raised when what is said changes: processes that do not speak alike leave each other alone.
+const PROTOCOL: u32 = 1;
+/// Holds in one message.
+const HOLDS_MAX: usize = 1_000;
+/// The other side answers at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// It makes its pool: names are resolved.
+const READY_PATIENCE: Duration = Duration::from_secs(120);
+/// It opens the store. Requests wait for that.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Customers.
+    Plain,
+    /// Customers, over TLS.
+    Tls,
+    /// The operator.
+    Admin,
+    /// Prometheus.
+    Metrics,
+}
+
+/// What the two say; see the module.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    Take {
+        protocol: u32,
+    },
+    /// Each with its address in the configuration; the sockets come along.
+    Listeners {
+        listeners: Vec<(Role, SocketAddr)>,
+    },
+    Ready,
+    /// Another guest, whose connection comes along.
+    Guest,
+    /// Of this guest.
+    Holds {
+        open: Vec<(CustomerId, RequestId)>,
+    },
+    /// The lock comes along.
+    Ledger {
+        entries: Seq,
+    },
+    Opened,
+    Yours,
+    Refused {
+        why: String,
+    },
+}
+
+async fn say(socket: &Socket, word: &Word, along: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let message = serde_json::to_vec(word).map_err(io::Error::other)?;
+    in_time(PATIENCE, socket.send(&message, along)).await
+}
+
+/// The next word, and what came along.
+async fn hear(socket: &Socket, patience: Duration) -> io::Result<(Word, Vec<OwnedFd>)> {
+    let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the other process has ended or gone back");
+    let (message, along): Parcel = in_time(patience, socket.receive()).await?.ok_or_else(gone)?;
+    match serde_json::from_slice(&message).map_err(io::Error::other)? {
+        Word::Refused { why } => Err(io::Error::other(why)),
+        word => Ok((word, along)),
+    }
+}
+
+async fn in_time<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the other process does not answer");
+    tokio::time::timeout(patience, work).await.map_err(late)?
+}
+
+fn unexpected(word: &Word) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the other process says {word:?} out of turn"))
+}
