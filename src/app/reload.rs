@@ -1,5 +1,7 @@
-//! Reload: SIGHUP reads the configuration again, and what runs changes as a whole or not at all.
+//! Reload: SIGHUP, or a changed file, has the configuration read again, and what runs changes as a whole
+//! or not at all.
 
+use super::files::Files;
 use super::notify;
 use crate::clock::Timestamp;
 use crate::config::{self, Change, Config, Faults, Takes};
@@ -39,12 +41,18 @@ impl BackgroundService for Reload {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let Some(mut hangup) = self.hangup.lock().take() else { return };
         let mut watched = Watched::default();
+        let mut files = Files::default();
         loop {
-            watched.follow(&self.live.load().pool, &shutdown);
+            let live = self.live.load_full();
+            watched.follow(&live.pool, &shutdown);
+            files.follow(&live.config);
+            drop(live);
             tokio::select! {
                 _ = shutdown.changed() => return,
-                _ = hangup.recv() => self.reload().await,
+                _ = hangup.recv() => files.look(),
+                () = files.changed() => {}
             }
+            self.reload().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
-use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Policy, Retry, Upstream};
+use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Policy, Reload, Retry, Upstream};
 use crate::settle::price::books::PriceBooks;
 use crate::settle::price::{ModelPrice, PriceBook};
 use crate::usage::Class;
@@ -64,8 +64,20 @@ macro_rules! compare {
 /// Everything that differs, in the order of the file.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut noted = Noted::default();
-    let Config { gateway, admin, metrics, store_directory, prices, upstreams, policy, queue, retry, log } =
-        old;
+    let Config {
+        gateway,
+        admin,
+        metrics,
+        store_directory,
+        prices,
+        upstreams,
+        policy,
+        queue,
+        retry,
+        log,
+        reload,
+        files: _,
+    } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
         Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
         ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge, tls });
@@ -85,6 +97,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     noted.queue(queue, &new.queue);
     compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
+    compare!(noted, "reload.", reload, &new.reload, Reload { trigger });
     noted.0
 }
 

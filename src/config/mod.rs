@@ -67,6 +67,10 @@ pub struct Config {
     pub retry: Retry,
     /// What is told on standard output.
     pub log: Log,
+    /// When it is read again.
+    pub reload: Reload,
+    /// What was read for it: this file and those that it names.
+    pub files: Vec<PathBuf>,
 }
 
 /// The listener that customers talk to.
@@ -264,6 +268,22 @@ pub struct Retry {
     pub attempts_max: u32,
     /// No new attempt begins after this.
     pub total: Duration,
+}
+
+/// When the configuration is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// What asks for it.
+    pub trigger: Trigger,
+}
+
+/// What asks for a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// SIGHUP, and any change of what was read.
+    Files,
 }
 
 /// What is told on standard output.

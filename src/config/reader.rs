@@ -24,6 +24,7 @@ pub(super) struct Reader<'a> {
     document: &'a Document,
     environment: Environment<'a>,
     noted: RefCell<Vec<Noted>>,
+    files: RefCell<Vec<PathBuf>>,
 }
 
 struct Noted {
@@ -34,7 +35,7 @@ struct Noted {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(document: &'a Document, environment: Environment<'a>) -> Reader<'a> {
-        Reader { document, environment, noted: RefCell::default() }
+        Reader { document, environment, noted: RefCell::default(), files: RefCell::default() }
     }
 
     /// The whole document, which must be a mapping.
@@ -42,6 +43,11 @@ impl<'a> Reader<'a> {
         let node =
             Node { reader: self, path: KeyPath::default(), aim: Aim::Value, value: &self.document.root };
         if self.document.root.is_null() { Section::absent(self, node.path) } else { node.section() }
+    }
+
+    /// The files and directories that settings name.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.borrow().clone()
     }
 
     /// Every fault that was noted, with its place and in its order.
@@ -145,7 +151,9 @@ impl<'a> Node<'a> {
             self.fault("is empty: name a file or directory");
             return None;
         }
-        Some(self.reader.document.directory.join(text))
+        let path = self.reader.document.directory.join(text);
+        self.reader.files.borrow_mut().push(path.clone());
+        Some(path)
     }
 
     /// A whole number; also out of a variable.

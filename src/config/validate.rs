@@ -6,7 +6,9 @@ use super::locate::Place;
 use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
-use super::{Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Retry, edge, upstreams};
+use super::{
+    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Reload, Retry, Trigger, edge, upstreams,
+};
 use crate::clock::Timestamp;
 use crate::settle::price::PriceBook;
 use crate::settle::price::books::PriceBooks;
@@ -48,11 +50,13 @@ pub(super) fn load(path: &Path, environment: Environment<'_>) -> Result<Config, 
     let reader = Reader::new(&document, environment);
     let mut faults_of_book = Vec::new();
     let config = config(&reader, |node| price_books(node, environment, &mut faults_of_book));
+    let files = reader.files().into_iter().chain([path.to_owned()]).filter(|path| path.is_file());
+    let files: Vec<_> = files.collect();
     let mut faults = reader.into_faults();
     faults.append(&mut faults_of_book);
     match Faults::of(faults) {
         Some(faults) => Err(faults),
-        None => Ok(config.expect("what reads without a fault is complete")),
+        None => Ok(Config { files, ..config.expect("what reads without a fault is complete") }),
     }
 }
 
@@ -117,6 +121,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
     let log = log(root.section("log"));
+    let reload = reload(root.section("reload"));
     root.finish();
     Some(Config {
         gateway: gateway?,
@@ -129,6 +134,8 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
         queue,
         retry,
         log,
+        reload,
+        files: Vec::new(),
     })
 }
 
@@ -198,6 +205,12 @@ fn log(mut section: Section<'_>) -> Log {
     let success_one_in = section.number("success_one_in", 0..=SUCCESS_ONE_IN_MAX, 0);
     section.finish();
     Log { format, success_one_in }
+}
+
+fn reload(mut section: Section<'_>) -> Reload {
+    let trigger = section.choice("trigger", &[("signal", Trigger::Signal), ("files", Trigger::Files)]);
+    section.finish();
+    Reload { trigger }
 }
 
 fn queue(mut section: Section<'_>) -> super::Queue {

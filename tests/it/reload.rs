@@ -4,6 +4,7 @@ use crate::support::gateway::{PRICES, text};
 use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, audit, streamed};
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::fs;
 
 /// What was told to have changed, as `SETTING: FROM -> TO`.
 fn told(said: &[Value], message: &str) -> Vec<String> {
@@ -97,6 +98,40 @@ async fn a_faulty_reload_changes_nothing_and_says_so() {
     assert_eq!((&said.last().unwrap()["message"], said.len()), (&json!("reloaded"), 1));
     assert_eq!(sample(&gateway, "tollgate_config_reload_success"), Some(1.0));
     audit(gateway, &[&provider]).is_exact(1);
+}
+
+#[tokio::test]
+async fn where_files_are_watched_each_change_of_one_is_a_reload() {
+    let provider = Simulated::start();
+    let settings = Settings { reload: "trigger: files", ..Settings::default() };
+    let gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+    let customer = gateway.customer("1.00");
+    let client = Client::h1(&gateway, &customer);
+    let folder = gateway.config().parent().unwrap().to_owned();
+    // As whoever manages configurations does, and as an editor does that writes the same again.
+    let replace = |name: &str, text: &str| {
+        fs::write(folder.join("new"), text).unwrap();
+        fs::rename(folder.join("new"), folder.join(name)).unwrap();
+    };
+    for version in ["it-2", "it-3"] {
+        let (prices, before) = (PRICES.replace("it-1", version), gateway.output().len());
+        replace("prices.yaml", &prices);
+        let said = gateway.reloaded_since(before).await;
+        assert_eq!(told(&said, "changed").len(), 1, "{said:#?}");
+        replace("prices.yaml", &prices);
+        let answer = client.ask(&ask(&[])).await;
+        assert_eq!(gateway.receipt(&answer.id()).await["price_version"], version);
+    }
+    let (config, before) = (fs::read_to_string(gateway.config()).unwrap(), gateway.output().len());
+    fs::write(gateway.config(), config.replace("trigger:", "triggers:")).unwrap();
+    let said = gateway.reloaded_since(before).await;
+    assert!(text(&said.last().unwrap()["message"]).starts_with("not reloaded"), "{said:#?}");
+    let before = gateway.output().len();
+    fs::write(gateway.config(), config.replace("trigger: files", "trigger: signal")).unwrap();
+    let said = gateway.reloaded_since(before).await;
+    assert_eq!(told(&said, "changed"), ["reload.trigger: Files -> Signal"]);
+    assert_eq!(gateway.output().matches("\"reloaded\"").count(), 3, "once for each change");
+    audit(gateway, &[&provider]).is_exact(2);
 }
 
 /// Reloads in the long test.

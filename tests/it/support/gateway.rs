@@ -96,6 +96,8 @@ pub struct Settings {
     pub environment: Vec<(&'static str, String)>,
     /// Of `retry:`, in YAML's flow style.
     pub retry: &'static str,
+    /// Of `reload:`, in YAML's flow style.
+    pub reload: &'static str,
     /// Of how many requests that were served one is logged; each unless told otherwise.
     pub success_one_in: Option<u32>,
     /// Of `queue:`, in YAML's flow style.
@@ -182,6 +184,11 @@ impl Gateway {
         std::fs::write(self.config(), config(accounts, settings)).unwrap();
         let before = self.output().len();
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        self.reloaded_since(before).await
+    }
+
+    /// What it said about a reload since it had written so much: its last word is whether it took.
+    pub async fn reloaded_since(&self, before: usize) -> Vec<Value> {
         super::eventually("a word about the reload", || {
             let said: Vec<Value> =
                 self.output()[before..].lines().map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
@@ -395,8 +402,9 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
         "gateway: {{ listen: [\"127.0.0.1:0\"]{} }}\n\
          admin: {{ listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n\
-         store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nqueue: {{ {} }}\nupstreams:\n",
-        settings.gateway, settings.retry, settings.queue
+         store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nqueue: {{ {} }}\n\
+         reload: {{ {} }}\nupstreams:\n",
+        settings.gateway, settings.retry, settings.queue, settings.reload
     );
     for Account { name, base_url, credential, more } in accounts {
         // Unless a test says otherwise: it counts what a provider is asked.
