@@ -3,12 +3,14 @@
 //! Builds a store of many entries through the ledger itself, with its fsyncs, then opens it in a
 //! process of its own and asks it for receipts and pages of statements. Then it measures holds and
 //! captures, each waited for, beside the same work where nothing is synced (a store in memory) and
-//! beside sled alone with a flush and a sync for each command.
+//! beside sled alone with a flush and a sync for each command, and the label of a charge beside a parse
+//! of its record.
 //!
 //! A read that does not find what was written has failed, and the run with it.
 
 mod ask;
 mod build;
+mod label;
 mod report;
 mod speed;
 
@@ -86,6 +88,7 @@ fn run(options: &Options) -> Result<(), Failed> {
     if !asked.success() {
         return Err("the store could not be asked".into());
     }
+    label::run()?;
     let seconds = Duration::from_secs_f64(options.seconds);
     speed::run(folder.path(), &options.memory, seconds)
 }

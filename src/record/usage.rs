@@ -4,6 +4,7 @@ use crate::id::KeyId;
 use crate::ledger::{Day, Label, Labels, Sums, Usage as Charges};
 use crate::money::Amount;
 use crate::usage::{Class, Usage};
+use memchr::{memchr2, memmem};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -82,7 +83,7 @@ pub fn lines(charges: &Charges, by: &[Dimension]) -> Vec<UsageLine> {
     sums.into_iter().map(line).collect()
 }
 
-/// What is summed of a [`crate::settle::Detail`]: every record is read once for it, so no more is.
+/// What is summed of a [`crate::settle::Detail`].
 #[derive(Deserialize)]
 struct Summed<'a> {
     #[serde(borrow)]
@@ -90,9 +91,40 @@ struct Summed<'a> {
     usage: Usage,
 }
 
+/// Every record is read once for this, when its segment is full.
 fn label(record: &[u8]) -> Label {
-    let Ok(Summed { model, usage }) = serde_json::from_slice(record) else { return Label::default() };
-    Label { name: model.into(), quantities: Class::ALL.iter().map(|class| usage.of(*class)).collect() }
+    quick(record).or_else(|| parse(record)).unwrap_or_default()
+}
+
+fn parse(record: &[u8]) -> Option<Label> {
+    let Summed { model, usage } = serde_json::from_slice(record).ok()?;
+    let quantities = Class::ALL.iter().map(|class| usage.of(*class)).collect();
+    Some(Label { name: model.into(), quantities })
+}
+
+/// Reads a record whose fields stand in the order in which [`crate::settle::Detail::to_record`] writes
+/// them, as most do: what comes behind the usage is not looked at. `None` for any other.
+fn quick(record: &[u8]) -> Option<Label> {
+    let (_, rest) = word(record.strip_prefix(b"{\"endpoint\":\"")?)?;
+    let (model, rest) = word(rest.strip_prefix(b",\"model\":\"")?)?;
+    // Within a string the quotes would be escaped, and there is no object before this one.
+    const USAGE: &[u8] = b",\"usage\":{";
+    let mut rest = &rest[memmem::find(rest, USAGE)? + USAGE.len()..];
+    let mut quantities = Vec::with_capacity(Class::ALL.len());
+    for class in Class::ALL {
+        rest = rest.strip_prefix(b"\"")?.strip_prefix(class.name().as_bytes())?.strip_prefix(b"\":")?;
+        let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        let (number, more) = rest.split_at(digits);
+        quantities.push(str::from_utf8(number).ok()?.parse().ok()?);
+        rest = more.strip_prefix(if quantities.len() == Class::ALL.len() { b"}" } else { b"," })?;
+    }
+    Some(Label { name: str::from_utf8(model).ok()?.into(), quantities })
+}
+
+/// A string without escapes, up to its closing quote, and what follows that.
+fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr2(b'"', b'\\', text)?;
+    (text[end] == b'"').then(|| (&text[..end], &text[end + 1..]))
 }
 
 fn usage(quantities: &[u64]) -> Usage {
@@ -107,6 +139,8 @@ fn usage(quantities: &[u64]) -> Usage {
 mod tests {
     use super::*;
     use crate::ledger::Group;
+    use crate::settle::Detail;
+    use serde_json::json;
 
     fn charges() -> Charges {
         let group =
@@ -137,6 +171,50 @@ mod tests {
             })
             .collect();
         assert_eq!(found, expected, "{by:?}");
+    }
+
+    /// A record of this model, and what the provider reported.
+    fn record(model: &str, usage: Usage, reported: Option<&str>) -> Vec<u8> {
+        let detail = json!({
+            "endpoint": "chat.completions", "model": model, "stream": true, "status": 200, "end": "complete",
+            "metered": "reported", "service_tier": "priority", "cost": "0.000005", "usage": usage, "lines": [],
+            "attempts": [{ "upstream": "a,\"usage\":{", "outcome": "ok", "status": 200, "ms": 7 }],
+            "duration_ms": 9,
+        });
+        let detail: Detail = serde_json::from_value(detail).unwrap();
+        detail.to_record(reported)
+    }
+
+    #[test]
+    fn a_label_is_read_quickly_as_it_is_parsed() {
+        let mut usage = Usage::default();
+        for (number, class) in (1..).zip(Class::ALL) {
+            *usage.of_mut(class) = number * 1_000_003;
+        }
+        let reported = r#"{"model":"other","usage":{"input":9},"total_tokens":1}"#;
+        for (model, usage, reported) in [
+            ("gpt-4o-mini", Usage::default(), None),
+            ("gpt-4o-mini", usage, Some(reported)),
+            ("größer", Usage { output: u64::MAX, ..usage }, Some(reported)),
+            (",usage:{", usage, None),
+        ] {
+            let record = record(model, usage, reported);
+            let quick = quick(&record);
+            assert!(quick.is_some(), "{model}");
+            assert_eq!(quick, parse(&record), "{model}");
+            assert_eq!(&*label(&record).name, model);
+        }
+        // A name with escapes, another order, another number of classes: these are parsed.
+        let escaped = record("a\"b\\", usage, None);
+        assert_eq!((quick(&escaped), &*label(&escaped).name), (None, "a\"b\\"));
+        for other in [
+            r#"{"model":"m","endpoint":"e","usage":{"input":7,"cached_input":0,"cache_write":0,"output":1,"reasoning":0}}"#,
+            r#"{"endpoint":"e","model":"m","usage":{"input":7,"cached_input":0,"cache_write":0,"output":1,"reasoning":0}}"#,
+        ] {
+            assert_eq!(quick(other.as_bytes()), None, "{other}");
+            assert_eq!(label(other.as_bytes()).quantities[0], 7, "{other}");
+        }
+        assert_eq!(label(b"no record"), Label::default());
     }
 
     #[test]
