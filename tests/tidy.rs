@@ -370,6 +370,54 @@ fn each_invariant_is_held_by_a_test_that_names_it() {
     none(faults);
 }
 
+/// What may go wrong with a charge, and the test that says what comes of it then.
+const CASES: [(&str, &str, &str); 20] = [
+    ("a crash with open holds", "tests/crash.rs", "what_clients_received_is_charged_exactly_through_kills"),
+    ("a client hangs up", "tests/it/money.rs", "hanging_up_stops_the_provider_and_costs_what_was_delivered"),
+    (
+        "a client hangs up, drained",
+        "tests/it/money.rs",
+        "hanging_up_on_a_drained_stream_costs_what_the_provider",
+    ),
+    (
+        "an upstream is cut without usage",
+        "tests/it/money.rs",
+        "a_stream_that_is_cut_costs_what_was_delivered",
+    ),
+    (
+        "the answer is an error",
+        "tests/it/answers.rs",
+        "a_request_that_the_provider_finds_wrong_is_told_so_and_free",
+    ),
+    ("retries over accounts", "tests/it/pool.rs", "an_error_of_one_account_is_served_by_another"),
+    ("a capture above the hold", "tests/it/money.rs", "a_charge_above_its_hold_takes_the_balance_to_zero"),
+    ("prices that change", "tests/it/prices.rs", "a_version_takes_effect_at_its_date_without_a_restart"),
+    ("an absurd usage", "tests/it/answers.rs", "a_usage_that_cannot_be_true_is_estimated_and_flagged"),
+    ("a usage of zero", "tests/it/answers.rs", "a_zero_that_is_reported_is_a_zero"),
+    ("the clock steps", "src/ledger/tests/simulator.rs", "a_thousand_seeds_of_crashes"),
+    ("a full disk", "src/ledger/tests/full.rs", "in_flight_is_finished_nothing_is_admitted_and_it_goes_on"),
+    ("a failed fsync", "src/ledger/tests/failing.rs", "a_failed_fsync_is_told_to_all_who_wait"),
+    ("a torn tail", "src/ledger/tests/damage.rs", "a_journal_cut_at_any_byte_opens_with_the_whole_frames"),
+    ("a flipped bit", "src/ledger/tests/damage.rs", "a_flipped_bit_below_a_durable_mark_is_refused"),
+    ("no state store", "src/ledger/tests/store.rs", "a_missing_state_is_made_anew"),
+    ("a damaged state store", "src/ledger/tests/store.rs", "a_damaged_state_is_made_anew"),
+    (
+        "a state store that fails",
+        "src/ledger/tests/keeper.rs",
+        "a_store_whose_write_failed_follows_the_journal_again",
+    ),
+    ("no archive", "src/ledger/tests/archive.rs", "a_start_needs_nothing_of_the_archive"),
+    ("a deposit sent twice", "tests/model/ledger.rs", "one_reference_from_many_threads_is_one_deposit"),
+];
+
+#[test]
+fn each_case_is_decided_by_a_test() {
+    none(CASES.iter().filter_map(|(case, file, function)| {
+        let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+        (!text.contains(&format!("fn {function}"))).then(|| format!("{case}: {file} has no {function}"))
+    }));
+}
+
 #[test]
 fn tests_wait_for_a_reason() {
     // A wait is one step of looking for something: it stands in a function `eventually`.

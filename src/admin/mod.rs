@@ -97,6 +97,7 @@ async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
     let Scrape { metrics, ledger, live } = &*scrape;
     metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
     metrics.ledger_full(ledger.is_full());
+    metrics.state_store_failing(ledger.is_state_failing());
     let text = metrics.render(|metrics| {
         let live = live.load();
         metrics.queue(live.pool.queue().depth());

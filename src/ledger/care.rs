@@ -1,5 +1,6 @@
 //! Care of a store: it is verified, made again from its journal, and copied while it is used.
 
+use super::Ledger;
 use super::checkpoint;
 use super::disk::{Directory, Disk, OutOfReach};
 use super::entry::Seq;
@@ -60,6 +61,21 @@ pub struct Rebuilt {
     pub entries: Seq,
     /// Segments that were indexed.
     pub indexed: usize,
+}
+
+impl Ledger {
+    /// Copies all that is durable now into `directory`, new or empty, and verifies what it copies.
+    /// Others go on meanwhile, but for archiving. Takes as long as reading the journal: not for the
+    /// request path.
+    ///
+    /// # Errors
+    /// When the directory has something in it already, or the operating system refuses, or the
+    /// journal is damaged.
+    pub fn backup(&self, directory: &Path) -> Result<Backup, BackupError> {
+        let _one = self.caring.lock();
+        let target = target(directory)?;
+        backup(&*self.disk, self.index.durable(), &target)
+    }
 }
 
 /// Verifies a store that nobody uses, and looks for a `head` that it is known to have had.

@@ -28,6 +28,7 @@ mod frame;
 mod hold;
 mod index;
 mod journal;
+mod keeper;
 pub mod legs;
 mod line;
 mod open;
@@ -74,6 +75,7 @@ use arc_swap::ArcSwapOption;
 use away::Away;
 use disk::Disk;
 use index::Index;
+use keeper::Health;
 use legs::Account;
 use line::{Line, Submission};
 use parking_lot::Mutex;
@@ -132,6 +134,7 @@ pub struct Ledger {
     index: Arc<Index>,
     line: Arc<Line>,
     room: Arc<Room>,
+    state: Health,
     holds_open: AtomicUsize,
     threads: Mutex<Threads>,
     /// Held by who copies or moves segments.
@@ -418,19 +421,6 @@ impl Ledger {
     pub fn verify(&self, recompute: Recompute, head: Option<Chain>) -> Result<Verified, JournalError> {
         let known = Known { durable: self.index.durable(), state: None, head };
         verify::verify(&*self.disk, known, recompute)
-    }
-
-    /// Copies all that is durable now into `directory`, new or empty, and verifies what it copies.
-    /// Others go on meanwhile, but for archiving. Takes as long as reading the journal: not for the
-    /// request path.
-    ///
-    /// # Errors
-    /// When the directory has something in it already, or the operating system refuses, or the
-    /// journal is damaged.
-    pub fn backup(&self, directory: &Path) -> Result<Backup, BackupError> {
-        let _one = self.caring.lock();
-        let target = care::target(directory)?;
-        care::backup(&*self.disk, self.index.durable(), &target)
     }
 
     /// Ends all writing, once everything submitted is durable and the state is up to date.

@@ -6,6 +6,7 @@ use super::disk::{Directory, Disk};
 use super::entry::{Release, Seq};
 use super::index::Index;
 use super::journal::{self, OnCommit};
+use super::keeper::{Health, Keeper};
 use super::line::Down;
 use super::recover::{Recovery, recover};
 use super::room::Room;
@@ -23,6 +24,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::thread;
 
 /// Whose, and of which request.
 pub(super) type OpenHolds = Vec<(CustomerId, RequestId)>;
@@ -117,8 +119,17 @@ impl Ledger {
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
         let (feed, intake) = state::line();
         let state_line = Some(feed.line());
-        let state =
-            std::thread::Builder::new().name("state".into()).spawn(move || state.run(&intake)).map_err(io)?;
+        let health = Health::default();
+        let keeper = Keeper {
+            directory: path,
+            journal: Arc::clone(&disk),
+            index: Arc::clone(&index),
+            health: health.clone(),
+        };
+        let state = thread::Builder::new()
+            .name("state".into())
+            .spawn(move || keeper.run(state, &intake))
+            .map_err(io)?;
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
         let made = (Arc::clone(&index), Arc::clone(&room));
         let (line, writer) = journal::begin(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
@@ -133,6 +144,7 @@ impl Ledger {
             index,
             line,
             room,
+            state: health,
             holds_open: AtomicUsize::new(0),
             caring: Mutex::default(),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state), state_line }),

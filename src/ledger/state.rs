@@ -1,7 +1,7 @@
 //! The state: balances, customers, keys and open holds as of some entry, kept in sled.
 //!
 //! It can be thrown away at any time and made again from the journal. It is written behind the
-//! journal by a thread of its own and never waited for by a request. Each value carries a checksum,
+//! journal by its [keeper](super::keeper) and never waited for by a request. Each value carries a checksum,
 //! and one record a digest of all others, so that a start can trust it without folding the journal;
 //! any doubt at open means a rebuild.
 
@@ -13,6 +13,7 @@ use super::index::Bookings;
 use super::journal::Group;
 use super::legs::Totals;
 use super::records::{self, FORMAT, Pending, Spender};
+use super::segment::JournalError;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -23,8 +24,6 @@ use std::time::{Duration, Instant};
 
 /// Of sled's own cache; the state is small.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// How far the state may be behind the journal while it runs.
-const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Groups in line before the journal waits for the state.
 const GROUPS_MAX: usize = 4096;
 /// The longest that a lock is waited for which sled is about to let go of.
@@ -43,6 +42,8 @@ pub enum StateError {
     Format(u32),
     /// A checksum does not fit, or records do not fit each other.
     Damaged(&'static str),
+    /// The journal that it is to follow cannot be read.
+    Journal(JournalError),
 }
 
 impl fmt::Display for StateError {
@@ -53,6 +54,7 @@ impl fmt::Display for StateError {
             StateError::Io(why) => write!(f, "{why}"),
             StateError::Format(found) => write!(f, "its format is {found}, not {FORMAT}"),
             StateError::Damaged(what) => f.write_str(what),
+            StateError::Journal(why) => write!(f, "{why}"),
         }
     }
 }
@@ -66,6 +68,12 @@ impl From<sled::Error> for StateError {
 impl From<io::Error> for StateError {
     fn from(why: io::Error) -> Self {
         StateError::Io(why)
+    }
+}
+
+impl From<JournalError> for StateError {
+    fn from(why: JournalError) -> Self {
+        StateError::Journal(why)
     }
 }
 
@@ -87,7 +95,6 @@ pub struct Snapshot {
 
 /// The store of the state.
 pub struct State {
-    directory: PathBuf,
     db: sled::Db,
     file: fs::File,
     totals: Totals,
@@ -95,6 +102,9 @@ pub struct State {
     head: Option<Head>,
     /// Over all records but this: each one's own, combined so that one can be taken out again.
     digest: u128,
+    /// Where its writes fail.
+    #[cfg(test)]
+    pub fault: Option<Fault>,
 }
 
 /// What the state is told.
@@ -119,7 +129,8 @@ pub struct Feed(StateLine);
 /// The state's end of the line.
 pub struct Intake {
     pub(super) groups: mpsc::Receiver<Told>,
-    wake: mpsc::Receiver<()>,
+    /// Ends a wait for more, and ends with the journal.
+    pub(super) wake: mpsc::Receiver<()>,
 }
 
 /// A line from the journal to the state.
@@ -165,12 +176,13 @@ impl State {
             sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
         let file = fs::File::open(directory.join("db"))?;
         Ok(State {
-            directory: directory.to_owned(),
             db,
             file,
             totals: Totals::default(),
             head: None,
             digest: 0,
+            #[cfg(test)]
+            fault: None,
         })
     }
 
@@ -210,67 +222,11 @@ impl State {
         self.write(&mut pending, head)
     }
 
-    /// Writes groups as they come, until the journal has ended.
-    pub fn run(mut self, intake: &Intake) {
-        let mut pending = Pending::default();
-        let mut first = intake.groups.recv().ok();
-        while let Some(told) = first {
-            let gathered = self.gather(told, &mut pending, intake);
-            let let_go = gathered.and_then(|Gathered { head, let_go }| {
-                head.map_or(Ok(()), |head| self.write(&mut pending, head)).map(|()| let_go)
-            });
-            first = match let_go {
-                Err(why) => return give_up(&why, intake),
-                Ok(None) => intake.groups.recv().ok(),
-                Ok(Some(done)) => {
-                    let Self { directory, db, file, head, .. } = self;
-                    drop((db, file));
-                    let _ = done.send(());
-                    let Ok(told) = intake.groups.recv() else { return };
-                    // It was taken back: nobody has changed it.
-                    self = match State::reopen(&directory, head) {
-                        Ok(state) => state,
-                        Err(why) => return give_up(&why, intake),
-                    };
-                    Some(told)
-                }
-            };
-        }
-    }
-
-    fn gather(
-        &mut self,
-        first: Told,
-        pending: &mut Pending,
-        intake: &Intake,
-    ) -> Result<Gathered, StateError> {
-        if matches!(first, Told::Group(_)) {
-            // The next ones gather without waking this thread; the journal's end ends the wait.
-            let _ = intake.wake.recv_timeout(WRITE_EVERY);
-        }
-        let mut gathered = Gathered::default();
-        let mut told = Some(first);
-        while let Some(next) = told {
-            match next {
-                Told::Group(group) => gathered.head = Some(self.fold(pending, group)?),
-                Told::LetGo(done) => {
-                    gathered.let_go = Some(done);
-                    break;
-                }
-            }
-            told = intake.groups.try_recv().ok();
-        }
-        Ok(gathered)
-    }
-
-    /// Opens it as it was when it was closed.
-    fn reopen(directory: &Path, head: Option<Head>) -> Result<Self, StateError> {
-        let mut state = State::open(directory)?;
-        state.load()?;
-        if state.head == head { Ok(state) } else { Err(StateError::Damaged("it is not as it was left")) }
-    }
-
-    fn fold(&mut self, pending: &mut Pending, group: Group) -> Result<Head, StateError> {
+    /// Notes what a group changes, and gives where the store will stand with it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn fold(&mut self, pending: &mut Pending, group: Group) -> Result<Head, StateError> {
         for entry in &group.entries {
             entry.change.legs().into_iter().for_each(|leg| self.totals.follow(leg));
             pending.note(entry, |spender| self.spent(spender))?;
@@ -283,7 +239,13 @@ impl State {
         found.map_or_else(|| Ok(Spent::default()), |sealed| records::read_spent(&sealed))
     }
 
-    fn write(&mut self, pending: &mut Pending, head: Head) -> Result<(), StateError> {
+    /// Writes what is pending, as one, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written: what the store has then is unknown.
+    pub(super) fn write(&mut self, pending: &mut Pending, head: Head) -> Result<(), StateError> {
+        #[cfg(test)]
+        self.fault(Fault::BeforeTheBatch)?;
         let mut batch = sled::Batch::default();
         for (name, value) in pending.take() {
             if let Some(old) = self.db.get(&name)? {
@@ -299,6 +261,8 @@ impl State {
         }
         batch.insert(&[records::META], records::meta(head, self.totals, self.digest));
         self.db.apply_batch(batch)?;
+        #[cfg(test)]
+        self.fault(Fault::AfterTheBatch)?;
         self.db.flush()?;
         // sled's flush is not an fsync on Linux.
         self.file.sync_data()?;
@@ -307,18 +271,21 @@ impl State {
     }
 }
 
-/// What came in one go.
-#[derive(Default)]
-struct Gathered {
-    head: Option<Head>,
-    let_go: Option<mpsc::SyncSender<()>>,
+/// Where a test lets a write fail.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing of it is there.
+    BeforeTheBatch,
+    /// Some of it may be.
+    AfterTheBatch,
 }
 
-/// The journal has it all; the next start rebuilds. Goes on draining the line.
-fn give_up(why: &StateError, intake: &Intake) {
-    tracing::error!(%why, "the state store cannot be written; it will be rebuilt at the next start");
-    // Whoever waits for it to be closed is told by the end of their channel.
-    while intake.groups.recv().is_ok() {}
+#[cfg(test)]
+impl State {
+    fn fault(&self, at: Fault) -> Result<(), StateError> {
+        if self.fault == Some(at) { Err(io::Error::from_raw_os_error(5).into()) } else { Ok(()) }
+    }
 }
 
 /// Removes a store that is not to be used.

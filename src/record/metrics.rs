@@ -41,6 +41,7 @@ pub struct Metrics {
     rejected: IntCounterVec,
     ledger_down: IntGauge,
     ledger_full: IntGauge,
+    state_store_failing: IntGauge,
     log_lines_dropped: IntCounter,
     reload_success: IntGauge,
     reload_timestamp: Gauge,
@@ -123,6 +124,8 @@ impl Metrics {
             ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
             ledger_full: made
                 .int_gauge("ledger_full", "Whether nothing is admitted because the disk is full"),
+            state_store_failing: made
+                .int_gauge("state_store_failing", "Whether the state store is behind until it is mended"),
             connections: made.int_gauge("connections_open", "Connections of clients"),
             shed: made.counters("connections_shed_total", "Connections cut: too many, too slow", &["reason"]),
             registry,
@@ -235,6 +238,11 @@ impl Metrics {
     /// How many requests wait for an upstream account.
     pub fn queue(&self, depth: usize) {
         self.upstreams.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the state store failed, and is to be mended.
+    pub fn state_store_failing(&self, failing: bool) {
+        self.state_store_failing.set(i64::from(failing));
     }
 
     /// Whether the ledger's disk is full.

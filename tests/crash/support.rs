@@ -127,8 +127,13 @@ pub struct Gateway {
 
 /// What matters of its log.
 enum Line {
-    Serving { gateway: String, admin: String },
+    Serving {
+        gateway: String,
+        admin: String,
+    },
     Expired(u64),
+    /// The state store failed, and follows the journal again.
+    Mended,
     Complaint(String),
 }
 
@@ -199,6 +204,11 @@ impl Gateway {
         }
     }
 
+    /// Whether its state store failed and was mended, since this was asked before.
+    pub fn was_mended(&self) -> bool {
+        self.lines.try_iter().any(|line| matches!(line, Line::Mended))
+    }
+
     /// SIGKILL of one whose disk may have failed: it may have complained.
     pub fn kill_failed(mut self) {
         self.child.kill().expect("it runs");
@@ -243,6 +253,7 @@ impl Gateway {
                 (self.url, self.admin) = (format!("http://{gateway}"), format!("http://{admin}/admin/v1"));
             }
             Line::Expired(holds) => self.expired += holds,
+            Line::Mended => {}
             Line::Complaint(what) => panic!("the gateway complains: {what}"),
         }
     }
@@ -267,6 +278,9 @@ impl Line {
         if message == "serving" {
             let gateway = json["gateway"].as_str()?.trim_matches(['[', ']']).to_owned();
             return Some(Line::Serving { gateway, admin: json["admin"].as_str()?.to_owned() });
+        }
+        if message.contains("follows the journal again") {
+            return Some(Line::Mended);
         }
         if message.contains("released, not charged") {
             return json["holds"].as_u64().map(Line::Expired);

@@ -1,5 +1,6 @@
-//! A kill, an EIO or a full disk at the n-th write or fsync of the real binary's journal, for each n in
-//! turn, by strace. What clients were told stands in the books of the next start, whatever it was.
+//! A kill, an EIO or a full disk at the n-th write or fsync of the real binary's journal, and of its state
+//! store, for each n in turn, by strace. What clients were told stands in the books of the next start,
+//! whatever it was. A state store that fails is mended, and no client is told of it.
 //!
 //! ```text
 //! TOLLGATE_SWEEP=200 cargo test --test crash sweep -- --nocapture
@@ -7,19 +8,31 @@
 
 use super::books::Books;
 use super::load::Outcome;
-use super::support::{Gateway, MODEL, Site, number_from_environment};
+use super::support::{Gateway, MODEL, PATIENCE, Site, number_from_environment};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Instant;
 
 /// Places of a fault, of each kind.
 const PLACES: u64 = 10;
-/// What is done at the place.
+/// In the state store, which is written a few times in a second.
+const PLACES_OF_STATE: u64 = 2;
+/// What is done at the place, in the journal.
 const FAULTS: [(&str, &str); 5] = [
     ("pwrite64", "signal=SIGKILL"),
     ("fdatasync", "signal=SIGKILL"),
     ("pwrite64", "error=ENOSPC"),
     ("pwrite64", "error=EIO"),
+    ("fdatasync", "error=EIO"),
+];
+/// What is done at the place, in the state store: its library writes, and calls `sync_file_range`; we
+/// sync what it wrote.
+const FAULTS_OF_STATE: [(&str, &str); 6] = [
+    ("pwrite64", "signal=SIGKILL"),
+    ("fdatasync", "signal=SIGKILL"),
+    ("pwrite64", "error=ENOSPC"),
+    ("pwrite64", "error=EIO"),
+    ("sync_file_range", "error=EIO"),
     ("fdatasync", "error=EIO"),
 ];
 /// Requests until a round is given up: enough for the last place.
@@ -37,6 +50,8 @@ struct Tally {
     starts: u64,
     /// The place was not reached.
     spared: u64,
+    /// The state store failed, and was mended while requests went on.
+    mended: u64,
 }
 
 struct Sweep {
@@ -56,16 +71,9 @@ enum Asked {
 impl Sweep {
     fn round(&mut self, (call, fault): (&str, &str), place: u64) {
         self.tally.rounds += 1;
-        let journal = self.site.store().join("journal/journal-00000000000000000001.log");
-        let prefix = format!(
-            "strace -D -f -qq -o /dev/null -P {} -e trace={call} -e inject={call}:{fault}:when={place}",
-            journal.display()
-        );
         let told = format!("{fault} at {call} {place}");
-        let Some(gateway) = Gateway::start_under(&self.site, &prefix) else {
-            self.tally.starts += 1;
-            return;
-        };
+        let started = self.start("journal/journal-00000000000000000001.log", (call, fault), place);
+        let Some(gateway) = started else { return };
         for number in 0..REQUESTS_MIN + place {
             let key = &self.books.keys[usize::try_from(number).expect("small") % CUSTOMERS];
             match self.site.block_on(ask(&self.site, &gateway, key, number)) {
@@ -86,6 +94,46 @@ impl Sweep {
         }
         self.tally.spared += 1;
         gateway.kill_failed();
+    }
+
+    /// A fault in the state store: requests go on, until it kills the gateway or was mended.
+    fn round_of_state(&mut self, (call, fault): (&str, &str), place: u64) {
+        self.tally.rounds += 1;
+        let told = format!("{fault} at {call} {place} of the state store");
+        let Some(gateway) = self.start("state/db", (call, fault), place) else { return };
+        let begun = Instant::now();
+        for number in 0.. {
+            assert!(begun.elapsed() < PATIENCE, "{told}: neither killed nor mended");
+            let key = &self.books.keys[usize::try_from(number).expect("small") % CUSTOMERS];
+            match self.site.block_on(ask(&self.site, &gateway, key, number)) {
+                Asked::Answered(outcome) => self.outcomes.push(outcome),
+                Asked::Refused => panic!("{told}: a client was told"),
+                Asked::Gone => {
+                    gateway.was_killed(&told);
+                    self.tally.kills += 1;
+                    return;
+                }
+            }
+            if gateway.was_mended() {
+                assert!(fault.starts_with("error"), "{told}: mended without a failure");
+                assert_eq!(self.site.block_on(ready(&self.site, &gateway)), 200, "{told}");
+                self.tally.mended += 1;
+                gateway.kill_failed();
+                return;
+            }
+        }
+    }
+
+    /// Starts a gateway in which the fault waits at this place of a file; none if it ended by that.
+    fn start(&mut self, file: &str, (call, fault): (&str, &str), place: u64) -> Option<Gateway> {
+        let file = self.site.store().join(file);
+        let prefix = format!(
+            "strace -D -f -qq -o /dev/null -P {} -e trace={call} -e inject={call}:{fault}:when={place}",
+            file.display()
+        );
+        let gateway = Gateway::start_under(&self.site, &prefix);
+        self.tally.starts += u64::from(gateway.is_none());
+        gateway
     }
 }
 
@@ -143,9 +191,18 @@ fn a_sweep_of_kills_and_failures_over_writes_and_fsyncs_loses_nothing() {
     for place in 1..=places {
         FAULTS.iter().for_each(|fault| sweep.round(*fault, place));
     }
+    let places_of_state = PLACES_OF_STATE.max(places / 5);
+    for place in 1..=places_of_state {
+        FAULTS_OF_STATE.iter().for_each(|fault| sweep.round_of_state(*fault, place));
+        // A store that was killed or mended in the middle of a write is whole: this complains otherwise.
+        Gateway::start(&sweep.site).kill();
+    }
     let Sweep { site, books, outcomes, tally } = sweep;
-    // What the last fault left is put in order, and the books are right.
-    Gateway::start(&site).stop();
+    // What the last fault left is put in order, it serves as ever, and the books are right.
+    let gateway = Gateway::start(&site);
+    let last = site.block_on(ask(&site, &gateway, &books.keys[0], 0));
+    assert!(matches!(last, Asked::Answered(_)), "it serves");
+    gateway.stop();
     let audit = books.audit(&site, &outcomes);
     println!(
         "{tally:?}, {} complete answers verified, {} captures, {} expired holds, in {:?}",
@@ -154,7 +211,9 @@ fn a_sweep_of_kills_and_failures_over_writes_and_fsyncs_loses_nothing() {
         audit.expired,
         begun.elapsed()
     );
-    assert_eq!(tally.rounds, places * u64::try_from(FAULTS.len()).expect("small"));
+    let count = |faults: &[(&str, &str)]| u64::try_from(faults.len()).expect("small");
+    assert_eq!(tally.rounds, places * count(&FAULTS) + places_of_state * count(&FAULTS_OF_STATE));
+    assert!(tally.mended >= places_of_state, "{tally:?}");
     assert_eq!(tally.spared, 0, "each place was reached: {tally:?}");
     assert!(tally.kills >= places && tally.refusals >= places, "{tally:?}");
     assert_eq!(audit.verified, outcomes.len());

@@ -8,6 +8,7 @@ use super::super::entry::{Entry, KeyCreated, Release, Seq};
 use super::super::frame::{self, Head};
 use super::super::index::{Bookings, Index, note_booking};
 use super::super::journal::{self, Group, OnCommit, Writer};
+use super::super::keeper::Health;
 use super::super::line::{Down, Line};
 use super::super::open::{OpenError, split};
 use super::super::recover::{Recovery, recover};
@@ -184,6 +185,7 @@ fn ledger(
         index,
         line,
         room,
+        state: Health::default(),
         holds_open: AtomicUsize::new(0),
         threads: Mutex::new(threads),
         caring: Mutex::default(),

@@ -10,6 +10,7 @@ mod entries;
 mod failing;
 mod full;
 mod golden;
+mod keeper;
 mod memory;
 mod power;
 #[path = "../../../tests/model/reference.rs"]
