@@ -19,17 +19,32 @@ pub enum Endpoint {
     Embeddings,
     /// What a text may be objected to. Free of charge.
     Moderations,
+    /// Images made from a text.
+    ImageGenerations,
+    /// Images made from a text and images.
+    ImageEdits,
+    /// Speech made from a text.
+    Speech,
+    /// What is said in some audio.
+    Transcriptions,
+    /// The same, in English.
+    Translations,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Endpoint; 6] = [
+    pub const ALL: [Endpoint; 11] = [
         Endpoint::Chat,
         Endpoint::Responses,
         Endpoint::Messages,
         Endpoint::Completions,
         Endpoint::Embeddings,
         Endpoint::Moderations,
+        Endpoint::ImageGenerations,
+        Endpoint::ImageEdits,
+        Endpoint::Speech,
+        Endpoint::Transcriptions,
+        Endpoint::Translations,
     ];
 
     /// The name used in receipts and metrics.
@@ -41,6 +56,11 @@ impl Endpoint {
             Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
             Endpoint::Moderations => "moderations",
+            Endpoint::ImageGenerations => "images.generations",
+            Endpoint::ImageEdits => "images.edits",
+            Endpoint::Speech => "audio.speech",
+            Endpoint::Transcriptions => "audio.transcriptions",
+            Endpoint::Translations => "audio.translations",
         }
     }
 
@@ -53,6 +73,11 @@ impl Endpoint {
             Endpoint::Completions => "/completions",
             Endpoint::Embeddings => "/embeddings",
             Endpoint::Moderations => "/moderations",
+            Endpoint::ImageGenerations => "/images/generations",
+            Endpoint::ImageEdits => "/images/edits",
+            Endpoint::Speech => "/audio/speech",
+            Endpoint::Transcriptions => "/audio/transcriptions",
+            Endpoint::Translations => "/audio/translations",
         }
     }
 
@@ -63,7 +88,12 @@ impl Endpoint {
             | Endpoint::Responses
             | Endpoint::Messages
             | Endpoint::Completions
-            | Endpoint::Embeddings => false,
+            | Endpoint::Embeddings
+            | Endpoint::ImageGenerations
+            | Endpoint::ImageEdits
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => false,
             Endpoint::Moderations => true,
         }
     }

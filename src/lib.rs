@@ -36,7 +36,7 @@ pub mod id;
 /// Words: exact amounts and prices.
 pub mod money;
 
-/// Words: tokens by class.
+/// Words: what was used, by class.
 pub mod usage;
 
 /// Words: the endpoints that are sold.

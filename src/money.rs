@@ -13,6 +13,8 @@ use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
 const AMOUNT_PLACES: u32 = 18;
 /// Decimal places of a price for a million tokens.
 const PRICE_PLACES: u32 = 9;
+/// The dearest price: a billion dollars for a million tokens.
+const PRICE_MAX: u64 = 1_000_000_000 * 10_u64.pow(PRICE_PLACES);
 /// Units of an [`Amount`] in one unit of [`UnitPrice`] for one token.
 const AMOUNT_PER_PRICE: i128 = 1_000;
 
@@ -108,7 +110,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// The price of one token in units of 1e-15 USD: nano-dollars for a million tokens.
+/// The price of one token, or of one of what else is sold, in units of 1e-15 USD: nano-dollars for a million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitPrice(u64);
 
@@ -127,18 +129,43 @@ impl UnitPrice {
             return Err(MoneyError::Negative);
         }
         match u64::try_from(units) {
-            Ok(units) if units <= 1_000_000_000 * 10_u64.pow(PRICE_PLACES) => Ok(UnitPrice(units)),
+            Ok(units) if units <= PRICE_MAX => Ok(UnitPrice(units)),
             _ => Err(MoneyError::TooLarge),
         }
+    }
+
+    /// Reads US dollars for one, such as an image.
+    ///
+    /// # Errors
+    /// As [`Self::parse_per_million`], of a thousand dollars.
+    pub fn parse_each(text: &str) -> Result<Self, MoneyError> {
+        Self::parse_per_million(text)?.scaled(1_000_000, 1)
+    }
+
+    /// Reads US dollars for sixty of them, such as the seconds of a minute.
+    ///
+    /// # Errors
+    /// As [`Self::parse_each`], and when a sixtieth of it is not exact.
+    pub fn parse_per_sixty(text: &str) -> Result<Self, MoneyError> {
+        Self::parse_per_million(text)?.scaled(1_000_000, 60)
+    }
+
+    fn scaled(self, by: u64, parts: u64) -> Result<Self, MoneyError> {
+        let units = self.0.checked_mul(by).ok_or(MoneyError::TooLarge)?;
+        if units % parts != 0 {
+            return Err(MoneyError::NotDivisible);
+        }
+        let units = units / parts;
+        if units > PRICE_MAX { Err(MoneyError::TooLarge) } else { Ok(UnitPrice(units)) }
     }
 
     fn print(self, printed: &mut Printed) -> &str {
         print_decimal(i128::from(self.0), PRICE_PLACES, printed)
     }
 
-    /// What `tokens` cost. Exact.
-    pub fn times(self, tokens: u64) -> Amount {
-        let units = i128::from(self.0).checked_mul(i128::from(tokens));
+    /// What so many cost. Exact.
+    pub fn times(self, quantity: u64) -> Amount {
+        let units = i128::from(self.0).checked_mul(i128::from(quantity));
         let units = units.and_then(|units| units.checked_mul(AMOUNT_PER_PRICE));
         Amount(units.expect("price overflow"))
     }
@@ -162,6 +189,8 @@ pub enum MoneyError {
     TooLarge,
     /// Below zero where that has no meaning.
     Negative,
+    /// Of a minute, a second of which has no exact price.
+    NotDivisible,
 }
 
 impl fmt::Display for MoneyError {
@@ -171,6 +200,7 @@ impl fmt::Display for MoneyError {
             MoneyError::TooPrecise => "has more decimal places than can be kept exactly",
             MoneyError::TooLarge => "is too large",
             MoneyError::Negative => "must not be negative",
+            MoneyError::NotDivisible => "has no exact price of a second: use a multiple of 0.000000003",
         })
     }
 }
@@ -309,6 +339,9 @@ mod tests {
         check(&"9".repeat(60), Err(MoneyError::TooLarge));
         assert_eq!(UnitPrice::parse_per_million("-1"), Err(MoneyError::Negative));
         assert_eq!(UnitPrice::parse_per_million("0.0000000001"), Err(MoneyError::TooPrecise));
+        assert_eq!(UnitPrice::parse_per_sixty("0.05"), Err(MoneyError::NotDivisible));
+        assert_eq!(UnitPrice::parse_each("1001"), Err(MoneyError::TooLarge));
+        assert_eq!(UnitPrice::parse_each("20000000000"), Err(MoneyError::TooLarge));
     }
 
     #[test]
@@ -316,6 +349,12 @@ mod tests {
         let price = UnitPrice::parse_per_million("0.075").unwrap();
         assert_eq!(price.times(1).to_string(), "0.000000075");
         assert_eq!(price.times(1_000_000).to_string(), "0.075");
+        assert_eq!(UnitPrice::parse_each("0.04").unwrap().times(3).to_string(), "0.12");
+        let minute = UnitPrice::parse_per_sixty("0.0045").unwrap();
+        assert_eq!(
+            (minute.times(1), minute.times(60)),
+            (Amount::parse("0.000075").unwrap(), Amount::parse("0.0045").unwrap())
+        );
         let largest = UnitPrice::parse_per_million("1000000000").unwrap();
         assert_eq!(largest.times(1_000_000_000).to_string(), "1000000000000.00");
     }

@@ -1,11 +1,12 @@
-//! Usage: tokens by class.
+//! Usage: what was used, by class.
 //!
 //! Classes are disjoint: a token stands in exactly one of them, and together they add up to what
-//! the provider reported. Knows no prices and no dialect.
+//! the provider reported. Most are of tokens; images, seconds and characters are what some models are
+//! sold by instead. Knows no prices and no dialect.
 
 use serde::{Deserialize, Serialize};
 
-/// What a token was used for. Each class has a price of its own.
+/// What was used for what. Each class has a price of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
@@ -21,22 +22,43 @@ pub enum Class {
     /// The same, to be kept for twelve hours.
     #[serde(rename = "cache_write_12h")]
     CacheWrite12h,
+    /// Audio that was read.
+    AudioInput,
+    /// Images that were read.
+    ImageInput,
     /// Visible output.
     Output,
     /// Output spent on reasoning that is not shown.
     Reasoning,
+    /// Audio that was written.
+    AudioOutput,
+    /// Images that were written.
+    ImageOutput,
+    /// Images, where a model is sold by them.
+    Images,
+    /// Seconds of audio, where a model is sold by the minute.
+    Seconds,
+    /// Characters of text, where a model is sold by them.
+    Characters,
 }
 
 impl Class {
     /// Every class, in the order in which receipts list them.
-    pub const ALL: [Class; 7] = [
+    pub const ALL: [Class; 14] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheWrite,
         Class::CacheWrite1h,
         Class::CacheWrite12h,
+        Class::AudioInput,
+        Class::ImageInput,
         Class::Output,
         Class::Reasoning,
+        Class::AudioOutput,
+        Class::ImageOutput,
+        Class::Images,
+        Class::Seconds,
+        Class::Characters,
     ];
 
     /// The name used in receipts, price books and metrics.
@@ -47,13 +69,53 @@ impl Class {
             Class::CacheWrite => "cache_write",
             Class::CacheWrite1h => "cache_write_1h",
             Class::CacheWrite12h => "cache_write_12h",
+            Class::AudioInput => "audio_input",
+            Class::ImageInput => "image_input",
             Class::Output => "output",
             Class::Reasoning => "reasoning",
+            Class::AudioOutput => "audio_output",
+            Class::ImageOutput => "image_output",
+            Class::Images => "images",
+            Class::Seconds => "seconds",
+            Class::Characters => "characters",
+        }
+    }
+
+    /// What is counted.
+    pub const fn unit(self) -> Unit {
+        match self {
+            Class::Input
+            | Class::CachedInput
+            | Class::CacheWrite
+            | Class::CacheWrite1h
+            | Class::CacheWrite12h
+            | Class::AudioInput
+            | Class::ImageInput
+            | Class::Output
+            | Class::Reasoning
+            | Class::AudioOutput
+            | Class::ImageOutput => Unit::Token,
+            Class::Images => Unit::Image,
+            Class::Seconds => Unit::Second,
+            Class::Characters => Unit::Character,
         }
     }
 }
 
-/// Tokens of one request by [`Class`].
+/// What a class counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Tokens.
+    Token,
+    /// Images.
+    Image,
+    /// Seconds of audio.
+    Second,
+    /// Characters of text.
+    Character,
+}
+
+/// What one request used, by [`Class`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Usage {
@@ -69,17 +131,38 @@ pub struct Usage {
     /// See [`Class::CacheWrite12h`].
     #[serde(skip_serializing_if = "is_zero")]
     pub cache_write_12h: u64,
+    /// See [`Class::AudioInput`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub audio_input: u64,
+    /// See [`Class::ImageInput`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub image_input: u64,
     /// See [`Class::Output`].
     pub output: u64,
     /// See [`Class::Reasoning`].
     pub reasoning: u64,
+    /// See [`Class::AudioOutput`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub audio_output: u64,
+    /// See [`Class::ImageOutput`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub image_output: u64,
+    /// See [`Class::Images`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub images: u64,
+    /// See [`Class::Seconds`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub seconds: u64,
+    /// See [`Class::Characters`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub characters: u64,
 }
 
 impl Usage {
     /// The most tokens of one class that are believed. A report above it is absurd.
     pub const CLASS_MAX: u64 = 1_000_000_000;
 
-    /// Tokens of one class.
+    /// How much of one class.
     pub const fn of(&self, class: Class) -> u64 {
         match class {
             Class::Input => self.input,
@@ -87,12 +170,19 @@ impl Usage {
             Class::CacheWrite => self.cache_write,
             Class::CacheWrite1h => self.cache_write_1h,
             Class::CacheWrite12h => self.cache_write_12h,
+            Class::AudioInput => self.audio_input,
+            Class::ImageInput => self.image_input,
             Class::Output => self.output,
             Class::Reasoning => self.reasoning,
+            Class::AudioOutput => self.audio_output,
+            Class::ImageOutput => self.image_output,
+            Class::Images => self.images,
+            Class::Seconds => self.seconds,
+            Class::Characters => self.characters,
         }
     }
 
-    /// Tokens of one class, to be changed.
+    /// How much of one class, to be changed.
     pub const fn of_mut(&mut self, class: Class) -> &mut u64 {
         match class {
             Class::Input => &mut self.input,
@@ -100,19 +190,42 @@ impl Usage {
             Class::CacheWrite => &mut self.cache_write,
             Class::CacheWrite1h => &mut self.cache_write_1h,
             Class::CacheWrite12h => &mut self.cache_write_12h,
+            Class::AudioInput => &mut self.audio_input,
+            Class::ImageInput => &mut self.image_input,
             Class::Output => &mut self.output,
             Class::Reasoning => &mut self.reasoning,
+            Class::AudioOutput => &mut self.audio_output,
+            Class::ImageOutput => &mut self.image_output,
+            Class::Images => &mut self.images,
+            Class::Seconds => &mut self.seconds,
+            Class::Characters => &mut self.characters,
         }
     }
 
     /// All tokens that were read.
     pub const fn input_total(&self) -> u64 {
-        self.input + self.cached_input + self.cache_write + self.cache_write_1h + self.cache_write_12h
+        self.input
+            + self.cached_input
+            + self.cache_write
+            + self.cache_write_1h
+            + self.cache_write_12h
+            + self.audio_input
+            + self.image_input
     }
 
     /// All tokens.
-    pub fn total(&self) -> u64 {
-        Class::ALL.iter().map(|class| self.of(*class)).sum()
+    pub fn tokens(&self) -> u64 {
+        self.total_of(Unit::Token)
+    }
+
+    /// All of one unit.
+    pub fn total_of(&self, unit: Unit) -> u64 {
+        Class::ALL.into_iter().filter(|class| class.unit() == unit).map(|class| self.of(class)).sum()
+    }
+
+    /// Whether nothing was used.
+    pub fn is_none(&self) -> bool {
+        *self == Usage::default()
     }
 }
 
@@ -126,6 +239,8 @@ fn is_zero(tokens: &u64) -> bool {
 pub enum Metered {
     /// The provider reported it.
     Reported,
+    /// The request and its answer say it themselves: characters, images.
+    Counted,
     /// The provider did not; we counted what was delivered.
     Estimated,
     /// Nothing was used, or nothing that can be charged.
@@ -137,6 +252,7 @@ impl Metered {
     pub const fn name(self) -> &'static str {
         match self {
             Metered::Reported => "reported",
+            Metered::Counted => "counted",
             Metered::Estimated => "estimated",
             Metered::None => "none",
         }

@@ -180,7 +180,7 @@ fn modules_import_what_the_design_says() {
         // The ledger knows amounts, never tokens, models or HTTP.
         ("src/ledger", &["id", "money", "clock"]),
         ("src/policy", &["id", "clock"]),
-        ("src/admit", &["auth", "id", "ledger", "money", "policy", "settle::price", "clock"]),
+        ("src/admit", &["auth", "id", "ledger", "money", "policy", "usage", "settle::price", "clock"]),
         ("src/upstream", &["config", "clock", "endpoint", "id", "money"]),
         ("src/config", &["policy", "settle::price", "money", "usage", "clock", "id"]),
         ("src/simulate", &["usage", "clock", "endpoint"]),

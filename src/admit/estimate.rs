@@ -1,8 +1,9 @@
 //! The most that a request can cost: what is held for it.
 
-use super::Demand;
+use super::{AdmitError, Demand, Tells, Work};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, Tier, UnitPrices};
+use crate::usage::{Class, Unit};
 
 /// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
 const IMAGE_TOKENS_MAX: u64 = 48_169;
@@ -11,6 +12,10 @@ const FRAME_TOKENS: u64 = 16;
 
 /// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
 const OUTPUT_TOKENS_MIN: u64 = 16;
+/// The fewest bytes of a second of audio: half of what the leanest codec for speech takes.
+const AUDIO_BYTES_PER_SECOND_MIN: u64 = 500;
+/// The fewest bytes of audio that make a token: five times as many tokens a second as models are known to read.
+const AUDIO_BYTES_PER_TOKEN_MIN: u64 = 10;
 
 /// A token of English text or JSON is about this many bytes.
 const TOKEN_BYTES_LIKELY: u64 = 4;
@@ -74,6 +79,10 @@ impl TokensMax {
 pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX));
+    let input = input.saturating_add(match demand.work {
+        Work::Audio { bytes } => bytes / AUDIO_BYTES_PER_TOKEN_MIN,
+        Work::Text | Work::Speech { .. } | Work::Images => 0,
+    });
     let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
     let output = match (demand.choices, price.max_output_tokens) {
         (0, _) => 0,
@@ -89,6 +98,30 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
 pub fn input_tokens_likely(demand: &Demand, price: &ModelPrice) -> u64 {
     let input = text_and_images_likely(demand);
     price.max_input_tokens.map_or(input, |longest| input.min(longest))
+}
+
+/// An upper bound of the charge.
+///
+/// # Errors
+/// When the model is not sold by what the endpoint is charged by.
+pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitError> {
+    let of = |class, quantity: u64| {
+        let units = TokensMax::default().units(demand, price);
+        units.map(|unit| unit.of(class).times(quantity)).max().unwrap_or_default()
+    };
+    match (demand.work, price.sold_by) {
+        (Work::Speech { usage: Tells::Nothing, .. }, Unit::Token) => Err(AdmitError::TokensUntold),
+        (_, Unit::Token) => {
+            let tokens = tokens_max(demand, price).ok_or(AdmitError::OtherEndpoint)?;
+            Ok(tokens.charge_max(demand, price))
+        }
+        (Work::Speech { characters, .. }, Unit::Character) => Ok(of(Class::Characters, characters)),
+        (Work::Audio { bytes }, Unit::Second) => {
+            Ok(of(Class::Seconds, bytes / AUDIO_BYTES_PER_SECOND_MIN + 1))
+        }
+        (Work::Images, Unit::Image) => Ok(of(Class::Images, demand.choices)),
+        (_, Unit::Image | Unit::Second | Unit::Character) => Err(AdmitError::OtherEndpoint),
+    }
 }
 
 /// About how many tokens a request will use, for limits of a minute: they are made true when it has
@@ -108,6 +141,7 @@ mod tests {
     use super::*;
     use crate::money::UnitPrice;
     use crate::settle::price::{Band, CachedFor, Encoding, Rates, Reasoning, Tariff, Tier};
+    use crate::usage::Unit;
 
     fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
         tokens_max(demand, price).map(|tokens| tokens.charge_max(demand, price))
@@ -130,6 +164,7 @@ mod tests {
                 priority: Some(Rates { unit: soon, bands: Vec::new() }),
                 batch: None,
             },
+            sold_by: Unit::Token,
             cost: None,
             max_output_tokens,
             max_input_tokens,
@@ -154,7 +189,43 @@ mod tests {
 
     fn demand(input_bytes: u64, output_tokens_max: Option<u64>) -> Demand {
         let (cached_for, tier) = (CachedFor::default(), Tier::default());
-        Demand { model: "m".into(), input_bytes, images: 0, cached_for, tier, output_tokens_max, choices: 1 }
+        let work = Work::Text;
+        Demand {
+            model: "m".into(),
+            input_bytes,
+            images: 0,
+            cached_for,
+            tier,
+            output_tokens_max,
+            choices: 1,
+            work,
+        }
+    }
+
+    #[test]
+    fn what_is_sold_otherwise_is_bound_by_what_it_is_sold_by() {
+        let each = UnitPrice::parse_each("0.04").unwrap();
+        let unit = UnitPrices { images: each, seconds: each, characters: each, ..UnitPrices::default() };
+        let sold_by = |unit_sold| {
+            let mut price = price(Some(1_000), None);
+            price.price.default = Rates { unit, bands: Vec::new() };
+            ModelPrice { sold_by: unit_sold, ..price }
+        };
+        let of = |work, sold| {
+            let demand = Demand { work, choices: 3, ..demand(984, None) };
+            super::charge_max(&demand, &sold_by(sold)).map(|most| most.to_string())
+        };
+        let speech = |usage| Work::Speech { characters: 100, usage };
+        assert_eq!(of(Work::Images, Unit::Image).as_deref(), Ok("0.12"));
+        assert_eq!(of(Work::Audio { bytes: 5_000 }, Unit::Second).as_deref(), Ok("0.44"));
+        assert_eq!(of(speech(Tells::Nothing), Unit::Character).as_deref(), Ok("4.00"));
+        assert_eq!(of(speech(Tells::Nothing), Unit::Token), Err(AdmitError::TokensUntold));
+        assert!(of(speech(Tells::Tokens), Unit::Token).is_ok() && of(Work::Images, Unit::Token).is_ok());
+        for (work, unit) in
+            [(Work::Text, Unit::Image), (Work::Images, Unit::Second), (speech(Tells::Tokens), Unit::Image)]
+        {
+            assert_eq!(of(work, unit), Err(AdmitError::OtherEndpoint));
+        }
     }
 
     #[test]

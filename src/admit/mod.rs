@@ -19,7 +19,7 @@ use running::{Permit, Running};
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// The model, by the name that the client used.
     pub model: Box<str>,
@@ -35,6 +35,39 @@ pub struct Demand {
     pub output_tokens_max: Option<u64>,
     /// How many answers the client wants; 0 where nothing is written.
     pub choices: u64,
+    /// What is to be done beside reading and writing text.
+    pub work: Work,
+}
+
+/// What is to be done, as far as it decides by what it is charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Work {
+    /// Text is read, and written if that is asked for.
+    #[default]
+    Text,
+    /// So many characters are spoken.
+    Speech {
+        /// Characters of the text.
+        characters: u64,
+        /// Whether the answer tells its tokens.
+        usage: Tells,
+    },
+    /// Audio of so many bytes is written down.
+    Audio {
+        /// Of its file.
+        bytes: u64,
+    },
+    /// Images are made, as many as there are choices.
+    Images,
+}
+
+/// Whether an answer tells the tokens that it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tells {
+    /// It does.
+    Tokens,
+    /// It is audio alone.
+    Nothing,
 }
 
 /// Why a request is not admitted.
@@ -42,8 +75,10 @@ pub struct Demand {
 pub enum AdmitError {
     /// The model has no price.
     UnknownModel,
-    /// The model writes nothing, and was asked to.
-    WritesNothing,
+    /// The model is not sold by what this endpoint is charged by.
+    OtherEndpoint,
+    /// The model is sold by tokens, which the answer that was asked for would not tell.
+    TokensUntold,
     /// The model is not sold at the service tier.
     OtherTier,
     /// The balance does not reach.
@@ -126,10 +161,10 @@ impl Admission {
         if price.price.of(demand.tier).is_none() {
             return Err(AdmitError::OtherTier);
         }
-        let tokens = estimate::tokens_max(demand, &price).ok_or(AdmitError::WritesNothing)?;
-        let amount = tokens.charge_max(demand, &price);
+        let amount = estimate::charge_max(demand, &price)?;
+        let tokens = estimate::tokens_max(demand, &price);
         let least = match cut {
-            Cut::Allowed => tokens.charge_min(demand, &price),
+            Cut::Allowed => tokens.map_or(amount, |tokens| tokens.charge_min(demand, &price)),
             Cut::Senseless => amount,
         };
         let price_version = Arc::clone(&prices.version);
@@ -143,7 +178,8 @@ impl Admission {
         match held {
             Ok((hold, commit)) => {
                 let held = hold.amount();
-                let output_cap = (held < amount).then(|| tokens.output_for(held, demand, &price));
+                let cut = tokens.filter(|_| held < amount);
+                let output_cap = cut.map(|tokens| tokens.output_for(held, demand, &price));
                 Ok(Admitted { hold, commit, price, output_cap, permit })
             }
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {

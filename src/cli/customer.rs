@@ -10,6 +10,8 @@ use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
 use crate::record::export::csv_cell;
 use crate::record::receipt::{Receipt, Refund, StatementLine};
+use crate::settle::Line;
+use crate::usage::Unit;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 
@@ -218,7 +220,7 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         .lines
         .iter()
         .map(|line| {
-            let price = format!("{} / 1M", line.unit_price);
+            let price = price(line);
             vec![
                 format!("  {}", line.class.name()),
                 line.quantity.to_string(),
@@ -252,12 +254,23 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         empty(),
         receipt.balance_after.to_string(),
     ]);
-    text.push_str(&layout(&["  CLASS", "TOKENS", "", "USD", "", "USD"], &rows, &[1, 3, 5]));
+    let tokens = receipt.lines.iter().all(|line| line.class.unit() == Unit::Token);
+    let quantity = if tokens { "TOKENS" } else { "QUANTITY" };
+    text.push_str(&layout(&["  CLASS", quantity, "", "USD", "", "USD"], &rows, &[1, 3, 5]));
     for Refund { entry_id, at, amount, reference, reason } in &receipt.refunds {
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         text.push_str(&format!("refund   {amount} USD, entry {entry_id}, {at}, {reference}{why}\n"));
     }
     text
+}
+
+/// The unit price of a line, as the price book has it.
+fn price(line: &Line) -> String {
+    match line.class.unit() {
+        Unit::Token | Unit::Character => format!("{} / 1M", line.unit_price),
+        Unit::Image => format!("{} each", line.unit_price.times(1)),
+        Unit::Second => format!("{} / min", line.unit_price.times(60)),
+    }
 }
 
 /// What was cut, and which of a model's prices applied, where they are not those of any request.

@@ -65,9 +65,12 @@ pub fn run(client: &Client, asked: &Asked) -> Done {
     let path = format!("/customers/{}/usage?by={}{bounds}", asked.customer, by.join(","));
     let lines: Vec<UsageLine> = client.get(&path)?;
     let format = if client.json { Format::Jsonl } else { asked.format };
-    let head: Vec<&str> =
-        by.iter().copied().chain(["requests"]).chain(Class::ALL.map(Class::name)).chain(["charge"]).collect();
-    let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, &asked.by)).collect();
+    // For the eye, no column of zeros: few customers use all that there is.
+    let shown = |class: &Class| format != Format::Table || lines.iter().any(|line| line.usage.of(*class) > 0);
+    let classes: Vec<Class> = Class::ALL.into_iter().filter(shown).collect();
+    let names = classes.iter().map(|class| class.name());
+    let head: Vec<&str> = by.iter().copied().chain(["requests"]).chain(names).chain(["charge"]).collect();
+    let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, &asked.by, &classes)).collect();
     match format {
         Format::Jsonl => lines.iter().try_for_each(print_json),
         Format::Table => {
@@ -85,10 +88,10 @@ pub fn run(client: &Client, asked: &Asked) -> Done {
     }
 }
 
-fn row(line: &UsageLine, by: &[By]) -> Vec<String> {
+fn row(line: &UsageLine, by: &[By], classes: &[Class]) -> Vec<String> {
     let mut row: Vec<String> = by.iter().map(|by| by.of(line)).collect();
     row.push(line.requests.to_string());
-    row.extend(Class::ALL.map(|class| line.usage.of(class).to_string()));
+    row.extend(classes.iter().map(|class| line.usage.of(*class).to_string()));
     row.push(line.charge.to_string());
     row
 }

@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use crate::money::UnitPrice;
     use crate::settle::price::{Encoding, Reasoning, Tier};
+    use crate::usage::{Class, Unit};
 
     const GOOD: &str = "\
 version: 2026-11-23
@@ -147,8 +148,10 @@ models:
         assert_eq!(&*book.version, "2026-11-23");
         let model = &book.models["a"];
         let [one, two] = ["1", "2"].map(|text| UnitPrice::parse_per_million(text).unwrap());
-        let prices = crate::usage::Class::ALL.map(|class| model.price.default.unit.of(class));
-        assert_eq!(prices, [one, one, one, one, one, two, two]);
+        let prices = Class::ALL.map(|class| model.price.default.unit.of(class));
+        let none = UnitPrice::ZERO;
+        assert_eq!(prices[..7], [one; 7]);
+        assert_eq!(prices[7..], [two, two, two, two, none, none, none]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
     }
@@ -174,8 +177,9 @@ aliases: { x: a/b:c_d.e-1 }
 ";
         let book = read(text).unwrap();
         let model = &book.models["a/b:c_d.e-1"];
-        let prices = crate::usage::Class::ALL.map(|class| model.price.default.unit.of(class).to_string());
-        assert_eq!(prices, ["1.00", "0.10", "1.25", "2.00", "2.50", "2.00", "3.00"]);
+        let prices = Class::ALL.map(|class| model.price.default.unit.of(class).to_string());
+        assert_eq!(prices[..7], ["1.00", "0.10", "1.25", "2.00", "2.50", "1.00", "1.00"]);
+        assert_eq!(prices[7..], ["2.00", "3.00", "2.00", "2.00", "0.00", "0.00", "0.00"]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);
@@ -240,6 +244,39 @@ models:
                 "p.yaml:10:11: models.m.flex: must be a mapping, not a number",
                 "p.yaml:11:15: models.m.priority.input: is missing: add `input: \"0.15\"`",
                 "p.yaml:13:11: models.m.cost.output: is missing: add `output: \"0.60\"`",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_else_than_tokens_a_model_is_sold_by() {
+        let text = "\
+version: v
+models:
+  i: { image: \"0.04\", cost: { image: \"0.03\" }, batch: { image: \"0.02\" } }
+  m: { minute: \"0.006\" }
+  c: { characters: \"15\" }
+  t: { input: \"5\", image_input: \"8\", output: \"6\", image_output: \"30\", max_output_tokens: 9 }
+";
+        let book = read(text).unwrap();
+        let told = |name: &str, class| {
+            let model = &book.models[name];
+            (model.sold_by, model.price.default.unit.of(class).to_string())
+        };
+        assert_eq!(told("i", Class::Images), (Unit::Image, "40000.00".into()));
+        assert_eq!(told("m", Class::Seconds), (Unit::Second, "100.00".into()));
+        assert_eq!(told("c", Class::Characters), (Unit::Character, "15.00".into()));
+        assert_eq!(told("t", Class::ImageOutput), (Unit::Token, "30.00".into()));
+        assert_eq!(told("t", Class::AudioOutput), (Unit::Token, "6.00".into()));
+        check(
+            "version: v\nmodels:\n  i: { image: \"0.04\", max_output_tokens: 9 }\n  m: { minute: \"0.05\" }\n  c: { characters: 15 }\n  t: { input: \"1\", minute: \"1\" }\n",
+            &[
+                "p.yaml:3:23: models.i.max_output_tokens: unknown key `max_output_tokens`",
+                "p.yaml:4:16: models.m.minute: has no exact price of a second",
+                "p.yaml:5:20: models.c.characters: must be a decimal string",
+                "p.yaml:6:6: models.t.max_output_tokens: is missing",
+                "p.yaml:6:6: models.t.output: is missing",
+                "p.yaml:6:20: models.t.minute: unknown key `minute`",
             ],
         );
     }

@@ -1,9 +1,10 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
 use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Policy, Reload, Retry, Upstream};
+use crate::money::UnitPrice;
 use crate::settle::price::books::PriceBooks;
 use crate::settle::price::{ModelPrice, PriceBook};
-use crate::usage::Class;
+use crate::usage::{Class, Unit};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -202,11 +203,13 @@ fn shown<T: Debug>(value: &T) -> String {
 fn unit_prices(price: &ModelPrice) -> String {
     let unit = &price.price.default.unit;
     let tells = |class: &Class| match class {
-        Class::Input | Class::Output => true,
+        Class::Input | Class::Output => price.sold_by == Unit::Token,
         Class::CachedInput | Class::CacheWrite | Class::CacheWrite1h | Class::CacheWrite12h => {
             unit.of(*class) != unit.input
         }
-        Class::Reasoning => unit.reasoning != unit.output,
+        Class::AudioInput | Class::ImageInput => unit.of(*class) != unit.input,
+        Class::Reasoning | Class::AudioOutput | Class::ImageOutput => unit.of(*class) != unit.output,
+        Class::Images | Class::Seconds | Class::Characters => unit.of(*class) != UnitPrice::ZERO,
     };
     let priced = Class::ALL.into_iter().filter(tells);
     let priced: Vec<String> = priced.map(|class| format!("{} {}", class.name(), unit.of(class))).collect();

@@ -70,7 +70,7 @@ const CLASSES: [(&str, &str); 7] = [
     ("output_cost_per_token", "output"),
     ("output_cost_per_reasoning_token", "reasoning"),
 ];
-/// Kinds of models whose usage is tokens of text.
+/// Kinds of models whose usage is tokens of text. The map says of others in too many ways what they cost.
 const MODES: [&str; 5] = ["chat", "responses", "completion", "embedding", "moderation"];
 
 impl Entry<'_> {
@@ -83,7 +83,7 @@ impl Entry<'_> {
     fn model(&self, name: &str) -> Result<String, String> {
         let mode = self.read("mode").unwrap_or_else(|| "no known kind".to_owned());
         if !MODES.contains(&&*mode) {
-            return Err(format!("{mode} is not metered"));
+            return Err(format!("{mode} is not imported: write its price by hand"));
         }
         // These search the web for every request, and each search has a price.
         if ["search-preview", "search-api", "deep-research"].into_iter().any(|kind| name.contains(kind)) {
@@ -270,7 +270,7 @@ mod tests {
                 "sim-endless: it has no longest answer",
                 "sim-finder-search-preview: web search is not metered",
                 "sim-inexact: input_cost_per_token of 4.0000000000000003e-07 is not exact",
-                "sim-painter: image_generation is not metered",
+                "sim-painter: image_generation is not imported: write its price by hand",
                 "sim-speaker: output_cost_per_audio_token is not metered",
             ]
         );

@@ -54,9 +54,10 @@ impl BodyMeter {
     ///
     /// What was delivered is only read where it may have to be counted: not beside a usage.
     pub fn end(self) -> (Bytes, Reading) {
-        if let Some(reading) = quick::plain_usage(&self.body)
-            .and_then(|(usage, tier)| Reading::of_usage(self.endpoint, usage, tier))
-        {
+        // Of images, their number may be what is charged.
+        let images = matches!(self.endpoint, Endpoint::ImageGenerations | Endpoint::ImageEdits);
+        let quick = if images { None } else { quick::plain_usage(&self.body) };
+        if let Some(reading) = quick.and_then(|(usage, tier)| Reading::of_usage(self.endpoint, usage, tier)) {
             return (Bytes::from(self.body), reading);
         }
         let mut tally = Tally::default();

@@ -8,7 +8,7 @@
 //! *Architecture invariant:* no task, clock, socket or file is known here, and no price. Bytes pass
 //! unchanged and in order, but for the usage chunk that the client did not ask for, and what an error
 //! says of the operator's account. What
-//! is kept has a bound: [`EVENT_BYTES_MAX`], [`DELIVERED_BYTES_MAX`], [`USAGE_BYTES_MAX`],
+//! is kept has a bound: [`EVENT_BYTES_MAX`], [`IMAGE_EVENT_BYTES_MAX`], [`DELIVERED_BYTES_MAX`], [`USAGE_BYTES_MAX`],
 //! [`ANSWER_BYTES_MAX`], [`DECODED_BYTES_MAX`].
 //!
 //! *Architecture invariant:* nothing read here is trusted. What cannot be read passes unread and is
@@ -31,5 +31,5 @@ pub use decode::{DECODED_BYTES_MAX, DecodeError, Decoder};
 pub use dialect::{Absurd, Field, Why};
 pub use reading::{DELIVERED_BYTES_MAX, Delivered, Oddities, Reading, Reported, Shape, USAGE_BYTES_MAX};
 pub use redact::redact;
-pub use sse::EVENT_BYTES_MAX;
+pub use sse::{EVENT_BYTES_MAX, IMAGE_EVENT_BYTES_MAX};
 pub use stream::{StreamMeter, UsageChunk};

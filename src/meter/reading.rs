@@ -14,7 +14,7 @@ pub const DELIVERED_BYTES_MAX: usize = 512 * 1024;
 pub const USAGE_BYTES_MAX: usize = 8 * 1024;
 
 /// What was read from one answer. See the module for how to come by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// How the answer ended.
     pub shape: Shape,
@@ -31,7 +31,7 @@ pub struct Reading {
 }
 
 /// How an answer ended. Where several apply, the first in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// It carries an error, whatever else it carries.
     Failed,
@@ -42,6 +42,7 @@ pub enum Shape {
     /// Nothing in it could be read, though there was something.
     Garbage,
     /// It ended early, or was empty.
+    #[default]
     Cut,
 }
 
@@ -59,6 +60,15 @@ impl Shape {
 }
 
 impl Reading {
+    /// Of audio, of which nothing is read.
+    pub fn of_audio() -> Self {
+        Reading {
+            shape: Shape::Complete,
+            delivered: Delivered { events: 1, ..Delivered::default() },
+            ..Reading::default()
+        }
+    }
+
     /// Of a plain answer that is whole and says this usage, if that can be believed.
     pub(super) fn of_usage(endpoint: Endpoint, raw: &str, tier: Option<&str>) -> Option<Self> {
         let tier = tier.and_then(Tier::named);
@@ -105,8 +115,10 @@ pub struct Delivered {
     pub text: String,
     /// The length of all delivered text in bytes.
     pub bytes: u64,
-    /// Events that carried text; 1 for a plain answer that has any, or anything else of value.
+    /// Events that carried text, audio or an image; 1 for a plain answer that has any, or anything else of value.
     pub events: u64,
+    /// Whole images.
+    pub images: u64,
 }
 
 impl Delivered {

@@ -12,6 +12,9 @@ use std::mem;
 /// blank line, so this bounds what one stream holds.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
+/// The same where events carry whole images as base64: what a large one takes as PNG.
+pub const IMAGE_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits a byte stream into events.

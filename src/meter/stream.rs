@@ -3,7 +3,7 @@
 use super::dialect::{Part, Unreadable, quick};
 use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
 use super::redact::redact;
-use super::sse::{EVENT_BYTES_MAX, Event, Piece, Splitter};
+use super::sse::{EVENT_BYTES_MAX, Event, IMAGE_EVENT_BYTES_MAX, Piece, Splitter};
 use crate::endpoint::Endpoint;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -51,7 +51,19 @@ impl StreamMeter {
     /// The same, where an event may repeat what was asked, which had this many bytes.
     pub fn with_echo(endpoint: Endpoint, usage_chunk: UsageChunk, asked_bytes: usize) -> Self {
         // Written as escapes, a byte takes six.
-        let event_bytes_max = EVENT_BYTES_MAX.saturating_add(asked_bytes.saturating_mul(6));
+        let longest = match endpoint {
+            Endpoint::ImageGenerations | Endpoint::ImageEdits => IMAGE_EVENT_BYTES_MAX,
+            Endpoint::Chat
+            | Endpoint::Responses
+            | Endpoint::Messages
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => EVENT_BYTES_MAX,
+        };
+        let event_bytes_max = longest.saturating_add(asked_bytes.saturating_mul(6));
         StreamMeter {
             endpoint,
             usage_chunk,

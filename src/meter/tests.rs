@@ -55,7 +55,12 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
         usage,
         begun: found.begun,
         tier: found.tier,
-        delivered: Delivered { text: expected.text.to_owned(), bytes, events: expected.events },
+        delivered: Delivered {
+            text: expected.text.to_owned(),
+            bytes,
+            events: expected.events,
+            images: found.delivered.images,
+        },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
     }
 }
@@ -86,9 +91,11 @@ fn check(transcript: &str, expected: &Expected<'_>) {
 
 macro_rules! data {
     ($name:literal) => {
-        include_str!(concat!("../../tests/data/", $name))
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/", $name))
     };
 }
+
+mod media;
 
 const PLAIN_EVENT: Expected<'_> = Expected {
     endpoint: Endpoint::Chat,

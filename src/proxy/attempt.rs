@@ -32,10 +32,11 @@ pub(super) fn need(request: &Request, customer: CustomerId, price: &ModelPrice) 
     let demand = &request.demand;
     // What was admitted has a bound.
     let max = estimate::tokens_max(demand, price).unwrap_or_default();
+    let spend = estimate::charge_max(demand, price).unwrap_or_default();
     let input = estimate::input_tokens_likely(demand, price);
     Need {
         expected: Expected { input, output_max: max.output },
-        most: Most { tokens: max.input.saturating_add(max.output), spend: max.charge_max(demand, price) },
+        most: Most { tokens: max.input.saturating_add(max.output), spend },
         comes: if request.stream.is_some() { Comes::Streamed } else { Comes::Whole },
         affinity: request.affinity.map(|affinity| mix(affinity, customer.int())),
     }
@@ -114,7 +115,7 @@ impl Gateway {
     pub(super) fn ended(&self, admitted: &mut InExchange, settled: Option<&Settled>) {
         let Some(lease) = admitted.lease.as_mut() else { return };
         if let Some(settled) = settled {
-            lease.used(Most { tokens: settled.usage.total(), spend: settled.charge });
+            lease.used(Most { tokens: settled.usage.tokens(), spend: settled.charge });
         }
         if admitted.answered {
             self.metrics.attempt(&lease.account().name, "ok");

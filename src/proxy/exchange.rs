@@ -4,8 +4,8 @@
 //! holds back the end of the answer until the charge is durable. Whoever sees the end first
 //! settles; the hold makes sure that it happens once.
 
-use super::bill::{Bill, End, Settled};
-use super::request::Request;
+use super::bill::{self, Bill, Counted, End, Settled};
+use super::request::{Comes, Request};
 use crate::admit::Admitted;
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
@@ -13,7 +13,7 @@ use crate::ledger::{Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
 use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
-use crate::usage::{Metered, Usage};
+use crate::usage::{Metered, Unit, Usage};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -60,6 +60,8 @@ enum Answer {
     Plain(BodyMeter),
     /// Events that pass at once.
     Stream(Box<StreamMeter>),
+    /// Audio that passes at once, and whether any came.
+    Audio { begun: bool },
     /// The provider's error, held back so that nothing of the account passes with it.
     Refusal(BodyMeter),
     /// The provider's refusal of one request too many: why, stands in its body.
@@ -79,7 +81,7 @@ impl Exchange {
     /// A new exchange, and the commit of its hold.
     pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
         let Admitted { hold, commit, price, output_cap, permit } = admitted;
-        if request.stream.is_some() {
+        if request.comes != Comes::Json {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
             commit.begin();
         }
@@ -122,7 +124,7 @@ impl Exchange {
     pub fn end_attempt(&self) {
         let mut state = self.state.lock();
         state.sent = false;
-        if !matches!(state.answer, Answer::Stream(_) | Answer::Ended) {
+        if !matches!(state.answer, Answer::Stream(_) | Answer::Audio { .. } | Answer::Ended) {
             state.answer = Answer::Awaited;
         }
     }
@@ -155,10 +157,20 @@ impl Exchange {
             | Endpoint::Messages
             | Endpoint::Completions
             | Endpoint::Embeddings
-            | Endpoint::Moderations => 0,
+            | Endpoint::Moderations
+            | Endpoint::ImageGenerations
+            | Endpoint::ImageEdits
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => 0,
         };
         let meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
         self.begin(status, decoder, Answer::Stream(Box::new(meter)));
+    }
+
+    /// Audio begins, which passes at once: it is charged by what was asked for.
+    pub fn begin_audio(&self, status: u16, decoder: Option<Decoder>) {
+        self.begin(status, decoder, Answer::Audio { begun: false });
     }
 
     /// The provider's own refusal begins.
@@ -225,6 +237,10 @@ impl Exchange {
     fn take(&self, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
         match &mut state.answer {
             Answer::Awaited | Answer::Ended => Ok(piece),
+            Answer::Audio { begun } => {
+                *begun |= !piece.is_empty();
+                Ok(piece)
+            }
             Answer::Plain(meter) | Answer::Refusal(meter) | Answer::Judged(meter) => {
                 meter.feed(&piece).map_err(|_| Unusable("it is too large"))?;
                 Ok(Bytes::new())
@@ -252,7 +268,11 @@ impl Exchange {
         }
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Ended => Ok(left),
-            Answer::Awaited => Err(Unusable("it is empty")),
+            Answer::Awaited | Answer::Audio { begun: false } => Err(Unusable("it is empty")),
+            Answer::Audio { begun: true } => {
+                self.settle(&mut state, Reading::of_audio(), End::Complete);
+                Ok(left)
+            }
             judged @ Answer::Judged(_) => {
                 state.answer = judged;
                 Err(Unusable("it is an error"))
@@ -265,6 +285,9 @@ impl Exchange {
             Answer::Plain(meter) => {
                 let (body, reading) = meter.end();
                 match reading.shape {
+                    Shape::Complete if !bill::is_countable(&self.request.demand, &self.price, &reading) => {
+                        return Err(Unusable("it does not tell what it used"));
+                    }
                     Shape::Complete => self.settle(&mut state, reading, End::Complete),
                     Shape::Failed => return Err(Unusable("it is an error in disguise")),
                     Shape::Finished | Shape::Garbage | Shape::Cut => return Err(Unusable("it is not JSON")),
@@ -296,15 +319,20 @@ impl Exchange {
         let mut state = self.state.lock();
         match std::mem::replace(&mut state.answer, Answer::Ended) {
             Answer::Stream(meter) => self.settle(&mut state, meter.end(), end),
+            Answer::Audio { begun: true } => self.settle(&mut state, Reading::of_audio(), end),
             // The provider was stopped at work: it bills the input, as far as anybody knows.
-            Answer::Awaited | Answer::Plain(_)
+            Answer::Awaited | Answer::Plain(_) | Answer::Audio { begun: false }
                 if end.is_early() && state.sent && !self.request.endpoint.is_free() =>
             {
-                let Some(hold) = state.hold.take() else { return };
-                let bill = self.bill(&mut state, end);
-                self.set(self.estimate(hold, bill, Delivered::default(), None));
+                let audio = self.request.comes == Comes::Audio;
+                self.settle(&mut state, if audio { Reading::of_audio() } else { Reading::default() }, end);
             }
-            Answer::Awaited | Answer::Plain(_) | Answer::Refusal(_) | Answer::Judged(_) | Answer::Ended => {
+            Answer::Awaited
+            | Answer::Plain(_)
+            | Answer::Audio { .. }
+            | Answer::Refusal(_)
+            | Answer::Judged(_)
+            | Answer::Ended => {
                 self.release(&mut state, end);
             }
         }
@@ -315,13 +343,26 @@ impl Exchange {
         let mut bill = self.bill(state, end);
         let failed = matches!(reading.shape, Shape::Failed);
         bill.tier = reading.tier.unwrap_or(bill.tier);
-        let settling = match reading.usage {
-            Some(Reported { raw, usage: Ok(usage) }) => {
+        let reported = match bill::counted(&self.request.demand, &self.price, &reading.delivered) {
+            Counted::Is(usage) => {
+                let raw = reading.usage.as_ref().map(|reported| &*reported.raw);
+                let (commit, settled) = bill.capture(hold, usage, Metered::Counted, raw);
+                return self.set(Settling::Committing(commit, settled));
+            }
+            Counted::Nothing => {
+                let (commit, settled) = bill.release(hold);
+                return self.set(Settling::Committing(commit, settled));
+            }
+            Counted::IsToldInstead => reading.usage,
+        };
+        let settling = match reported {
+            Some(Reported { raw, usage: Ok(usage) }) if bill::is_sold(&usage, &self.price) => {
                 let (commit, settled) = bill.capture(hold, usage, Metered::Reported, Some(&raw));
                 Settling::Committing(commit, settled)
             }
-            Some(Reported { usage: Err(absurd), .. }) => {
-                tracing::warn!(%absurd, "a provider's usage report is refused and estimated instead");
+            Some(Reported { usage, .. }) => {
+                let why = usage.map_or_else(|absurd| absurd.to_string(), |_| "it is of another kind".into());
+                tracing::warn!(why, "a provider's usage report is refused and estimated instead");
                 self.estimate(hold, bill, reading.delivered, reading.begun)
             }
             // A client that leaves once the provider answers has had its input read, as the provider bills.
@@ -334,9 +375,13 @@ impl Exchange {
         self.set(settling);
     }
 
-    /// Counts on a thread that may block.
+    /// Counts on a thread that may block. What is not sold by tokens cannot be counted so.
     fn estimate(&self, hold: Hold, bill: Bill, delivered: Delivered, begun: Option<Usage>) -> Settling {
-        let body = self.request.body().clone();
+        if self.price.sold_by != Unit::Token {
+            let (commit, settled) = bill.release(hold);
+            return Settling::Committing(commit, settled);
+        }
+        let body = self.request.countable();
         let encoding = self.price.encoding;
         Settling::Estimating(tokio::task::spawn_blocking(move || {
             let usage = match begun {

@@ -1,5 +1,6 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
+use super::request::Comes;
 use super::{id_value, sign};
 use crate::clock::Timestamp;
 use crate::config::{Dialect, Scheme};
@@ -110,6 +111,8 @@ pub enum Verdict {
     Plain,
     /// A streamed answer.
     Stream,
+    /// Audio.
+    Audio,
     /// The request is at fault: its sender is told.
     Refusal,
     /// The account is at fault: another is tried.
@@ -147,9 +150,12 @@ pub fn report(response: &ResponseHeader) -> Report {
 }
 
 /// Judges the header of an answer.
-pub fn judge(response: &ResponseHeader, stream: bool) -> Verdict {
+pub fn judge(response: &ResponseHeader, comes: Comes) -> Verdict {
     match response.status {
-        StatusCode::OK if stream && is_event_stream(response) => Verdict::Stream,
+        StatusCode::OK if comes == Comes::Events && is_of(response, "text/event-stream") => Verdict::Stream,
+        StatusCode::OK if comes == Comes::Audio && AUDIO.into_iter().any(|kind| is_of(response, kind)) => {
+            Verdict::Audio
+        }
         StatusCode::OK => Verdict::Plain,
         StatusCode::TOO_MANY_REQUESTS => Verdict::Judge,
         StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Verdict::Fault(Fault::Credential),
@@ -194,48 +200,54 @@ pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()>
     Ok(())
 }
 
-fn is_event_stream(response: &ResponseHeader) -> bool {
+/// Beginnings of what audio is said to be.
+const AUDIO: [&str; 2] = ["audio/", "application/octet-stream"];
+
+fn is_of(response: &ResponseHeader, beginning: &str) -> bool {
     let kind = response.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+    kind.get(..beginning.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(beginning.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(status: u16, headers: &[(&'static str, &'static str)], stream: bool, expect: Verdict) {
+    fn check(status: u16, headers: &[(&'static str, &'static str)], comes: Comes, expect: Verdict) {
         let mut response = ResponseHeader::build(status, None).unwrap();
         for (name, value) in headers {
             response.insert_header(*name, *value).unwrap();
         }
-        assert_eq!(judge(&response, stream), expect, "{status} {headers:?}");
+        assert_eq!(judge(&response, comes), expect, "{status} {headers:?}");
     }
 
     #[test]
     fn a_status_is_the_callers_fault_or_the_accounts() {
         let events = &[("content-type", "Text/Event-Stream; charset=utf-8")];
-        check(200, events, true, Verdict::Stream);
-        check(200, events, false, Verdict::Plain);
-        check(200, &[("content-type", "application/json")], true, Verdict::Plain);
+        check(200, events, Comes::Events, Verdict::Stream);
+        check(200, events, Comes::Json, Verdict::Plain);
+        check(200, &[("content-type", "application/json")], Comes::Events, Verdict::Plain);
+        check(200, &[("content-type", "audio/mpeg")], Comes::Audio, Verdict::Audio);
+        check(200, &[("content-type", "audio/mpeg")], Comes::Json, Verdict::Plain);
+        check(200, &[("content-type", "application/json")], Comes::Audio, Verdict::Plain);
         for status in [400, 409, 413, 415, 422] {
-            check(status, &[], false, Verdict::Refusal);
+            check(status, &[], Comes::Json, Verdict::Refusal);
         }
         for status in [401, 402] {
-            check(status, &[], false, Verdict::Fault(Fault::Credential));
+            check(status, &[], Comes::Json, Verdict::Fault(Fault::Credential));
         }
-        check(403, &[], false, Verdict::Fault(Fault::Forbidden));
-        check(404, &[], false, Verdict::Fault(Fault::Model));
+        check(403, &[], Comes::Json, Verdict::Fault(Fault::Forbidden));
+        check(404, &[], Comes::Json, Verdict::Fault(Fault::Model));
         for status in [408, 500, 502, 503, 529] {
-            check(status, &[], true, Verdict::Fault(Fault::Server));
+            check(status, &[], Comes::Events, Verdict::Fault(Fault::Server));
         }
         for status in [204, 206, 301, 304] {
-            check(status, &[], true, Verdict::Fault(Fault::Broken));
+            check(status, &[], Comes::Events, Verdict::Fault(Fault::Broken));
         }
     }
 
     #[test]
     fn a_429_is_a_limit_or_an_empty_account() {
-        check(429, &[], false, Verdict::Judge);
+        check(429, &[], Comes::Json, Verdict::Judge);
         let wait = Some(Duration::from_secs(7));
         let judged = |body: &str| judge_429(body.as_bytes(), wait);
         for (kind, code) in [

@@ -51,6 +51,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use request::Comes;
 use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,8 +158,10 @@ impl ProxyHttp for Gateway {
         admitted.exchange.begin_attempt(admitted.exchange.request.body_for(lease.model()));
         let request = &admitted.exchange.request;
         let hidden = admitted.exchange.price.hidden_reasoning == Reasoning::Hidden;
-        let uncounted = hidden || request.stream.is_none() || request.demand.images > 0;
+        let uncounted = hidden || request.comes == Comes::Json || request.demand.images > 0;
         admitted.line.set_hang_up(match account.on_hang_up {
+            // Nothing of it can be counted, whatever was delivered.
+            _ if !request.is_countable(&admitted.exchange.price) => HangUp::Drain,
             OnHangUp::Drain => HangUp::Drain,
             OnHangUp::Cancel => HangUp::Cancel,
             // What a stream of text delivered can be counted; the rest cannot.
@@ -211,7 +214,7 @@ impl ProxyHttp for Gateway {
         if let Some(lease) = &admitted.lease {
             lease.told(&report, Instant::now());
         }
-        let verdict = forward::judge(response, admitted.exchange.request.stream.is_some());
+        let verdict = forward::judge(response, admitted.exchange.request.comes);
         let decoder = forward::decoder(response);
         let (verdict, decoder) = match decoder {
             Ok(decoder) => (verdict, decoder),
@@ -233,6 +236,7 @@ impl ProxyHttp for Gateway {
             }
             forward::Verdict::Plain => admitted.exchange.begin_plain(status, decoder),
             forward::Verdict::Stream => admitted.exchange.begin_stream(status, decoder),
+            forward::Verdict::Audio => admitted.exchange.begin_audio(status, decoder),
             forward::Verdict::Refusal => admitted.exchange.begin_refusal(status, decoder),
         }
         self.note_attempt(admitted, "ok", Some(status));
@@ -448,7 +452,7 @@ impl ProxyHttp for Gateway {
             self.ended(admitted, settled.as_ref());
         }
         if let Some(passed) = &mut ctx.passed {
-            let tokens = settled.as_ref().map_or(0, |settled| settled.usage.total());
+            let tokens = settled.as_ref().map_or(0, |settled| settled.usage.tokens());
             passed.used(tokens, Tick::now());
         }
         self.record(ctx, settled.as_ref(), error);

@@ -262,9 +262,7 @@ impl Refusal {
                 format!("The model `{model}` is not sold at this service tier. Leave service_tier out.")
             }
             Refusal::OtherEndpoint(model) => {
-                format!(
-                    "The model `{model}` writes no text and is not sold at this endpoint. Use embeddings."
-                )
+                format!("The model `{model}` is not sold at this endpoint: its price is of something else.")
             }
             Refusal::InsufficientCredit { needed, available } => format!(
                 "The balance does not cover this request: it may cost up to {needed} USD, {available} USD \
@@ -456,7 +454,8 @@ impl Refusal {
         match error {
             AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
             AdmitError::OtherTier => Refusal::OtherTier(model.into()),
-            AdmitError::WritesNothing => Refusal::OtherEndpoint(model.into()),
+            AdmitError::OtherEndpoint => Refusal::OtherEndpoint(model.into()),
+            AdmitError::TokensUntold => Refusal::BadRequest(BadRequest::tokens_untold()),
             AdmitError::InsufficientCredit { needed, available } => {
                 Refusal::InsufficientCredit { needed, available }
             }

@@ -13,7 +13,7 @@ use crate::auth::{AuthError, Caller};
 use crate::clock::{Tick, Timestamp};
 use crate::endpoint::Endpoint;
 use crate::ledger::{Customer, Standing};
-use http::Method;
+use http::{Method, header};
 use pingora_proxy::Session;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -135,7 +135,9 @@ impl Gateway {
         let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
         let body = body::read(session, &live.config.gateway, &mut permit).await?;
         ctx.times.read = Some(Instant::now());
-        let mut request = Request::read(endpoint, &body).map_err(Refusal::BadRequest)?;
+        let kind = session.req_header().headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let mut request = Request::read(endpoint, kind, &body).map_err(Refusal::BadRequest)?;
         let model = &request.demand.model;
         // Asked once: what takes effect from here on is for others.
         let prices = live.config.prices.at(Timestamp::now());

@@ -5,7 +5,7 @@
 
 use crate::ledger::Committed;
 use crate::money::Amount;
-use crate::usage::{Class, Metered, Usage};
+use crate::usage::{Class, Metered, Unit, Usage};
 use parking_lot::Mutex;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -30,6 +30,7 @@ pub struct Metrics {
     overhead: Histogram,
     first_token: HistogramVec,
     tokens: IntCounterVec,
+    units: IntCounterVec,
     metered: IntCounterVec,
     charged_usd: CounterVec,
     cost_usd: CounterVec,
@@ -100,6 +101,7 @@ impl Metrics {
                 REQUEST_BUCKETS,
             ),
             tokens: made.counters("tokens_total", "Tokens charged", &["model", "class"]),
+            units: made.counters("units_total", "Charged otherwise than by tokens", &["model", "class"]),
             metered: made.counters("metered_total", "Requests by how their usage was found", &["kind"]),
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
             cost_usd: made.float_counters(
@@ -177,7 +179,8 @@ impl Metrics {
     pub fn charged(&self, model: &str, metered: Metered, usage: &Usage, charge: Amount) {
         self.metered.with_label_values(&[metered.name()]).inc();
         for class in Class::ALL.into_iter().filter(|class| usage.of(*class) > 0) {
-            self.tokens.with_label_values(&[model, class.name()]).inc_by(usage.of(class));
+            let units = if class.unit() == Unit::Token { &self.tokens } else { &self.units };
+            units.with_label_values(&[model, class.name()]).inc_by(usage.of(class));
         }
         self.charged_usd.with_label_values(&[model]).inc_by(for_a_graph(charge));
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The ledger sums charges by the model that was asked for, and tokens by class.
-pub const LABELS: Labels = Labels { version: 1, quantities: Class::ALL.len(), read: label };
+/// The ledger sums charges by the model that was asked for, and what was used by class.
+pub const LABELS: Labels = Labels { version: 2, quantities: Class::ALL.len(), read: label };
 
 /// What sums are told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct UsageLine {
     pub key: Option<KeyId>,
     /// Charges.
     pub requests: u64,
-    /// Tokens.
+    /// What was used.
     pub usage: Usage,
     /// What was charged less what was given back, in USD.
     pub charge: Amount,

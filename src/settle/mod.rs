@@ -15,11 +15,11 @@ use serde_json::value::RawValue;
 /// One product of a receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// What kind of token.
+    /// Of what.
     pub class: Class,
     /// How many.
     pub quantity: u64,
-    /// US dollars for a million of them.
+    /// US dollars for a million of them, whatever they are.
     pub unit_price: UnitPrice,
     /// US dollars for all of them.
     pub amount: Amount,
@@ -130,8 +130,8 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
         }
         sum += *amount;
     }
-    if left.total() > 0 {
-        return Err(format!("{} tokens stand in no line", left.total()));
+    if let Some(class) = Class::ALL.into_iter().find(|class| left.of(*class) > 0) {
+        return Err(format!("{} {} stand in no line", left.of(class), class.name()));
     }
     Ok(sum)
 }
@@ -152,6 +152,7 @@ mod tests {
             cache_write_12h: price("0.375"),
             output: price("0.60"),
             reasoning: price("0.60"),
+            ..UnitPrices::default()
         };
         Tariff { default: Rates { unit, bands: Vec::new() }, flex: None, priority: None, batch: None }
     }

@@ -1,11 +1,11 @@
-//! The price book: unit prices of each model by class of token, service tier and length of input,
-//! under one version.
+//! The price book: unit prices of each model by class of what is used, service tier and length of
+//! input, under one version.
 
 pub mod books;
 
 use crate::clock::Timestamp;
 use crate::money::UnitPrice;
-use crate::usage::{Class, Usage};
+use crate::usage::{Class, Unit, Usage};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ impl PriceBook {
 pub struct ModelPrice {
     /// What customers pay.
     pub price: Tariff,
+    /// What it is sold by.
+    pub sold_by: Unit,
     /// What the provider takes for the same usage, where the operator wrote it down.
     pub cost: Option<Tariff>,
     /// The longest answer in tokens: the bound of a request that names none. `None` for what writes
@@ -177,10 +179,24 @@ pub struct UnitPrices {
     pub cache_write_1h: UnitPrice,
     /// Of [`Class::CacheWrite12h`].
     pub cache_write_12h: UnitPrice,
+    /// Of [`Class::AudioInput`].
+    pub audio_input: UnitPrice,
+    /// Of [`Class::ImageInput`].
+    pub image_input: UnitPrice,
     /// Of [`Class::Output`].
     pub output: UnitPrice,
     /// Of [`Class::Reasoning`].
     pub reasoning: UnitPrice,
+    /// Of [`Class::AudioOutput`].
+    pub audio_output: UnitPrice,
+    /// Of [`Class::ImageOutput`].
+    pub image_output: UnitPrice,
+    /// Of [`Class::Images`].
+    pub images: UnitPrice,
+    /// Of [`Class::Seconds`].
+    pub seconds: UnitPrice,
+    /// Of [`Class::Characters`].
+    pub characters: UnitPrice,
 }
 
 impl UnitPrices {
@@ -192,14 +208,22 @@ impl UnitPrices {
             Class::CacheWrite => self.cache_write,
             Class::CacheWrite1h => self.cache_write_1h,
             Class::CacheWrite12h => self.cache_write_12h,
+            Class::AudioInput => self.audio_input,
+            Class::ImageInput => self.image_input,
             Class::Output => self.output,
             Class::Reasoning => self.reasoning,
+            Class::AudioOutput => self.audio_output,
+            Class::ImageOutput => self.image_output,
+            Class::Images => self.images,
+            Class::Seconds => self.seconds,
+            Class::Characters => self.characters,
         }
     }
 
     /// The dearest that a token of input can be, where it may be asked to be cached for this long.
     pub fn input_max(&self, cached_for: CachedFor) -> UnitPrice {
         let most = self.input.max(self.cached_input).max(self.cache_write);
+        let most = most.max(self.audio_input).max(self.image_input);
         match cached_for {
             CachedFor::Minutes => most,
             CachedFor::Hours => most.max(self.cache_write_1h).max(self.cache_write_12h),
@@ -208,7 +232,7 @@ impl UnitPrices {
 
     /// The dearest that a token of output can be.
     pub fn output_max(&self) -> UnitPrice {
-        self.output.max(self.reasoning)
+        self.output.max(self.reasoning).max(self.audio_output).max(self.image_output)
     }
 }
 
@@ -290,6 +314,7 @@ mod tests {
     fn a_fine_tuned_model_has_the_price_of_its_base() {
         let model = Arc::new(ModelPrice {
             price: tariff(),
+            sold_by: Unit::Token,
             cost: None,
             max_output_tokens: None,
             max_input_tokens: None,

@@ -47,7 +47,7 @@ impl Detail {
         record.optional(",\"encoding\":", encoding.as_ref());
         record.raw(",\"usage\":");
         let mut opening = "{\"";
-        for class in Class::ALL {
+        for class in Class::ALL.into_iter().filter(|class| is_always_told(*class) || usage.of(*class) > 0) {
             record.raw(opening);
             record.raw(class.name());
             record.value("\":", &usage.of(class));
@@ -75,6 +75,11 @@ impl Detail {
         record.raw("}");
         record.0
     }
+}
+
+/// What each record tells, also where there is none of it.
+const fn is_always_told(class: Class) -> bool {
+    matches!(class, Class::Input | Class::CachedInput | Class::CacheWrite | Class::Output | Class::Reasoning)
 }
 
 struct Record(Vec<u8>);
@@ -174,6 +179,13 @@ mod tests {
                 cache_write_12h: 7,
                 output: 4,
                 reasoning: 5,
+                audio_input: 8,
+                image_input: 9,
+                audio_output: 10,
+                image_output: 11,
+                images: 12,
+                seconds: 13,
+                characters: 14,
             },
             lines: vec![line(Class::Input, 1), line(Class::Reasoning, 5)],
             attempts: vec![attempt(None), attempt(Some(429))],

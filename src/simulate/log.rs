@@ -37,6 +37,9 @@ pub struct Served {
     pub completion_tokens: u64,
     /// Of the completion's tokens, those spent on reasoning.
     pub reasoning_tokens: u64,
+    /// What was used that is not text, by class.
+    #[serde(default)]
+    pub other: Usage,
     /// The service tier that was told; empty for an error.
     #[serde(default)]
     pub service_tier: String,
@@ -58,6 +61,7 @@ impl Served {
             cached_tokens: self.cached_tokens,
             completion_tokens: self.completion_tokens,
             reasoning_tokens: self.reasoning_tokens,
+            other: self.other,
         };
         counts.usage()
     }

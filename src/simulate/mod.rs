@@ -12,6 +12,9 @@
 //! POST /v1/completions        plain and streamed
 //! POST /v1/embeddings
 //! POST /v1/moderations
+//! POST /v1/images/generations and /v1/images/edits, as JSON and as forms
+//! POST /v1/audio/speech       audio and events
+//! POST /v1/audio/transcriptions and /v1/audio/translations, plain and streamed
 //! GET  /v1/models
 //! GET  /simulate/log          what was served, one JSON object a line
 //! GET  /simulate/options      what is simulated now; PUT merges a JSON object into it
@@ -26,6 +29,7 @@ pub mod faults;
 mod input;
 mod limit;
 mod log;
+mod media;
 mod options;
 mod plan;
 mod refusal;
@@ -102,5 +106,5 @@ impl Provider {
 /// The usage that an undisturbed answer to this request has, or `None` when the request would
 /// be refused as malformed.
 pub fn expected_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
-    request::read(endpoint, body).ok().map(|request| request.counts().usage())
+    request::read(endpoint, "application/json", body).ok().map(|request| request.counts().usage())
 }

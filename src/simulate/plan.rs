@@ -3,10 +3,11 @@
 use super::answer::{Answer, Counts, Stamp};
 use super::faults::{Draw, Faults, Garbage, draw, scramble};
 use super::limit::Headroom;
+use super::media::{self, Media};
 use super::options::Options;
 use super::refusal::Refusal;
 use super::request::{self, Request};
-use super::stream::{Events, Script, Spread, Whole};
+use super::stream::{Events, Pieces, Script, Spread, Whole};
 use crate::endpoint::Endpoint;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ const DRAWN_RETRY_AFTER_S: u64 = 1;
 pub(super) struct Asked<'a> {
     pub endpoint: Endpoint,
     pub credential: Option<&'a str>,
+    pub content_type: &'a str,
     pub body: &'a [u8],
     pub headroom: Headroom,
     /// The request's number, from which chance and names are drawn.
@@ -86,7 +88,7 @@ impl Plan {
 
     fn decide(&mut self, asked: &Asked<'_>, options: &Options) -> Result<(), Refusal> {
         check_credential(asked.credential, options)?;
-        let request = request::read(asked.endpoint, asked.body)?;
+        let request = request::read(asked.endpoint, asked.content_type, asked.body)?;
         self.model.clone_from(&request.model);
         self.stream = request.stream;
         let credential = asked.credential.unwrap_or("");
@@ -99,6 +101,10 @@ impl Plan {
         }
         self.counts = request.counts();
         self.tier = request.tier;
+        if let Some(media) = &request.media {
+            self.answer_media(media, &faults);
+            return Ok(());
+        }
         let stamp = Stamp { id: scramble(asked.number), created: asked.now_s };
         let answer = Answer::to(&request, faults.usage, stamp);
         let spread = Spread {
@@ -122,6 +128,23 @@ impl Plan {
             let whole = Whole::answer(&answer, faults.wire);
             Script::Whole(if spread.cut_after.is_some() { whole.cut() } else { whole })
         };
+    }
+
+    fn answer_media(&mut self, media: &Media, faults: &Faults) {
+        let cut = faults.cut_after_chunks;
+        let (content_type, pieces) = match media.body(faults.usage) {
+            media::Body::Json(json) => {
+                let whole = Whole::other(json);
+                self.script = Script::Whole(if cut.is_some() { whole.cut() } else { whole });
+                return;
+            }
+            media::Body::Audio(pieces) => ("audio/mpeg", pieces),
+            media::Body::Events(events) => {
+                (EVENTS, events.into_iter().map(|data| format!("data: {data}\n\n").into()).collect())
+            }
+        };
+        self.content_type = content_type;
+        self.script = Script::Pieces(Pieces::new(pieces, cut));
     }
 
     fn garble(&mut self, garbage: Garbage, answer: &Answer) {
@@ -191,6 +214,7 @@ mod tests {
             json!({"model": "gpt-4o", "messages": [{"content": "hello"}], "metadata": metadata}).to_string();
         let asked = Asked {
             endpoint: Endpoint::Chat,
+            content_type: "application/json",
             credential: Some("sk-test-abcd"),
             body: body.as_bytes(),
             headroom: Headroom::UNLIMITED,

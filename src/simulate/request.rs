@@ -5,8 +5,10 @@
 use super::answer::Counts;
 use super::faults::{self, Directives};
 use super::input::Input;
+use super::media::{self, Media};
 use super::refusal::Refusal;
 use crate::endpoint::Endpoint;
+use crate::usage::Usage;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ pub(super) struct Request {
     /// The service tier that is told: as asked for, unless directed otherwise.
     pub tier: &'static str,
     pub directives: Directives,
+    /// Where images or audio are asked for.
+    pub media: Option<Media>,
     prompt_tokens: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
     cap: Option<u64>,
@@ -49,7 +53,7 @@ impl Request {
             Endpoint::Chat | Endpoint::Responses | Endpoint::Messages | Endpoint::Completions => {
                 self.asked().min(self.cap.unwrap_or(u64::MAX))
             }
-            Endpoint::Embeddings | Endpoint::Moderations => 0,
+            _ => 0,
         }
     }
 
@@ -61,16 +65,20 @@ impl Request {
     /// The usage of the whole answer. Reasoning comes on top of the text and knows no cap.
     pub fn counts(&self) -> Counts {
         let prompt_tokens = self.prompt_tokens;
+        if let Some(media) = &self.media {
+            return Counts { other: media.usage, ..Counts::default() };
+        }
         match self.endpoint {
             Endpoint::Moderations => Counts::default(),
             Endpoint::Embeddings => Counts { prompt_tokens, ..Counts::default() },
-            Endpoint::Chat | Endpoint::Responses | Endpoint::Messages | Endpoint::Completions => {
+            _ => {
                 let reasoning_tokens = self.choices * self.directives.reasoning_tokens;
                 Counts {
                     prompt_tokens,
                     cached_tokens: self.directives.cached_tokens,
                     completion_tokens: self.choices * self.words() + reasoning_tokens,
                     reasoning_tokens,
+                    other: Usage::default(),
                 }
             }
         }
@@ -82,7 +90,43 @@ impl Request {
 }
 
 /// Reads and checks a request's body.
-pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
+pub(super) fn read(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Request, Refusal> {
+    match endpoint {
+        Endpoint::Chat
+        | Endpoint::Responses
+        | Endpoint::Messages
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Moderations => read_text(endpoint, body),
+        Endpoint::ImageGenerations
+        | Endpoint::ImageEdits
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => read_media(endpoint, content_type, body),
+    }
+}
+
+fn read_media(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Request, Refusal> {
+    let asked = media::read(content_type, body)?;
+    let model = asked.model.clone().ok_or_else(|| Refusal::missing("model"))?;
+    let directives = Directives::read(&asked.metadata)?;
+    let media = Media::to(endpoint, asked)?;
+    Ok(Request {
+        endpoint,
+        model,
+        stream: media.is_streamed(),
+        include_usage: true,
+        choices: 1,
+        base64: false,
+        tier: "default",
+        directives,
+        media: Some(media),
+        prompt_tokens: 0,
+        cap: None,
+    })
+}
+
+fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
     let written: Written = serde_json::from_slice(body).map_err(|error| match error.is_data() {
         true => Refusal::wrong_type(error.line(), error.column()),
         false => Refusal::not_json(),
@@ -106,6 +150,7 @@ pub(super) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> 
         base64: written.encoding_format.as_deref() == Some("base64"),
         tier: directives.tier.or(tier).unwrap_or("default"),
         directives,
+        media: None,
         prompt_tokens,
         cap: written.max_output_tokens.or(written.max_completion_tokens).or(written.max_tokens),
     };
@@ -158,7 +203,7 @@ impl Written {
                 Ok((1, TOKENS_PER_REQUEST + input.tokens + self.instructions.unwrap_or_default().tokens))
             }
             Endpoint::Completions => texts("prompt", self.prompt),
-            Endpoint::Embeddings | Endpoint::Moderations => texts("input", self.input),
+            _ => texts("input", self.input),
         }
     }
 }
@@ -256,14 +301,14 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(body: Value, prompt: u64, completion: u64, finish: &str) {
-        let request = read(Endpoint::Chat, body.to_string().as_bytes()).unwrap();
+        let request = read(Endpoint::Chat, "application/json", body.to_string().as_bytes()).unwrap();
         let counts = request.counts();
         assert_eq!((counts.prompt_tokens, counts.completion_tokens), (prompt, completion), "{body}");
         assert_eq!(request.finish_reason(), finish, "{body}");
     }
 
     fn refused(body: &str, expect: &str) {
-        let refusal = read(Endpoint::Chat, body.as_bytes()).unwrap_err();
+        let refusal = read(Endpoint::Chat, "application/json", body.as_bytes()).unwrap_err();
         assert_eq!(refusal.status, 400, "{body}");
         assert!(refusal.body().contains(expect), "{body}: {}", refusal.body());
     }

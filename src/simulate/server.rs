@@ -58,7 +58,9 @@ async fn answer(
         provider.state.limits.take(credential.unwrap_or(""), limit, arrived.at)
     });
     let now_s = arrived.entry.served.at.seconds();
-    let asked = Asked { endpoint, credential, body: &body, headroom, number: arrived.number, now_s };
+    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let asked =
+        Asked { endpoint, credential, content_type, body: &body, headroom, number: arrived.number, now_s };
     let plan = Plan::of(&asked, &options);
     drop(body);
     arrived.answer(plan, headroom).await
@@ -141,6 +143,7 @@ impl Arrived {
         served.cached_tokens = plan.counts.cached_tokens;
         served.completion_tokens = plan.counts.completion_tokens;
         served.reasoning_tokens = plan.counts.reasoning_tokens;
+        served.other = plan.counts.other;
         plan.tier.clone_into(&mut served.service_tier);
         if !plan.latency.is_zero() {
             tokio::time::sleep(plan.latency).await;

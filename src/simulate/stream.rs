@@ -26,6 +26,7 @@ pub(super) struct Content {
 pub(super) enum Script {
     Whole(Whole),
     Events(Box<Events>),
+    Pieces(Pieces),
 }
 
 impl Script {
@@ -33,7 +34,7 @@ impl Script {
     pub fn length(&self) -> Option<u64> {
         match self {
             Script::Whole(whole) => Some(whole.length),
-            Script::Events(_) => None,
+            Script::Events(_) | Script::Pieces(_) => None,
         }
     }
 
@@ -42,6 +43,7 @@ impl Script {
         match self {
             Script::Whole(whole) => whole.bytes.is_empty() && !whole.cut,
             Script::Events(events) => events.stage == Stage::Over,
+            Script::Pieces(pieces) => pieces.left.as_slice().is_empty() && !pieces.cut,
         }
     }
 
@@ -50,6 +52,7 @@ impl Script {
         match self {
             Script::Whole(whole) => whole.next(),
             Script::Events(events) => events.next(),
+            Script::Pieces(pieces) => pieces.next(),
         }
     }
 }
@@ -90,6 +93,29 @@ impl Whole {
             return std::mem::take(&mut self.cut).then_some(Step::Cut);
         }
         Some(Step::Send { bytes, content: self.content })
+    }
+}
+
+/// Pieces that go out one by one, and then perhaps a cut.
+pub(super) struct Pieces {
+    left: std::vec::IntoIter<Bytes>,
+    cut: bool,
+}
+
+impl Pieces {
+    /// All of them, or as many as there are before the cut.
+    pub fn new(mut pieces: Vec<Bytes>, cut_after: Option<u64>) -> Self {
+        if let Some(after) = cut_after {
+            pieces.truncate(usize::try_from(after).unwrap_or(usize::MAX));
+        }
+        Pieces { left: pieces.into_iter(), cut: cut_after.is_some() }
+    }
+
+    fn next(&mut self) -> Option<Step> {
+        match self.left.next() {
+            Some(bytes) => Some(Step::Send { bytes, content: Some(Content { tokens: 0 }) }),
+            None => std::mem::take(&mut self.cut).then_some(Step::Cut),
+        }
     }
 }
 

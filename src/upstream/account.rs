@@ -477,7 +477,12 @@ pub(super) const fn speaks(endpoint: Endpoint) -> Dialect {
         | Endpoint::Responses
         | Endpoint::Completions
         | Endpoint::Embeddings
-        | Endpoint::Moderations => Dialect::OpenAi,
+        | Endpoint::Moderations
+        | Endpoint::ImageGenerations
+        | Endpoint::ImageEdits
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => Dialect::OpenAi,
     }
 }
 

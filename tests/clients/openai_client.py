@@ -1,7 +1,8 @@
-"""The official `openai` package against `tollgate serve` and the simulated provider.
+"""The official `openai` and `anthropic` packages against `tollgate serve` and the simulated provider.
 
-openai_client.py TOLLGATE    starts both on free ports, drives them, and holds every charge against
-the provider's own log. Ends with 1 and says what differed if anything did.
+openai_client.py TOLLGATE MODULES    starts both on free ports, drives them, has openai_client.mjs do the same with
+the `openai` package of Node in MODULES, and holds every charge against the provider's own log. Ends
+with 1 and says what differed if anything did.
 """
 
 import json
@@ -24,9 +25,24 @@ version: clients
 models:
   sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384 }
   sim-embed: { input: "0.02" }
+  sim-paint: { input: "5", image_input: "8", output: "30", max_output_tokens: 6000 }
+  dall-e-3: { image: "0.04" }
+  tts-1: { characters: "15" }
+  sim-speak: { input: "0.6", output: "0.6", audio_output: "12", max_output_tokens: 2000 }
+  whisper-1: { minute: "0.006" }
+  sim-hear: { input: "2.5", audio_input: "6", output: "10", max_output_tokens: 2000, max_input_tokens: 16000 }
   omni-moderation-latest: { input: "0" }
 """
 MILLION = Decimal(1_000_000)
+# US dollars for a million of what is no text.
+UNITS = {
+    "sim-paint": {"input": 5, "image_input": 8, "image_output": 30},
+    "dall-e-3": {"images": 40_000},
+    "tts-1": {"characters": 15},
+    "sim-speak": {"input": Decimal("0.6"), "audio_output": 12},
+    "whisper-1": {"seconds": 100},
+    "sim-hear": {"input": Decimal("2.5"), "audio_input": 6, "output": 10},
+}
 
 
 def expect(what, got, wanted):
@@ -84,6 +100,9 @@ upstreams:
 
 
 def due(served):
+    other = {unit: quantity for unit, quantity in served["other"].items() if quantity}
+    if other:
+        return sum(quantity * UNITS[served["model"]][unit] for unit, quantity in other.items()) / MILLION
     if served["path"] == "/v1/moderations":
         return Decimal(0)
     if served["path"] == "/v1/embeddings":
@@ -91,6 +110,40 @@ def due(served):
     uncached = served["prompt_tokens"] - served["cached_tokens"]
     amount = uncached * Decimal("0.15") + served["cached_tokens"] * Decimal("0.075")
     return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION
+
+
+def drive_media(client, requests):
+    def told(raw):
+        requests.append((raw.headers["x-request-id"], raw.headers.get("x-tollgate-charge")))
+        return raw.parse()
+
+    pictures = client.images.with_raw_response
+    for model in ("sim-paint", "dall-e-3"):
+        expect("images", len(told(pictures.generate(model=model, prompt="a red fox", n=2)).data), 2)
+    events = [event.type for event in told(pictures.generate(model="sim-paint", prompt="a fox", stream=True, partial_images=1))]
+    expect("events of an image", events, ["image_generation.partial_image", "image_generation.completed"])
+    drawn = [("fox.png", b"x" * 5_000, "image/png"), ("hen.png", b"y" * 70_000, "image/png")]
+    edited = told(pictures.edit(model="sim-paint", prompt="a fox and a hen", image=drawn))
+    expect("tokens of an edited image", edited.usage.input_tokens_details.image_tokens, 646)
+
+    spoken = client.audio.speech.with_raw_response.create(model="tts-1", voice="alloy", input="Grüezi mitenand")
+    expect("audio", len(told(spoken).content), 8_000)
+    raw = client.audio.speech.with_raw_response.create(model="sim-speak", voice="alloy", input="Hello.", stream_format="sse")
+    expect("the usage of speech", b"speech.audio.done" in told(raw).content, True)
+
+    wave = ("a wave.wav", b"z" * 320_000, "audio/wav")
+    heard = client.audio.transcriptions.with_raw_response
+    expect("what was heard", told(heard.create(model="whisper-1", file=wave)).text, "tok0 tok1")
+    expect("its length", told(heard.create(model="whisper-1", file=wave, response_format="verbose_json")).text, "tok0 tok1")
+    events = [event.type for event in told(heard.create(model="sim-hear", file=wave, prompt="Ada", stream=True))]
+    expect("events of what was heard", events, ["transcript.text.delta"] * 2 + ["transcript.text.done"])
+    translated = client.audio.translations.with_raw_response.create(model="whisper-1", file=wave, response_format="verbose_json")
+    expect("a translation", told(translated).text, "tok0 tok1")
+    try:
+        client.audio.translations.create(model="whisper-1", file=wave)
+        sys.exit("openai_client.py: an answer that tells nothing was served")
+    except openai.BadRequestError as refusal:
+        expect("what is wrong", refusal.body["param"], "response_format")
 
 
 def drive(stack):
@@ -172,6 +225,15 @@ def drive(stack):
     free = [(raw.headers["x-request-id"], raw.headers["x-tollgate-charge"])]
     expect("judgements", [result.flagged for result in raw.parse().results], [False])
 
+    drive_media(client, requests)
+    script = Path(__file__).with_name("openai_client.mjs")
+    node = subprocess.run(["node", script, sys.argv[2], base, key], stdout=subprocess.PIPE, text=True)
+    expect("the exit code of node", node.returncode, 0)
+    lines = [json.loads(line) for line in node.stdout.splitlines()]
+    expect("requests of node", len(lines), 17)
+    requests += [line for line in lines if line[1] != "0.00"]
+    free += [line for line in lines if line[1] == "0.00"]
+
     body = json.dumps({"model": "sim-chat", "messages": [{"role": "user", "content": "y" * 300_000}]}).encode()
     pieces = (body[start : start + 10_000] for start in range(0, len(body), 10_000))
     chunked = httpx.post(
@@ -183,7 +245,8 @@ def drive(stack):
     expect("a chunked upload", chunked.status_code, 200)
     requests.append((chunked.headers["x-request-id"], chunked.headers["x-tollgate-charge"]))
 
-    expect("models", [model.id for model in client.models.list()], ["omni-moderation-latest", "sim-chat", "sim-embed"])
+    known_models = ["dall-e-3", "omni-moderation-latest", "sim-chat", "sim-embed", "sim-hear", "sim-paint", "sim-speak", "tts-1", "whisper-1"]
+    expect("models", [model.id for model in client.models.list()], known_models)
     refused = (("sk-wrong", openai.AuthenticationError, "invalid_api_key"), (poor_key, openai.APIStatusError, "insufficient_quota"))
     for wrong, error, code in refused:
         try:
@@ -220,7 +283,7 @@ def main():
         stack.stop()
         done = subprocess.run([sys.argv[1], "ledger", "verify", "--store", str(stack.store), "--json"], check=True, capture_output=True)
         expect("the stopped ledger", json.loads(done.stdout)["captures"], count)
-    print(f"openai {openai.__version__}, anthropic {anthropic.__version__}: {count} requests charged {total} USD, as the provider served them; 401 and 402 refused")
+    print(f"openai {openai.__version__} and its package for Node, anthropic {anthropic.__version__}: {count} requests charged {total} USD, as the provider served them; 401 and 402 refused")
 
 
 if __name__ == "__main__":

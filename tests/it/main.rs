@@ -17,6 +17,8 @@ mod cut;
 mod answers;
 mod endpoints;
 mod money;
+mod media;
+mod broken;
 mod policy;
 mod prices;
 mod pool;

@@ -157,7 +157,21 @@ async fn models_are_listed_that_have_a_price_and_somebody_who_serves_them() {
             data.as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
         assert_eq!(
             names,
-            ["counted", "embedder", "gpt-4o", "gpt-4o-mini", "omni-moderation-latest", "thinker", "tiered"]
+            [
+                "counted",
+                "dall-e-3",
+                "embedder",
+                "gpt-4o",
+                "gpt-4o-mini",
+                "listener",
+                "omni-moderation-latest",
+                "painter",
+                "speaker",
+                "thinker",
+                "tiered",
+                "tts-1",
+                "whisper-1"
+            ]
         );
         let one = client.get("/v1/models/gpt-4o").await;
         assert_eq!((one.status, one.json()["id"].as_str()), (200, Some("gpt-4o")));

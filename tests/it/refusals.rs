@@ -96,7 +96,7 @@ async fn what_is_not_sold_is_not_passed_through() {
             assert_eq!(answer.json()["error"]["param"], "model");
         }
         for (method, path) in [
-            ("POST", "/v1/images/edits"),
+            ("POST", "/v1/images/variations"),
             ("POST", "/v1/embeddings/"),
             ("POST", "/v1/chat/completions/"),
             ("POST", "//v1/chat/completions"),

@@ -132,7 +132,7 @@ pub(super) fn usage(json: &str) -> Result<Usage, Absurd> {
         reasoning,
         ..Usage::default()
     };
-    assert_eq!(usage.total(), input + cached_input + written + all_output, "classes add up");
+    assert_eq!(usage.tokens(), input + cached_input + written + all_output, "classes add up");
     Ok(usage)
 }
 

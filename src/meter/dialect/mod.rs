@@ -1,10 +1,14 @@
 //! What answers look like: one file a dialect.
 
+mod audio;
 mod chat;
 mod embeddings;
+mod images;
 mod messages;
 mod moderations;
 pub(super) mod quick;
+#[cfg(test)]
+mod random;
 mod responses;
 mod text;
 mod usage;
@@ -50,6 +54,9 @@ pub(super) fn read(endpoint: Endpoint, json: &[u8], tally: &mut Tally) -> Result
         Endpoint::Messages => messages::read(json, tally),
         Endpoint::Embeddings => embeddings::read(json, tally),
         Endpoint::Moderations => moderations::read(json),
+        Endpoint::ImageGenerations | Endpoint::ImageEdits => images::read(json, tally),
+        Endpoint::Speech => audio::read_speech(json, tally),
+        Endpoint::Transcriptions | Endpoint::Translations => audio::read_heard(json, tally),
     }
 }
 
@@ -63,6 +70,9 @@ pub(super) fn usage(endpoint: Endpoint, json: &str) -> Result<Usage, Absurd> {
         Endpoint::Responses => usage::of_response(json),
         Endpoint::Messages => messages::usage(json),
         Endpoint::Embeddings => usage::of_input(json),
+        Endpoint::ImageGenerations | Endpoint::ImageEdits => images::usage(json),
+        Endpoint::Speech => audio::usage_of_speech(json),
+        Endpoint::Transcriptions | Endpoint::Translations => audio::usage_of_heard(json),
         // Free, whatever is reported.
         Endpoint::Moderations => Ok(Usage::default()),
     }

@@ -44,6 +44,14 @@ pub enum Field {
     CacheRead,
     /// `output_tokens_details.thinking_tokens`
     ThinkingTokens,
+    /// `input_token_details.audio_tokens`
+    AudioTokens,
+    /// `input_tokens_details.image_tokens`
+    ImageTokens,
+    /// `text_tokens` of either side's details
+    TextTokens,
+    /// `seconds`, or `duration`
+    Seconds,
 }
 
 /// What is wrong with a field.
@@ -55,7 +63,7 @@ pub enum Why {
     NotObject,
     /// It is below zero.
     Negative,
-    /// It is no whole number: a string, a fraction, an exponent.
+    /// It is no whole number, or no plain one: a string, a fraction, an exponent.
     NotInteger,
     /// It is above [`Usage::CLASS_MAX`], or, as a whole, longer than is kept.
     TooLarge,
@@ -91,6 +99,10 @@ impl Field {
             Field::CacheCreation => "cache_creation_input_tokens",
             Field::CacheRead => "cache_read_input_tokens",
             Field::ThinkingTokens => "thinking_tokens",
+            Field::AudioTokens => "audio_tokens",
+            Field::ImageTokens => "image_tokens",
+            Field::TextTokens => "text_tokens",
+            Field::Seconds => "seconds",
         }
     }
 }
@@ -101,7 +113,7 @@ impl Why {
             Why::Missing => "is missing",
             Why::NotObject => "is not an object of the expected shape",
             Why::Negative => "is negative",
-            Why::NotInteger => "is not an integer",
+            Why::NotInteger => "is not a plain number",
             Why::TooLarge => "is too large",
         }
     }
@@ -159,7 +171,7 @@ pub(super) fn of_chat(json: &str) -> Result<Usage, Absurd> {
     let input = prompt - cached_input - cache_write;
     let output = completion - reasoning;
     let usage = Usage { input, cached_input, cache_write, output, reasoning, ..Usage::default() };
-    assert_eq!(usage.total(), prompt + completion, "classes add up to the reported totals");
+    assert_eq!(usage.tokens(), prompt + completion, "classes add up to the reported totals");
     Ok(usage)
 }
 
@@ -188,7 +200,7 @@ pub(super) fn of_response(json: &str) -> Result<Usage, Absurd> {
         reasoning,
         ..Usage::default()
     };
-    assert_eq!(usage.total(), input + output, "classes add up to the reported totals");
+    assert_eq!(usage.tokens(), input + output, "classes add up to the reported totals");
     Ok(usage)
 }
 
@@ -273,6 +285,7 @@ pub(super) fn count(field: Field, value: Option<&RawValue>) -> Result<Option<u64
 
 #[cfg(test)]
 mod tests {
+    use super::super::random::Random;
     use super::*;
 
     fn check(json: &str, expected: Result<[u64; 5], (Field, Why)>) {
@@ -314,7 +327,7 @@ mod tests {
 
     #[test]
     fn embeddings_report_their_input_alone() {
-        let input = |json| of_input(json).map(|usage| (usage.input, usage.total()));
+        let input = |json| of_input(json).map(|usage| (usage.input, usage.tokens()));
         assert_eq!(input(r#"{"prompt_tokens":8,"total_tokens":8}"#), Ok((8, 8)));
         assert_eq!(input("{}"), Err(Absurd::new(Field::PromptTokens, Why::Missing)));
     }
@@ -383,25 +396,11 @@ mod tests {
         assert_eq!(missing, Err(Absurd::new(Field::InputTokens, Why::Missing)));
     }
 
-    /// xorshift64: enough to vary the cases, the same in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % bound
-        }
-    }
-
     #[test]
     fn classes_add_up_whatever_is_reported() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::default();
         for _ in 0..10_000 {
-            let bound =
-                [1, 10, 10_000, Usage::CLASS_MAX + 1][usize::try_from(random.below(4)).expect("small")];
-            let [prompt, completion, cached, written, reasoning] = [(); 5].map(|()| random.below(bound));
+            let [prompt, completion, cached, written, reasoning] = random.counts();
             let read = of_chat(&format!(
                 r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},
                     "prompt_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written}}},

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -44,6 +44,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         // Providers differ in which of two counts.
         output_tokens_max: caps.into_iter().flatten().max(),
         choices: whole("n", fields.get("n"), CHOICES_MAX)?.unwrap_or(1),
+        work: Work::Text,
     };
     Ok(Asked { demand, stream: streaming(fields)? })
 }

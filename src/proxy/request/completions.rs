@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, bad, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use crate::settle::price::CachedFor;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -28,6 +28,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         // All that are tried are billed, not only the best.
         choices: prompts * count("n")?.max(count("best_of")?),
+        work: Work::Text,
     };
     Ok(Asked { demand, stream: streaming(fields)? })
 }

@@ -2,16 +2,17 @@
 
 use super::fields::{Fields, is_given};
 use super::{Edit, Request};
-use crate::admit::Cut;
+use crate::admit::{Cut, Work};
 use crate::endpoint::Endpoint;
 use memchr::memmem;
 
 impl Request {
-    /// Whether its answer may be cut. One that thinks for a number of tokens of its own choice needs a
+    /// Whether its answer may be cut. Images and audio have no cap; one that thinks for a number of tokens of its own choice needs a
     /// cap above that.
     pub fn cut(&self) -> Cut {
         let thinks = || memmem::find(&self.body, b"\"budget_tokens\"").is_some();
-        if self.endpoint == Endpoint::Messages && thinks() { Cut::Senseless } else { Cut::Allowed }
+        let whole = self.demand.work != Work::Text || self.endpoint == Endpoint::Messages && thinks();
+        if whole { Cut::Senseless } else { Cut::Allowed }
     }
 
     /// From now on, each answer is at most this long, in tokens.
@@ -28,7 +29,13 @@ const fn names(endpoint: Endpoint) -> &'static [&'static str] {
         Endpoint::Chat => &["max_completion_tokens", "max_tokens"],
         Endpoint::Responses => &["max_output_tokens"],
         Endpoint::Messages | Endpoint::Completions => &["max_tokens"],
-        Endpoint::Embeddings | Endpoint::Moderations => &[],
+        Endpoint::Embeddings
+        | Endpoint::Moderations
+        | Endpoint::ImageGenerations
+        | Endpoint::ImageEdits
+        | Endpoint::Speech
+        | Endpoint::Transcriptions
+        | Endpoint::Translations => &[],
     }
 }
 
@@ -51,13 +58,14 @@ mod tests {
 
     #[track_caller]
     fn check(endpoint: Endpoint, body: &str, expect: &str) {
-        let mut request = Request::read(endpoint, &Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        let mut request =
+            Request::read(endpoint, "application/json", &Bytes::copy_from_slice(body.as_bytes())).unwrap();
         assert_eq!(request.cut(), Cut::Allowed);
         request.cut_to(20);
         assert_eq!(request.body_for("m"), expect);
         assert_eq!(request.demand.output_tokens_max, Some(20));
         // What goes out is read as what was held for.
-        let cut = Request::read(endpoint, &request.body_for("m")).unwrap();
+        let cut = Request::read(endpoint, "application/json", &request.body_for("m")).unwrap();
         assert_eq!(cut.demand.output_tokens_max, Some(20));
     }
 
@@ -93,7 +101,9 @@ mod tests {
     #[test]
     fn an_answer_that_thinks_for_so_long_is_not_cut() {
         let body = r#"{"model":"m","max_tokens":2048,"messages":[],"thinking":{"type":"enabled","budget_tokens":1024}}"#;
-        let request = Request::read(Endpoint::Messages, &Bytes::from_static(body.as_bytes())).unwrap();
+        let request =
+            Request::read(Endpoint::Messages, "application/json", &Bytes::from_static(body.as_bytes()))
+                .unwrap();
         assert_eq!(request.cut(), Cut::Senseless);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, typed, wrong_type};
 use super::{Asked, BadRequest, Streaming};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use crate::settle::price::{CachedFor, Tier};
 use std::borrow::Cow;
 
@@ -24,6 +24,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         tier: Tier::Default,
         output_tokens_max: None,
         choices: 0,
+        work: Work::Text,
     };
     Ok(Asked { demand, stream: Streaming::Plain })
 }

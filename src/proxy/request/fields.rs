@@ -194,6 +194,6 @@ pub(super) fn wrong_type(name: &'static str, expected: &str) -> BadRequest {
     bad(name, &format!("must be {expected}"))
 }
 
-fn not_served(why: &dyn fmt::Display) -> BadRequest {
+pub(super) fn not_served(why: &dyn fmt::Display) -> BadRequest {
     BadRequest { message: format!("the body of the request is not what can be served: {why}"), param: None }
 }

@@ -4,7 +4,7 @@ use super::fields::{
     Fields, Map, bad, is_given, not_sold, optional, tool_not_sold, typed, whole, wrong_type,
 };
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use memchr::memmem;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -50,6 +50,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         choices: 1,
+        work: Work::Text,
     };
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
@@ -114,7 +115,7 @@ mod tests {
 
     fn read(fields: &str) -> Result<Request, BadRequest> {
         let text = format!(r#"{{"model":"m","max_tokens":9,{fields}}}"#);
-        Request::read(Endpoint::Messages, &Bytes::from(text))
+        Request::read(Endpoint::Messages, "application/json", &Bytes::from(text))
     }
 
     #[test]

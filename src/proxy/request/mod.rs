@@ -5,24 +5,31 @@
 //! which is asked for when the client did not, the model's name where an upstream account calls
 //! it otherwise, and the cap of the answer where the credit does not reach for more. Pure.
 
+mod audio;
 mod chat;
 mod completions;
 mod cut;
 mod embeddings;
 mod fields;
+mod form;
+mod images;
 mod messages;
 mod moderations;
 mod responses;
+mod values;
 
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use crate::endpoint::Endpoint;
 use crate::meter::UsageChunk;
-use crate::settle::price::Tier;
+use crate::settle::price::{ModelPrice, Tier};
+use crate::usage::Unit;
 use bytes::Bytes;
 use fields::{Fields, Map, bad, optional, typed};
+use form::Form;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
+use values::Values;
 
 /// The most answers to one request, as OpenAI allows.
 const CHOICES_MAX: u64 = 128;
@@ -50,12 +57,16 @@ pub struct Request {
     pub endpoint: Endpoint,
     /// What it may cost.
     pub demand: Demand,
-    /// Whether the answer is to be streamed, and whether its usage chunk is for the client.
+    /// Whether the answer is to be streamed as events, and whether its usage chunk is for the client.
     pub stream: Option<UsageChunk>,
+    /// How the answer comes.
+    pub comes: Comes,
     /// What requests have in common that are best served by the same account.
     pub affinity: Option<u64>,
     /// As it came.
     body: Bytes,
+    /// Its prompt as a JSON object, where it came in a form.
+    prompt: Option<Bytes>,
     /// Where the model's name stands in it, quotes included, or can be put.
     model: ModelPlace,
     /// What asks for the usage of a stream, if the client did not.
@@ -64,12 +75,25 @@ pub struct Request {
     cut_edits: Vec<Edit>,
 }
 
+/// How an answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// As JSON.
+    Json,
+    /// As events.
+    Events,
+    /// As audio.
+    Audio,
+}
+
 /// Other bytes for a place in the body.
 type Edit = (Range<usize>, Vec<u8>);
 
 #[derive(Debug)]
 enum ModelPlace {
     Named(Range<usize>),
+    /// In a form, where it has no quotes.
+    Bare(Range<usize>),
     /// The provider's own choice is what was priced.
     Left(Range<usize>),
 }
@@ -84,6 +108,8 @@ struct Asked {
 enum Streaming {
     /// Whole.
     Plain,
+    /// As audio.
+    Audio,
     /// As events. Where the client did not ask for their usage, this does.
     Events(Option<Edit>),
 }
@@ -94,33 +120,102 @@ impl Request {
     /// # Errors
     /// When it is not a JSON object, names a field twice, or a field that decides about the charge
     /// has a wrong type or asks for what is not metered.
-    pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Self, BadRequest> {
+    pub fn read(endpoint: Endpoint, content_type: &str, body: &Bytes) -> Result<Self, BadRequest> {
+        match endpoint {
+            Endpoint::Chat
+            | Endpoint::Responses
+            | Endpoint::Messages
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations => Request::of_text(endpoint, body),
+            Endpoint::ImageGenerations
+            | Endpoint::ImageEdits
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => Request::of_media(endpoint, content_type, body),
+        }
+    }
+
+    /// Reads what is JSON and all about text.
+    fn of_text(endpoint: Endpoint, body: &Bytes) -> Result<Self, BadRequest> {
         let fields = Fields::read(body)?;
-        let Asked { demand, stream } = match endpoint {
+        let asked = match endpoint {
             Endpoint::Chat => chat::read(&fields)?,
             Endpoint::Responses => responses::read(&fields)?,
             Endpoint::Messages => messages::read(&fields)?,
             Endpoint::Completions => completions::read(&fields)?,
             Endpoint::Embeddings => embeddings::read(&fields)?,
             Endpoint::Moderations => moderations::read(&fields)?,
+            Endpoint::ImageGenerations
+            | Endpoint::ImageEdits
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => unreachable!("read as what it is"),
         };
+        let model = fields.get("model").map(|value| fields.place(value));
+        let model = model.map_or_else(|| ModelPlace::Left(fields.end()), ModelPlace::Named);
+        let affinity = affinity(&fields);
+        Request::of(endpoint, asked, model, affinity, body)
+    }
+
+    /// Reads what makes or reads images or audio, as JSON or as a form.
+    fn of_media(endpoint: Endpoint, content_type: &str, body: &Bytes) -> Result<Self, BadRequest> {
+        let values = match form::boundary(content_type)? {
+            Some(boundary) => Values::Form(Form::read(body, boundary)?),
+            None => Values::Json(Fields::read(body)?),
+        };
+        let asked = match endpoint {
+            Endpoint::ImageGenerations | Endpoint::ImageEdits => images::read(endpoint, &values)?,
+            Endpoint::Speech => audio::read_speech(&values)?,
+            Endpoint::Transcriptions | Endpoint::Translations => audio::read_heard(endpoint, &values)?,
+            Endpoint::Chat
+            | Endpoint::Responses
+            | Endpoint::Messages
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Moderations => unreachable!("read as what it is"),
+        };
+        let place = values.place("model").expect("it was read");
+        let model = match &values {
+            Values::Json(_) => ModelPlace::Named(place),
+            Values::Form(_) => ModelPlace::Bare(place),
+        };
+        let prompt = match &model {
+            ModelPlace::Named(_) | ModelPlace::Left(_) => None,
+            ModelPlace::Bare(_) => {
+                let prompt = values.string("prompt")?.unwrap_or_default();
+                Some(serde_json::json!({ "prompt": prompt }).to_string().into())
+            }
+        };
+        Ok(Request { prompt, ..Request::of(endpoint, asked, model, None, body)? })
+    }
+
+    fn of(
+        endpoint: Endpoint,
+        asked: Asked,
+        model: ModelPlace,
+        affinity: Option<u64>,
+        body: &Bytes,
+    ) -> Result<Self, BadRequest> {
+        let Asked { demand, stream } = asked;
         if demand.model.len() > MODEL_BYTES_MAX {
             return Err(bad("model", "no model has so long a name"));
         }
-        let model = fields.get("model").map(|value| fields.place(value));
-        let model = model.map_or_else(|| ModelPlace::Left(fields.end()), ModelPlace::Named);
-        let (stream, usage_edit) = match stream {
-            Streaming::Plain => (None, None),
-            Streaming::Events(None) => (Some(UsageChunk::Show), None),
-            Streaming::Events(edit) => (Some(UsageChunk::Hide), edit),
+        let (comes, stream, usage_edit) = match stream {
+            Streaming::Plain => (Comes::Json, None, None),
+            Streaming::Audio => (Comes::Audio, None, None),
+            Streaming::Events(None) => (Comes::Events, Some(UsageChunk::Show), None),
+            Streaming::Events(edit) => (Comes::Events, Some(UsageChunk::Hide), edit),
         };
-        let affinity = affinity(&fields);
+        let prompt = None;
         Ok(Request {
             endpoint,
             demand,
             stream,
+            comes,
             affinity,
             body: body.clone(),
+            prompt,
             model,
             usage_edit,
             cut_edits: Vec::new(),
@@ -130,10 +225,11 @@ impl Request {
     /// The bytes for a provider who calls the model `name`.
     pub fn body_for(&self, name: &str) -> Bytes {
         let rename = (name != &*self.demand.model).then(|| {
-            let name = serde_json::to_string(name).expect("a name is text");
+            let quoted = serde_json::to_string(name).expect("a name is text");
             match &self.model {
-                ModelPlace::Named(place) => (place.clone(), name.into_bytes()),
-                ModelPlace::Left(end) => (end.clone(), format!(",\"model\":{name}").into_bytes()),
+                ModelPlace::Named(place) => (place.clone(), quoted.into_bytes()),
+                ModelPlace::Bare(place) => (place.clone(), name.as_bytes().to_vec()),
+                ModelPlace::Left(end) => (end.clone(), format!(",\"model\":{quoted}").into_bytes()),
             }
         });
         let mut edits: Vec<&Edit> = rename.iter().chain(&self.usage_edit).chain(&self.cut_edits).collect();
@@ -152,9 +248,23 @@ impl Request {
         body.into()
     }
 
-    /// The bytes as the client sent them: what is counted when an answer has to be estimated.
+    /// The bytes as the client sent them.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// What is counted when an answer has to be estimated: of a form, its prompt.
+    pub fn countable(&self) -> Bytes {
+        self.prompt.as_ref().unwrap_or(&self.body).clone()
+    }
+
+    /// Whether what was delivered up to a hang-up can be counted.
+    pub fn is_countable(&self, price: &ModelPrice) -> bool {
+        match self.demand.work {
+            Work::Text => true,
+            Work::Speech { .. } => price.sold_by == Unit::Character,
+            Work::Audio { .. } | Work::Images => false,
+        }
     }
 }
 
@@ -219,7 +329,7 @@ mod tests {
     }
 
     fn read_for(endpoint: Endpoint, text: &str) -> Result<Request, BadRequest> {
-        Request::read(endpoint, &Bytes::copy_from_slice(text.as_bytes()))
+        Request::read(endpoint, "application/json", &Bytes::copy_from_slice(text.as_bytes()))
     }
 
     /// What goes to a provider who calls the model `name`.
@@ -336,7 +446,7 @@ mod tests {
             check_refused(&text, Some("messages"), "not sold");
         }
         let broken = Bytes::from_static(b"{\"model\":\"\xff\"}");
-        assert_eq!(Request::read(Endpoint::Chat, &broken).unwrap_err().param, None);
+        assert_eq!(Request::read(Endpoint::Chat, "application/json", &broken).unwrap_err().param, None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, optional};
 use super::{Asked, BadRequest, Streaming};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use crate::settle::price::{CachedFor, Tier};
 use std::borrow::Cow;
 
@@ -16,7 +16,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     let model: Option<Cow<'_, str>> = optional("model", fields.get("model"), "a string")?;
     let model = model.map_or_else(|| MODEL_DEFAULT.into(), Into::into);
     let (cached_for, tier) = (CachedFor::Minutes, Tier::Default);
-    let demand =
-        Demand { model, input_bytes: 0, images: 0, cached_for, tier, output_tokens_max: None, choices: 0 };
+    let demand = Demand {
+        model,
+        input_bytes: 0,
+        images: 0,
+        cached_for,
+        tier,
+        output_tokens_max: None,
+        choices: 0,
+        work: Work::Text,
+    };
     Ok(Asked { demand, stream: Streaming::Plain })
 }

@@ -5,7 +5,7 @@
 
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
-use crate::admit::Demand;
+use crate::admit::{Demand, Work};
 use memchr::memmem;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -58,6 +58,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         tier: tier(fields)?,
         output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,
         choices: 1,
+        work: Work::Text,
     };
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
@@ -158,7 +159,7 @@ mod tests {
 
     fn read(fields: &str) -> Result<Request, BadRequest> {
         let text = format!(r#"{{"model":"m",{fields}}}"#);
-        Request::read(Endpoint::Responses, &Bytes::from(text))
+        Request::read(Endpoint::Responses, "application/json", &Bytes::from(text))
     }
 
     #[test]

@@ -28,11 +28,16 @@ pub(super) struct Counts {
     pub cached_tokens: u64,
     pub completion_tokens: u64,
     pub reasoning_tokens: u64,
+    /// What is not text, by class.
+    pub other: Usage,
 }
 
 impl Counts {
     /// By class, each token in one of them.
     pub fn usage(&self) -> Usage {
+        if !self.other.is_none() {
+            return self.other;
+        }
         Usage {
             input: self.prompt_tokens.saturating_sub(self.cached_tokens),
             cached_input: self.cached_tokens,
@@ -46,6 +51,15 @@ impl Counts {
     pub fn json(&self, endpoint: Endpoint, reported: Reported) -> Option<String> {
         match (endpoint, reported) {
             (_, Reported::Missing) | (Endpoint::Moderations, _) => None,
+            // Told by their own file.
+            (
+                Endpoint::ImageGenerations
+                | Endpoint::ImageEdits
+                | Endpoint::Speech
+                | Endpoint::Transcriptions
+                | Endpoint::Translations,
+                _,
+            ) => None,
             (Endpoint::Chat | Endpoint::Completions, _) => Some(self.of_chat(reported)),
             (Endpoint::Responses, _) => Some(self.of_response(reported)),
             (Endpoint::Messages, _) => Some(self.of_message(reported)),
@@ -92,7 +106,7 @@ impl Counts {
 }
 
 /// A count as it is reported.
-fn figure(tokens: u64, reported: Reported) -> String {
+pub(super) fn figure(tokens: u64, reported: Reported) -> String {
     match reported {
         Reported::Truly | Reported::Missing => tokens.to_string(),
         Reported::Zero => "0".to_owned(),
@@ -160,6 +174,11 @@ impl Answer {
             Endpoint::Completions => completions::plain(self),
             Endpoint::Embeddings => embeddings::plain(self),
             Endpoint::Moderations => moderations::plain(self),
+            Endpoint::ImageGenerations
+            | Endpoint::ImageEdits
+            | Endpoint::Speech
+            | Endpoint::Transcriptions
+            | Endpoint::Translations => unreachable!("answered by `media`"),
         }
     }
 
@@ -170,7 +189,7 @@ impl Answer {
             Endpoint::Responses => responses::prefix(self),
             Endpoint::Messages => messages::prefix(self),
             Endpoint::Completions => completions::prefix(self),
-            Endpoint::Embeddings | Endpoint::Moderations => return None,
+            _ => return None,
         };
         Some(Opening { prefix, include_usage })
     }
@@ -181,7 +200,7 @@ impl Answer {
             Endpoint::Chat => chat::first(self, opening),
             Endpoint::Responses => responses::first(self, opening),
             Endpoint::Messages => messages::first(self, opening),
-            Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -197,9 +216,7 @@ impl Answer {
             Endpoint::Responses => responses::content(self, sent, text),
             Endpoint::Messages => messages::content(text),
             Endpoint::Completions => completions::content(opening, index, text),
-            Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => {
-                chat::content(opening, index, text)
-            }
+            _ => chat::content(opening, index, text),
         }
     }
 
@@ -209,7 +226,7 @@ impl Answer {
             Endpoint::Responses => responses::last(self),
             Endpoint::Messages => messages::last(self),
             Endpoint::Completions => completions::last(self, opening),
-            Endpoint::Chat | Endpoint::Embeddings | Endpoint::Moderations => chat::last(self, opening),
+            _ => chat::last(self, opening),
         }
     }
 }
@@ -257,7 +274,7 @@ mod tests {
         let body = json!({"model": "a\"b", "messages": [{"content": "hello"}], "n": 2,
             "metadata": {"simulate_tokens": "3", "simulate_cached_tokens": "4",
                 "simulate_reasoning_tokens": "5"}});
-        let request = request::read(Endpoint::Chat, body.to_string().as_bytes()).unwrap();
+        let request = request::read(Endpoint::Chat, "application/json", body.to_string().as_bytes()).unwrap();
         let answer = Answer::to(&request, reported, Stamp { id: 1, created: 1_763_915_146 });
         serde_json::from_str(&answer.plain()).unwrap()
     }
@@ -293,8 +310,13 @@ mod tests {
 
     #[test]
     fn classes_are_disjoint() {
-        let counts =
-            Counts { prompt_tokens: 9, cached_tokens: 4, completion_tokens: 16, reasoning_tokens: 10 };
+        let counts = Counts {
+            prompt_tokens: 9,
+            cached_tokens: 4,
+            completion_tokens: 16,
+            reasoning_tokens: 10,
+            other: Usage::default(),
+        };
         let usage = Usage { input: 5, cached_input: 4, output: 6, reasoning: 10, ..Usage::default() };
         assert_eq!(counts.usage(), usage);
     }

@@ -87,7 +87,7 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
         audit.charged += receipt.charge;
         let complete = served.remove(&*receipt.request_id.to_string()).unwrap_or_default();
         match receipt.metered {
-            Metered::Reported => {
+            Metered::Reported | Metered::Counted => {
                 audit.reported += 1;
                 // A scripted provider has no log.
                 if !providers.is_empty() {
@@ -100,7 +100,7 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
             Metered::Estimated => audit.estimated += 1,
             Metered::None => {
                 audit.released += 1;
-                audit.unpaid += complete.iter().filter(|served| served.usage().total() > 0).count();
+                audit.unpaid += complete.iter().filter(|served| !served.usage().is_none()).count();
                 assert_eq!(receipt.charge, Amount::ZERO);
             }
         }
