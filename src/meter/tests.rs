@@ -136,6 +136,14 @@ fn crlf_comments_and_data_in_two_lines() {
 }
 
 #[test]
+fn groq_tells_the_usage_in_a_field_of_its_own() {
+    check(
+        data!("chat-stream-groq.sse"),
+        &Expected { usage: Some(Ok([38, 0, 0, 4, 0])), text: "Hello World!", events: 3, ..PLAIN_EVENT },
+    );
+}
+
+#[test]
 fn azure_begins_with_empty_choices() {
     check(
         data!("chat-stream-azure-prompt-filter.sse"),

@@ -14,7 +14,9 @@ use std::borrow::Cow;
 /// When it is not one, or a field that is read has another type than it should.
 pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     let answer: Answer<'_> = object(json)?;
-    if let Some(usage) = answer.usage {
+    let groq = answer.x_groq.as_ref().and_then(|groq| groq.usage);
+    // A server that tells both tells the same.
+    if let Some(usage) = answer.usage.or(groq) {
         tally.usage(usage.get());
     }
     if let Some(tier) = &answer.service_tier {
@@ -34,9 +36,19 @@ struct Answer<'a> {
     choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    /// Where Groq puts the usage of a stream, in the chunk that ends it, asked for or not.
+    #[serde(borrow)]
+    x_groq: Option<Groq<'a>>,
     #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
     error: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Groq<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
