@@ -5,9 +5,10 @@
 //! sold by instead. Knows no prices and no dialect.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What was used for what. Each class has a price of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Input that was neither read from nor written to a cache.
@@ -116,7 +117,7 @@ pub enum Unit {
 }
 
 /// What one request used, by [`Class`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Usage {
     /// See [`Class::Input`].
@@ -234,7 +235,7 @@ fn is_zero(tokens: &u64) -> bool {
 }
 
 /// How the usage of a request was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metered {
     /// The provider reported it.

@@ -1,12 +1,13 @@
 //! What the operator does with the ledger as a whole.
 
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Body, Shared, blocking, unknown_customer};
+use super::routes::{Answer, Shared, blocking, unknown_customer};
+use super::sent::{Named, Sent};
 use crate::auth::key::SECRET_FILE;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
 use crate::ledger::{
-    ArchiveError, Archived, Backup, BackupError, Chain, Day, Ledger, Seq, Verified, Which, Window,
+    ArchiveError, Archived, Backup, BackupError, Chain, Ledger, Seq, Verified, Which, Window,
 };
 use crate::record::export::{self, Form};
 use crate::record::usage::{self, Dimension, UsageLine};
@@ -14,7 +15,7 @@ use crate::settle;
 use axum::Json;
 use axum::body::{Body as Streamed, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path as InPath, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header;
 use serde::Deserialize;
@@ -24,13 +25,16 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use utoipa::{IntoParams, ToSchema};
 
 /// Bytes of an export that are sent at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// A day of UTC.
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 /// Chunks in line for a slow reader, before the export waits for it.
 const CHUNKS_MAX: usize = 4;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HowToVerify {
     /// A head that the ledger is known to have had.
@@ -38,37 +42,57 @@ pub(super) struct HowToVerify {
     expect: Option<Chain>,
 }
 
-pub(super) async fn verify(State(admin): Shared, body: Body<HowToVerify>) -> Answer<Verified> {
-    let Json(HowToVerify { expect }) = body?;
+/// Read and fold the whole journal, and check that everything adds up
+#[utoipa::path(
+    post,
+    path = "/admin/v1/ledger/verify",
+    tag = "ledger",
+    operation_id = "verify_ledger",
+    request_body = HowToVerify,
+    responses((status = 200, description = "It does", body = Verified), AdminRefusal)
+)]
+pub(super) async fn verify(State(admin): Shared, Sent(sent): Sent<HowToVerify>) -> Answer<Verified> {
+    let HowToVerify { expect } = sent;
     let ledger = Arc::clone(&admin.ledger);
     let verified = blocking(move || ledger.verify(&settle::recompute, expect)).await?;
     verified.map(Json).map_err(|why| AdminRefusal::damaged(why.to_string()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhereTo {
-    /// On the gateway's machine.
+    /// A new one, on the gateway's machine.
+    #[schema(value_type = String, pattern = "^/")]
     directory: PathBuf,
 }
 
-pub(super) async fn backup(State(admin): Shared, body: Body<WhereTo>) -> Answer<Backup> {
-    let Json(WhereTo { directory }) = body?;
+/// Copy the ledger as of now, verified as it is copied
+#[utoipa::path(
+    post,
+    path = "/admin/v1/ledger/backup",
+    tag = "ledger",
+    operation_id = "backup_ledger",
+    request_body = WhereTo,
+    responses((status = 200, description = "What was copied", body = Backup), AdminRefusal)
+)]
+pub(super) async fn backup(State(admin): Shared, Sent(sent): Sent<WhereTo>) -> Answer<Backup> {
+    let WhereTo { directory } = sent;
     if !directory.is_absolute() {
         return Err(AdminRefusal::malformed("the directory of a backup begins with a /"));
     }
     let ledger = Arc::clone(&admin.ledger);
     let copied = blocking(move || copy(&ledger, &directory)).await?;
     copied.map(Json).map_err(|why| match why {
-        BackupError::Target(..) => AdminRefusal::malformed(why.to_string()),
+        BackupError::Target(..) => AdminRefusal::unfit(why.to_string()),
         BackupError::Journal(_) => AdminRefusal::damaged(why.to_string()),
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhatToArchive {
     /// On the gateway's machine.
+    #[schema(value_type = String, pattern = "^/")]
     directory: PathBuf,
     /// How many of the newest full segments stay.
     keep: Option<usize>,
@@ -76,8 +100,19 @@ pub(super) struct WhatToArchive {
     older_than_days: Option<u32>,
 }
 
-pub(super) async fn archive(State(admin): Shared, body: Body<WhatToArchive>) -> Answer<Archived> {
-    let Json(WhatToArchive { directory, keep, older_than_days }) = body?;
+/// Move full segments of the journal to another directory
+///
+/// Either all but `keep` of the newest, or those `older_than_days`.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/ledger/archive",
+    tag = "ledger",
+    operation_id = "archive_ledger",
+    request_body = WhatToArchive,
+    responses((status = 200, description = "What was moved", body = Archived), AdminRefusal)
+)]
+pub(super) async fn archive(State(admin): Shared, Sent(sent): Sent<WhatToArchive>) -> Answer<Archived> {
+    let WhatToArchive { directory, keep, older_than_days } = sent;
     if !directory.is_absolute() {
         return Err(AdminRefusal::malformed("the directory of an archive begins with a /"));
     }
@@ -91,7 +126,7 @@ pub(super) async fn archive(State(admin): Shared, body: Body<WhatToArchive>) -> 
     let ledger = Arc::clone(&admin.ledger);
     let archived = blocking(move || ledger.archive(&directory, which)).await?;
     archived.map(Json).map_err(|why| match why {
-        ArchiveError::Target(..) => AdminRefusal::malformed(why.to_string()),
+        ArchiveError::Target(..) => AdminRefusal::unfit(why.to_string()),
         ArchiveError::Journal(_) => AdminRefusal::damaged(why.to_string()),
     })
 }
@@ -106,19 +141,34 @@ fn copy(ledger: &Ledger, directory: &Path) -> Result<Backup, BackupError> {
     Ok(backup)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WhichUsage {
+    /// From this day on, in UTC.
+    #[param(value_type = Option<String>, format = Date)]
     from: Option<Timestamp>,
+    /// Before this day, in UTC.
+    #[param(value_type = Option<String>, format = Date)]
     to: Option<Timestamp>,
     /// Any of `day`, `model` and `key`, separated by commas.
     #[serde(default)]
+    #[param(pattern = "^(|(day|model|key)(,(day|model|key))*)$")]
     by: String,
 }
 
+/// What a customer used and was charged, summed
+#[utoipa::path(
+    get,
+    path = "/admin/v1/customers/{id}/usage",
+    tag = "customers",
+    operation_id = "customer_usage",
+    params(("id" = CustomerId, Path), WhichUsage),
+    responses((status = 200, description = "One line, or one for each day, model and key", body = Vec<UsageLine>), AdminRefusal)
+)]
 pub(super) async fn usage(
     State(admin): Shared,
-    InPath(id): InPath<String>,
+    Named(id): Named,
     query: Result<Query<WhichUsage>, QueryRejection>,
 ) -> Answer<Vec<UsageLine>> {
     let Query(WhichUsage { from, to, by }) = query?;
@@ -127,7 +177,7 @@ pub(super) async fn usage(
     let by: Option<Vec<Dimension>> =
         by.split(',').filter(|word| !word.is_empty()).map(Dimension::parse).collect();
     let by = by.ok_or_else(|| AdminRefusal::malformed("usage is by day, model or key"))?;
-    let within_a_day = |at: &Timestamp| Day::of(*at).begin() != *at;
+    let within_a_day = |at: &Timestamp| at.micros().rem_euclid(DAY_MICROS) != 0;
     if from.iter().chain(&to).any(within_a_day) {
         return Err(AdminRefusal::malformed("usage is of whole days in UTC: give dates"));
     }
@@ -137,16 +187,28 @@ pub(super) async fn usage(
     Ok(Json(usage::lines(&charges, &by)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WhichEntries {
+    /// After this entry.
     #[serde(default)]
-    after: u64,
+    after: Seq,
+    /// `jsonl` unless asked otherwise.
     #[serde(default)]
+    #[param(pattern = "^(jsonl|csv)$")]
     format: Option<Box<str>>,
 }
 
-/// Every entry after one, as lines, while they are read.
+/// Every entry after one, as lines, while they are read
+#[utoipa::path(
+    get,
+    path = "/admin/v1/ledger/export",
+    tag = "ledger",
+    operation_id = "export_ledger",
+    params(WhichEntries),
+    responses((status = 200, description = "In order", content((String = "application/jsonl"), (String = "text/csv; charset=utf-8"))), AdminRefusal)
+)]
 pub(super) async fn export(
     State(admin): Shared,
     query: Result<Query<WhichEntries>, QueryRejection>,
@@ -159,7 +221,7 @@ pub(super) async fn export(
     };
     let (chunks, mut line) = mpsc::channel(CHUNKS_MAX);
     let ledger = Arc::clone(&admin.ledger);
-    tokio::task::spawn_blocking(move || send(&ledger, Seq(after), form, &chunks));
+    tokio::task::spawn_blocking(move || send(&ledger, after, form, &chunks));
     // What cannot even begin is told, rather than broken off.
     let first = line.recv().await.transpose().map_err(|why: io::Error| AdminRefusal::unread(&why))?;
     let body = futures_util::stream::unfold((first, line), |(first, mut line)| async move {

@@ -1,27 +1,39 @@
 //! Limits of keys and of customers: set one by one, kept by the ledger, in force at once.
 
 use super::Admin;
+use super::openapi::KeyLimits;
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Body, Shared, unknown_customer, unknown_key, whole};
+use super::routes::{Answer, Shared, unknown_customer, unknown_key, whole};
+use super::sent::{Named, Sent};
 use super::views::{CustomerView, KeyView};
 use crate::admit::limits::Limits;
 use crate::endpoint::Endpoint;
 use crate::id::{CustomerId, KeyId};
 use crate::ledger::Customer;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// The fields of [`Limits`] that are to have other values; `null` lifts a limit.
 pub type Changes = Map<String, Value>;
 
+/// Change limits of a key, at once
+///
+/// Those that are not named stay; `null` lifts one.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/keys/{id}/limits",
+    tag = "keys",
+    params(("id" = KeyId, Path)),
+    request_body = KeyLimits,
+    responses((status = 200, description = "As it is now", body = KeyView), AdminRefusal)
+)]
 pub(super) async fn limit_key(
     State(admin): Shared,
-    Path(id): Path<String>,
-    body: Body<Changes>,
+    Named(id): Named,
+    Sent(changes): Sent<Changes>,
 ) -> Answer<KeyView> {
-    let Json(changes) = body?;
     let key = KeyId::parse(&id).ok_or_else(unknown_key)?;
     let customer = owner(&admin, key).ok_or_else(unknown_key)?;
     let set = Arc::clone(&admin);
@@ -30,12 +42,22 @@ pub(super) async fn limit_key(
     admin.ledger.customer(customer, view).flatten().map(Json).ok_or_else(unknown_key)
 }
 
+/// Change limits of all keys of a customer together, at once
+///
+/// Those that are not named stay; `null` lifts one.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/customers/{id}/limits",
+    tag = "customers",
+    params(("id" = CustomerId, Path)),
+    request_body = Limits,
+    responses((status = 200, description = "As it is now", body = CustomerView), AdminRefusal)
+)]
 pub(super) async fn limit_customer(
     State(admin): Shared,
-    Path(id): Path<String>,
-    body: Body<Changes>,
+    Named(id): Named,
+    Sent(changes): Sent<Changes>,
 ) -> Answer<CustomerView> {
-    let Json(changes) = body?;
     let customer = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
     let set = Arc::clone(&admin);
     whole(async move {

@@ -1,14 +1,16 @@
 //! The admin API: what the operator does with customers, keys, credit and the ledger.
 //!
 //! On its own loopback listener, for whoever holds the admin token. Errors have the shape that the
-//! gateway's have. Beside it stands the metrics listener, which needs no token.
+//! gateway's have. What it serves is told by its OpenAPI [document], made of the handlers. Beside it stands the metrics listener, which needs no token.
 
 mod credit;
 mod limits;
 mod ledger;
+mod openapi;
 mod pool;
 mod refusal;
 mod routes;
+mod sent;
 mod standing;
 pub mod views;
 
@@ -18,16 +20,19 @@ use crate::auth::Directory;
 use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::metrics::Metrics;
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use axum::{Json, Router};
 use http::header;
 use refusal::AdminRefusal;
 use ring::digest;
 use std::sync::Arc;
 use std::time::Instant;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// What the admin API works with.
 pub struct Admin {
@@ -47,35 +52,58 @@ pub struct Admin {
 
 /// The admin API.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/admin/v1/customers", post(routes::create_customer).get(routes::list_customers))
-        .route("/admin/v1/customers/{id}", get(routes::show_customer))
-        .route("/admin/v1/customers/{id}/statement", get(routes::statement))
-        .route("/admin/v1/customers/{id}/usage", get(ledger::usage))
-        .route("/admin/v1/customers/{id}/terms", post(standing::accept_terms))
-        .route("/admin/v1/customers/{id}/suspend", post(standing::suspend))
-        .route("/admin/v1/customers/{id}/resume", post(standing::resume))
-        .route("/admin/v1/customers/{id}/ban", post(standing::ban))
-        .route("/admin/v1/customers/{id}/unban", post(standing::unban))
-        .route("/admin/v1/keys", post(routes::create_key).get(routes::list_keys))
-        .route("/admin/v1/keys/{id}/revoke", post(routes::revoke_key))
-        .route("/admin/v1/keys/{id}/limits", post(limits::limit_key))
-        .route("/admin/v1/customers/{id}/limits", post(limits::limit_customer))
-        .route("/admin/v1/deposits", post(credit::deposit))
-        .route("/admin/v1/refunds", post(credit::refund))
-        .route("/admin/v1/adjustments", post(credit::adjust))
-        .route("/admin/v1/receipts/{id}", get(routes::receipt))
-        .route("/admin/v1/upstreams", get(pool::list))
-        .route("/admin/v1/upstreams/{name}/drain", post(pool::drain))
-        .route("/admin/v1/upstreams/{name}/resume", post(pool::resume))
-        .route("/admin/v1/ledger/verify", post(ledger::verify))
-        .route("/admin/v1/ledger/export", get(ledger::export))
-        .route("/admin/v1/ledger/backup", post(ledger::backup))
-        .route("/admin/v1/ledger/archive", post(ledger::archive))
+    let (served, _) = paths().split_for_parts();
+    served
         .fallback(|| async { AdminRefusal::not_found("there is no such path in the admin API") })
         .method_not_allowed_fallback(|| async { AdminRefusal::wrong_method() })
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authenticate))
         .with_state(admin)
+}
+
+/// All that the admin API takes, answers and refuses.
+pub fn document() -> OpenApi {
+    paths().split_for_parts().1
+}
+
+/// What is served and what is in the document: the same, since both are made here.
+fn paths() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::with_openapi(openapi::bare())
+        .routes(routes!(routes::create_customer, routes::list_customers))
+        .routes(routes!(routes::show_customer))
+        .routes(routes!(routes::statement))
+        .routes(routes!(ledger::usage))
+        .routes(routes!(standing::accept_terms))
+        .routes(routes!(standing::suspend))
+        .routes(routes!(standing::resume))
+        .routes(routes!(standing::ban))
+        .routes(routes!(standing::unban))
+        .routes(routes!(limits::limit_customer))
+        .routes(routes!(routes::create_key, routes::list_keys))
+        .routes(routes!(routes::revoke_key))
+        .routes(routes!(limits::limit_key))
+        .routes(routes!(credit::deposit))
+        .routes(routes!(credit::refund))
+        .routes(routes!(credit::adjust))
+        .routes(routes!(routes::receipt))
+        .routes(routes!(pool::list))
+        .routes(routes!(pool::drain))
+        .routes(routes!(pool::resume))
+        .routes(routes!(ledger::verify))
+        .routes(routes!(ledger::export))
+        .routes(routes!(ledger::backup))
+        .routes(routes!(ledger::archive))
+        .routes(routes!(tell_document))
+}
+
+/// This document
+#[utoipa::path(
+    get,
+    path = "/admin/v1/openapi.json",
+    tag = "document",
+    responses((status = 200, description = "The document", body = Object), AdminRefusal)
+)]
+async fn tell_document() -> Json<OpenApi> {
+    Json(document())
 }
 
 /// What Prometheus scrapes.

@@ -2,24 +2,51 @@
 
 use super::Admin;
 use super::refusal::AdminRefusal;
+use super::sent::Named;
 use super::views::{ShutModel, UpstreamView};
 use crate::upstream::{Account, Standing};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use std::sync::Arc;
 use std::time::Instant;
 
 type Shared = State<Arc<Admin>>;
 
+/// Every upstream account: its health, its load, what is left of its limits
+#[utoipa::path(
+    get,
+    path = "/admin/v1/upstreams",
+    tag = "upstreams",
+    operation_id = "list_upstreams",
+    responses((status = 200, description = "In the order of the configuration", body = Vec<UpstreamView>), AdminRefusal)
+)]
 pub(super) async fn list(State(admin): Shared) -> Json<Vec<UpstreamView>> {
     Json(admin.live.load().pool.accounts().iter().map(|account| view(account)).collect())
 }
 
-pub(super) async fn drain(admin: Shared, name: Path<String>) -> Result<Json<UpstreamView>, AdminRefusal> {
+/// Let one finish what it has and give it no more, until resumed or a restart
+#[utoipa::path(
+    post,
+    path = "/admin/v1/upstreams/{name}/drain",
+    tag = "upstreams",
+    operation_id = "drain_upstream",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "As it is now", body = UpstreamView), AdminRefusal)
+)]
+pub(super) async fn drain(admin: Shared, Named(name): Named) -> Result<Json<UpstreamView>, AdminRefusal> {
     set(&admin, &name, Standing::Draining)
 }
 
-pub(super) async fn resume(admin: Shared, name: Path<String>) -> Result<Json<UpstreamView>, AdminRefusal> {
+/// Give one requests again
+#[utoipa::path(
+    post,
+    path = "/admin/v1/upstreams/{name}/resume",
+    tag = "upstreams",
+    operation_id = "resume_upstream",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "As it is now", body = UpstreamView), AdminRefusal)
+)]
+pub(super) async fn resume(admin: Shared, Named(name): Named) -> Result<Json<UpstreamView>, AdminRefusal> {
     set(&admin, &name, Standing::Taking)
 }
 

@@ -1,12 +1,12 @@
 //! Refusals of the admin API, in the shape that the gateway's errors have.
 
+use super::openapi::{self, Refused};
 use crate::ledger::disk::OutOfReach;
 use crate::ledger::{Failure, Refusal, Standing};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use serde_json::json;
+use http::{HeaderValue, StatusCode, header};
 use std::io;
 
 /// Why the operator is refused.
@@ -56,6 +56,11 @@ impl AdminRefusal {
             }
             false => Self::failed(format!("the journal cannot be read: {why}")),
         }
+    }
+
+    /// A backup cannot be put there.
+    pub fn unfit(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "unfit_directory", message)
     }
 
     /// Something of ours failed.
@@ -127,7 +132,12 @@ impl From<QueryRejection> for AdminRefusal {
 
 impl IntoResponse for AdminRefusal {
     fn into_response(self) -> Response {
-        let body = json!({ "error": { "message": self.message, "type": "admin_error", "param": null, "code": self.code } });
-        (self.status, Json(body)).into_response()
+        let AdminRefusal { status, code, message } = self;
+        let error = openapi::Refusal { message, kind: "admin_error", param: None, code };
+        let mut response = (status, Json(Refused { error })).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }

@@ -1,20 +1,22 @@
 //! What each path of the admin API does.
 
 use super::refusal::AdminRefusal;
+use super::sent::{Named, Sent};
 use super::views::{CustomerView, KeyView, SpentView, StatementPage, limits_of};
-use super::{Admin, limits};
+use super::{Admin, limits, openapi};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::{Customer, Entry, KeyCreated, Seq, Window};
 use crate::record::receipt::{Receipt, StatementLine};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use http::StatusCode;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
 
 /// Lines of one page of a statement.
 pub const PAGE_LINES_MAX: usize = 1_000;
@@ -22,16 +24,28 @@ pub const PAGE_LINES_MAX: usize = 1_000;
 pub(super) type Shared = State<Arc<Admin>>;
 pub(super) type Answer<T> = Result<Json<T>, AdminRefusal>;
 type Created<T> = Result<(StatusCode, Json<T>), AdminRefusal>;
-pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewCustomer {
+    /// As the operator names them.
+    #[schema(value_type = openapi::Name)]
     name: Arc<str>,
 }
 
-pub(super) async fn create_customer(State(admin): Shared, body: Body<NewCustomer>) -> Created<CustomerView> {
-    let Json(NewCustomer { name }) = body?;
+/// Begin to keep a customer
+#[utoipa::path(
+    post,
+    path = "/admin/v1/customers",
+    tag = "customers",
+    request_body = NewCustomer,
+    responses((status = 201, description = "The customer", body = CustomerView), AdminRefusal)
+)]
+pub(super) async fn create_customer(
+    State(admin): Shared,
+    Sent(sent): Sent<NewCustomer>,
+) -> Created<CustomerView> {
+    let NewCustomer { name } = sent;
     let id = CustomerId::from_int(u64::from_le_bytes(random()?));
     admin.ledger.create_customer(id, name).await?;
     let view = admin.ledger.customer(id, |customer| CustomerView::of(id, customer));
@@ -39,6 +53,13 @@ pub(super) async fn create_customer(State(admin): Shared, body: Body<NewCustomer
     Ok((StatusCode::CREATED, Json(view)))
 }
 
+/// All customers, by name
+#[utoipa::path(
+    get,
+    path = "/admin/v1/customers",
+    tag = "customers",
+    responses((status = 200, description = "By name", body = Vec<CustomerView>), AdminRefusal)
+)]
 pub(super) async fn list_customers(State(admin): Shared) -> Json<Vec<CustomerView>> {
     let mut all = Vec::new();
     admin.ledger.each_customer(|id, customer| all.push(CustomerView::of(id, customer)));
@@ -46,26 +67,48 @@ pub(super) async fn list_customers(State(admin): Shared) -> Json<Vec<CustomerVie
     Json(all)
 }
 
-pub(super) async fn show_customer(State(admin): Shared, Path(id): Path<String>) -> Answer<CustomerView> {
+/// One customer
+#[utoipa::path(
+    get,
+    path = "/admin/v1/customers/{id}",
+    tag = "customers",
+    params(("id" = CustomerId, Path)),
+    responses((status = 200, description = "As it is now", body = CustomerView), AdminRefusal)
+)]
+pub(super) async fn show_customer(State(admin): Shared, Named(id): Named) -> Answer<CustomerView> {
     let view = CustomerId::parse(&id).and_then(|id| admin.ledger.customer(id, |c| CustomerView::of(id, c)));
     view.map(Json).ok_or_else(unknown_customer)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewKey {
     customer: CustomerId,
+    /// To tell it from others.
     #[serde(default)]
+    #[schema(value_type = Option<openapi::NameOrNothing>)]
     name: Option<Arc<str>>,
     /// A key of another gateway; without it, a new one is made.
     #[serde(default)]
+    #[schema(value_type = Option<openapi::ImportedKey>)]
     import: Option<String>,
     #[serde(default)]
+    #[schema(value_type = openapi::KeyLimits)]
     limits: limits::Changes,
 }
 
-pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Created<KeyView> {
-    let Json(NewKey { customer, name, import, limits }) = body?;
+/// Make a key, or take one over
+///
+/// The key itself is in the answer and nowhere else, if it was made.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/keys",
+    tag = "keys",
+    request_body = NewKey,
+    responses((status = 201, description = "The key", body = KeyView), AdminRefusal)
+)]
+pub(super) async fn create_key(State(admin): Shared, Sent(sent): Sent<NewKey>) -> Created<KeyView> {
+    let NewKey { customer, name, import, limits } = sent;
     limits::check(&limits)?;
     let plain = match &import {
         Some(text) => PlainKey::import(text).map_err(AdminRefusal::malformed)?,
@@ -99,12 +142,22 @@ pub(super) async fn create_key(State(admin): Shared, body: Body<NewKey>) -> Crea
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WhichKeys {
+    /// Of this customer only.
     customer: Option<CustomerId>,
 }
 
+/// All keys, or those of a customer
+#[utoipa::path(
+    get,
+    path = "/admin/v1/keys",
+    tag = "keys",
+    params(WhichKeys),
+    responses((status = 200, description = "By customer", body = Vec<KeyView>), AdminRefusal)
+)]
 pub(super) async fn list_keys(
     State(admin): Shared,
     query: Result<Query<WhichKeys>, QueryRejection>,
@@ -122,7 +175,15 @@ pub(super) async fn list_keys(
     Ok(Json(all))
 }
 
-pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> Answer<KeyView> {
+/// End a key for good
+#[utoipa::path(
+    post,
+    path = "/admin/v1/keys/{id}/revoke",
+    tag = "keys",
+    params(("id" = KeyId, Path)),
+    responses((status = 200, description = "As it is now", body = KeyView), AdminRefusal)
+)]
+pub(super) async fn revoke_key(State(admin): Shared, Named(id): Named) -> Answer<KeyView> {
     let id = KeyId::parse(&id).ok_or_else(unknown_key)?;
     let mut owner = None;
     admin.ledger.each_customer(|customer, found| {
@@ -145,7 +206,15 @@ pub(super) async fn revoke_key(State(admin): Shared, Path(id): Path<String>) -> 
     view.flatten().map(Json).ok_or_else(unknown_key)
 }
 
-pub(super) async fn receipt(State(admin): Shared, Path(id): Path<String>) -> Answer<Receipt> {
+/// The ledger's proof of one request
+#[utoipa::path(
+    get,
+    path = "/admin/v1/receipts/{id}",
+    tag = "ledger",
+    params(("id" = RequestId, Path)),
+    responses((status = 200, description = "The receipt", body = Receipt), AdminRefusal)
+)]
+pub(super) async fn receipt(State(admin): Shared, Named(id): Named) -> Answer<Receipt> {
     let unknown = || {
         AdminRefusal::not_found(
             "there is no receipt of such a request: it may have been refused before it was admitted",
@@ -166,25 +235,37 @@ pub(super) async fn entries_of(admin: &Admin, request: RequestId) -> Result<Vec<
     entries.map_err(|why| AdminRefusal::unread(&why))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WhichLines {
+    /// Not before this time.
     from: Option<Timestamp>,
+    /// Before this time.
     to: Option<Timestamp>,
+    /// After this entry: `next` of the page before.
     #[serde(default)]
-    after: u64,
+    after: Seq,
 }
 
+/// Every entry of a customer, page by page
+#[utoipa::path(
+    get,
+    path = "/admin/v1/customers/{id}/statement",
+    tag = "customers",
+    params(("id" = CustomerId, Path), WhichLines),
+    responses((status = 200, description = "A page, in order", body = StatementPage), AdminRefusal)
+)]
 pub(super) async fn statement(
     State(admin): Shared,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Result<Query<WhichLines>, QueryRejection>,
 ) -> Answer<StatementPage> {
     let Query(WhichLines { from, to, after }) = query?;
     let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
     admin.ledger.customer(id, |_| ()).ok_or_else(unknown_customer)?;
     let ledger = Arc::clone(&admin.ledger);
-    let window = Window { after: Seq(after), from, to };
+    let window = Window { after, from, to };
     let entries = blocking(move || ledger.entries_of_customer(id, window, PAGE_LINES_MAX)).await?;
     let entries = entries.map_err(|why| AdminRefusal::unread(&why))?;
     let next = if entries.len() < PAGE_LINES_MAX { None } else { entries.last().map(|entry| entry.seq.0) };

@@ -8,9 +8,10 @@ use crate::money::Amount;
 use crate::record::receipt::StatementLine;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// A customer as the operator sees them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct CustomerView {
     /// Their id.
     pub id: CustomerId,
@@ -70,7 +71,7 @@ impl CustomerView {
 }
 
 /// What was charged by now, in USD. What is given back later stays in it.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct SpentView {
     /// Today, in UTC.
     pub day: Amount,
@@ -97,7 +98,7 @@ fn is_none(limits: &Limits) -> bool {
 }
 
 /// A key as the operator sees it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyView {
     /// Its id.
     pub id: KeyId,
@@ -141,7 +142,7 @@ impl KeyView {
 }
 
 /// What a deposit or an adjustment did.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BookingView {
     /// Its entry: that of the first, if it was made before.
     pub entry_id: Seq,
@@ -152,7 +153,7 @@ pub struct BookingView {
 }
 
 /// What a refund did.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RefundView {
     /// Its entry: that of the first, if it was made before.
     pub entry_id: Seq,
@@ -170,7 +171,7 @@ pub struct RefundView {
 }
 
 /// A page of a statement.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatementPage {
     /// In order.
     pub lines: Vec<StatementLine>,
@@ -179,7 +180,7 @@ pub struct StatementPage {
 }
 
 /// An upstream account as the operator sees it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct UpstreamView {
     /// Its name in the configuration.
     pub name: Box<str>,
@@ -198,7 +199,7 @@ pub struct UpstreamView {
 }
 
 /// A model of an upstream account that is not used.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ShutModel {
     /// As the provider calls it.
     pub model: Box<str>,

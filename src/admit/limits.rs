@@ -17,8 +17,8 @@ use std::net::IpAddr;
 
 /// Items of a list: far more than any key needs.
 const ITEMS_MAX: usize = 256;
-/// Bytes of an item.
-const ITEM_BYTES_MAX: usize = 128;
+/// Characters of an item.
+const ITEM_CHARACTERS_MAX: usize = 128;
 /// In place of a country: all of them, and none.
 const ANYWHERE: &str = "*";
 
@@ -89,7 +89,7 @@ impl Limits {
         let Ok(Value::Object(mut fields)) = serde_json::to_value(self) else {
             unreachable!("limits are an object")
         };
-        fields.extend(changes);
+        fields.extend(changes.into_iter().map(|(name, value)| (name, whole(value))));
         let limits: Limits = serde_json::from_value(Value::Object(fields)).map_err(|why| why.to_string())?;
         limits.check().map(|()| limits)
     }
@@ -115,12 +115,12 @@ impl Limits {
         }
         for (name, list) in [("models", &self.models), ("endpoints", &self.endpoints)] {
             let items = list.iter().flatten();
-            let fits = |item: &str| (1..=ITEM_BYTES_MAX).contains(&item.len());
+            let fits = |item: &str| (1..=ITEM_CHARACTERS_MAX).contains(&item.chars().count());
             if list.as_ref().is_some_and(|list| is_odd(list.len()))
                 || !items.into_iter().all(|item| fits(item))
             {
                 return Err(format!(
-                    "`{name}` must be 1 to {ITEMS_MAX} names of up to {ITEM_BYTES_MAX} bytes"
+                    "`{name}` must be 1 to {ITEMS_MAX} names of up to {ITEM_CHARACTERS_MAX} characters"
                 ));
             }
         }
@@ -189,6 +189,13 @@ impl Limits {
     pub fn allows_model(&self, name: &str) -> bool {
         self.models.as_deref().is_none_or(|names| names.iter().any(|known| **known == *name))
     }
+}
+
+/// JSON tells integers from others by their value alone: `2.0` is one as well as `2`.
+fn whole(value: Value) -> Value {
+    let number = if let Value::Number(number) = &value { number.to_string() } else { return value };
+    let whole = number.strip_suffix(".0").and_then(|digits| digits.parse::<u64>().ok());
+    whole.map_or(value, Value::from)
 }
 
 /// Networks, or addresses alone.
@@ -273,6 +280,7 @@ mod tests {
         let Value::Object(changes) = json!({ "rpm": null, "tpm": 7 }) else { panic!() };
         let changed = limits.with(changes).unwrap();
         assert_eq!((changed.rpm, changed.tpm, changed.concurrency), (None, Some(7), Some(5)));
+        assert_eq!(self::limits(json!({ "rpm": 60.0 })).unwrap().rpm, Some(60));
     }
 
     #[test]
@@ -280,6 +288,7 @@ mod tests {
         for wrong in [
             json!({ "rpm": 0 }),
             json!({ "rpm": -1 }),
+            json!({ "rpm": 1.5 }),
             json!({ "tpm": 10_000_000_001_u64 }),
             json!({ "concurrency": 0 }),
             json!({ "models": [] }),

@@ -9,6 +9,7 @@ mod key_limits;
 mod ledger;
 mod pool;
 mod prices;
+mod shell;
 mod table;
 mod usage;
 
@@ -26,7 +27,13 @@ use std::process::ExitCode;
 
 /// Sells, meters and protects access to LLM APIs.
 #[derive(Parser)]
-#[command(name = "tollgate", version, about, propagate_version = true)]
+#[command(
+    name = "tollgate",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by the gateway"
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -109,6 +116,18 @@ enum Command {
     /// The pool of upstream accounts
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// Print the OpenAPI document of the admin API
+    Openapi,
+    /// Print what makes a shell complete these commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands to a directory
+    Man {
+        /// Where to write them
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -131,7 +150,7 @@ enum UpstreamCommand {
 enum CustomerCommand {
     /// Begin to keep a customer
     Create {
-        /// Any name of up to 256 bytes, without control characters
+        /// Any name of up to 256 characters, without control characters
         name: String,
     },
     /// All customers
@@ -366,6 +385,9 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Usage(asked) => usage::run(&client()?, &asked),
         Command::Prices(PricesCommand::Import(what)) => prices::import(&what, global.json),
         Command::Ledger(what) => dispatch_ledger(what, global),
+        Command::Openapi => shell::openapi(),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { directory } => shell::man(directory.as_deref()),
         Command::Upstream(UpstreamCommand::List) => pool::list(&client()?),
         Command::Upstream(UpstreamCommand::Drain { name }) => pool::drain(&client()?, &name),
         Command::Upstream(UpstreamCommand::Resume { name }) => pool::resume(&client()?, &name),

@@ -17,9 +17,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use utoipa::ToSchema;
 
 /// What a backup has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Backup {
     /// Entries, from the first.
     pub entries: Seq,

@@ -11,10 +11,10 @@ use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
 use std::sync::Arc;
 
-/// Names and references given from outside, in bytes.
-pub const NAME_BYTES_MAX: usize = 256;
-/// Why something was done by hand, in bytes: a sentence or a link to the evidence.
-pub const REASON_BYTES_MAX: usize = 1024;
+/// Names and references given from outside, in characters.
+pub const NAME_CHARACTERS_MAX: usize = 256;
+/// Why something was done by hand, in characters: a sentence or a link to the evidence.
+pub const REASON_CHARACTERS_MAX: usize = 1024;
 /// What the caller has to say about a charge, in bytes: a receipt's detail is about 1 KiB.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 
@@ -190,11 +190,11 @@ pub enum Refusal {
 pub fn check_form(command: &Command) -> Result<(), Refusal> {
     let (wrong, what) = match command {
         Command::CreateCustomer { name } => {
-            (!is_name(name), "the name must be 1 to 256 bytes without control characters")
+            (!is_name(name), "the name must be 1 to 256 characters without control characters")
         }
         Command::CreateKey(key) => (
             !key.name.is_empty() && !is_name(&key.name),
-            "the name must be at most 256 bytes without control characters",
+            "the name must be at most 256 characters without control characters",
         ),
         Command::RevokeKey { .. } => return Ok(()),
         Command::Limit { limits, .. } => (limits.len() > RECORD_BYTES_MAX, "the limits are too long"),
@@ -224,7 +224,7 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
         }
         Command::AcceptTerms { version, note } => {
             check_note(note, Reason::Optional)?;
-            (!is_name(version), "the version must be 1 to 256 bytes without control characters")
+            (!is_name(version), "the version must be 1 to 256 characters without control characters")
         }
         Command::ChangeStanding { step: Step::Ban, note } => return check_note(note, Reason::Required),
         Command::ChangeStanding { step: Step::Suspend | Step::Resume | Step::Unban, note } => {
@@ -243,7 +243,9 @@ fn is_amount(amount: Amount) -> bool {
 fn check_reference(reference: &str) -> Result<(), Refusal> {
     match is_name(reference) {
         true => Ok(()),
-        false => Err(Refusal::Malformed("the reference must be 1 to 256 bytes without control characters")),
+        false => {
+            Err(Refusal::Malformed("the reference must be 1 to 256 characters without control characters"))
+        }
     }
 }
 
@@ -255,18 +257,18 @@ enum Reason {
 
 fn check_note(note: &Note, reason: Reason) -> Result<(), Refusal> {
     if !is_name(&note.by) {
-        return Err(Refusal::Malformed("who did it must be 1 to 256 bytes without control characters"));
+        return Err(Refusal::Malformed("who did it must be 1 to 256 characters without control characters"));
     }
-    if note.reason.is_empty() && reason == Reason::Optional || is_text(&note.reason, REASON_BYTES_MAX) {
+    if note.reason.is_empty() && reason == Reason::Optional || is_text(&note.reason, REASON_CHARACTERS_MAX) {
         return Ok(());
     }
-    Err(Refusal::Malformed("the reason must be 1 to 1024 bytes without control characters"))
+    Err(Refusal::Malformed("the reason must be 1 to 1024 characters without control characters"))
 }
 
 fn is_name(text: &str) -> bool {
-    is_text(text, NAME_BYTES_MAX)
+    is_text(text, NAME_CHARACTERS_MAX)
 }
 
-fn is_text(text: &str, bytes_max: usize) -> bool {
-    (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
+fn is_text(text: &str, characters_max: usize) -> bool {
+    (1..=characters_max).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }

@@ -13,11 +13,13 @@ use super::sidecar::{About, Sidecar};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
+use utoipa::ToSchema;
 
 /// A segment that was archived and is out of reach.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unseen {
     /// Where it should lie.
+    #[schema(value_type = String)]
     pub file: PathBuf,
     /// Its first entry.
     pub first: Seq,

@@ -13,12 +13,13 @@ use crate::id::RequestId;
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use utoipa::ToSchema;
 
 /// Computes a charge again from its record (I9).
 pub type Recompute<'a> = &'a dyn Fn(&[u8]) -> Result<Amount, String>;
 
 /// What a clean journal holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Verified {
     /// Always true: anything else is an error.
     pub ok: bool,

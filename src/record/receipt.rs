@@ -9,9 +9,10 @@ use crate::settle::{Attempt, Detail, Line};
 use crate::usage::{Metered, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// The ledger's proof of one request.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// The request.
     pub request_id: RequestId,
@@ -51,6 +52,7 @@ pub struct Receipt {
     /// What was used.
     pub usage: Usage,
     /// The provider's usage object as it came.
+    #[schema(value_type = Option<Object>)]
     pub reported: Option<Box<RawValue>>,
     /// Class, quantity, unit price and amount; they add up to the charge.
     pub lines: Vec<Line>,
@@ -78,7 +80,7 @@ pub struct Receipt {
 }
 
 /// A charge given back, in full or in part.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Refund {
     /// Its entry.
     pub entry_id: Seq,
@@ -201,7 +203,7 @@ impl Receipt {
 }
 
 /// One line of a statement.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatementLine {
     /// Its place in the journal.
     pub entry_id: u64,

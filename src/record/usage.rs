@@ -8,6 +8,7 @@ use memchr::{memchr2, memmem};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// The ledger sums charges by the model that was asked for, and what was used by class.
 pub const LABELS: Labels = Labels { version: 2, quantities: Class::ALL.len(), read: label };
@@ -37,7 +38,7 @@ impl Dimension {
 }
 
 /// Sums of some charges.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageLine {
     /// The day in UTC, if sums are by day.
     #[serde(default, skip_serializing_if = "Option::is_none")]

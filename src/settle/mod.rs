@@ -11,9 +11,10 @@ use crate::usage::{Class, Metered, Usage};
 use price::{Tariff, Tier};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// One product of a receipt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
     /// Of what.
     pub class: Class,
@@ -53,7 +54,7 @@ pub fn settle(usage: &Usage, tier: Tier, tariff: &Tariff) -> Settlement {
 }
 
 /// One try at one upstream account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
     /// The account's name.
     pub upstream: Box<str>,

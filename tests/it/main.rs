@@ -35,5 +35,6 @@ mod reload;
 mod upgrade;
 mod log;
 mod service;
+mod shell;
 mod tls;
 mod upstream_tls;
