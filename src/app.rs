@@ -13,7 +13,7 @@ mod operator;
 mod reload;
 mod spend;
 
-use crate::admin::{self, Admin, Scrape};
+use crate::admin::{self, Admin, AuditLog, Rates, Scrape};
 use crate::admit::Admission;
 use crate::admit::gate::Gates;
 use crate::admit::limits::Limits;
@@ -69,6 +69,8 @@ pub enum StartError {
     Store(OpenError),
     /// The secret of the key digests cannot be read or made.
     Secret(io::Error),
+    /// The audit cannot be opened.
+    Audit(io::Error),
     /// What is limited cannot be read: a later version wrote it.
     Limits(String),
     /// An upstream account cannot be used.
@@ -85,6 +87,7 @@ impl fmt::Display for StartError {
             StartError::Listen(address, why) => write!(f, "cannot listen on {address}: {why}"),
             StartError::Store(why) => write!(f, "{why}"),
             StartError::Secret(why) => write!(f, "the secret of the key digests: {why}"),
+            StartError::Audit(why) => write!(f, "the audit of the store: {why}"),
             StartError::Limits(why) => write!(f, "limits of {why}"),
             StartError::Upstream(why) => write!(f, "upstream {why}"),
             StartError::Handover(why) => write!(f, "{why}"),
@@ -165,10 +168,12 @@ impl App {
         let gates = Arc::new(open_gates(&ledger)?);
         let access = AccessLog::start(Arc::clone(&ledger), Arc::clone(&prepared.metrics))
             .map_err(StartError::System)?;
+        let audit = AuditLog::open(ledger.directory()).map_err(StartError::Audit)?;
         // The last that may fail: from here on the ledger is this process's.
         let guests =
             taking.map_or(Ok(Vec::new()), |taking| taking.confirm(&ledger)).map_err(StartError::Handover)?;
-        Ok(wire(config, load, prepared, Opened { ledger, recovered, directory, gates, access, guests }))
+        let opened = Opened { ledger, recovered, directory, gates, access, audit, guests };
+        Ok(wire(config, load, prepared, opened))
     }
 
     /// Serves until a signal ends it: SIGTERM lets requests finish, SIGINT does not.
@@ -185,6 +190,7 @@ struct Opened {
     directory: Arc<Directory>,
     gates: Arc<Gates>,
     access: AccessLog,
+    audit: AuditLog,
     guests: Vec<Guest>,
 }
 
@@ -241,7 +247,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (serving, is_serving) = watch::channel(None);
     let (left, has_left) = watch::channel(Left::No);
     let gateway = gateway(config, &opened, (&live, &metrics, &running), serving);
-    let Opened { ledger, recovered, directory, gates, access, guests } = opened;
+    let Opened { ledger, recovered, directory, gates, access, audit, guests } = opened;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
     let notify =
@@ -255,6 +261,8 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         directory,
         gates,
         setting: tokio::sync::Mutex::default(),
+        audit,
+        rates: Rates::default(),
         running: running.clone(),
         live: Arc::clone(&live),
     });

@@ -2,13 +2,15 @@
 //!
 //! Each has a reference of the operator's own: sent again, it is told again and not done again.
 
+use super::Admin;
+use super::audit::{Action, By, Made, shown};
 use super::openapi;
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Shared, entries_of, request_id};
+use super::routes::{Answer, Shared, customer_view, entries_of, request_id};
 use super::sent::Sent;
-use super::views::{BookingView, RefundView};
+use super::views::{BookingView, CustomerView, RefundView};
 use crate::id::{CustomerId, RequestId};
-use crate::ledger::{Charged, Note};
+use crate::ledger::{Charged, Note, Seq};
 use crate::money::Amount;
 use axum::Json;
 use axum::extract::State;
@@ -16,12 +18,9 @@ use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Who did it, if nobody says.
-const UNNAMED: &str = "operator";
-
 /// By whom something was done by hand, and why, as they say.
-pub(super) fn note(by: Option<Arc<str>>, reason: Option<Arc<str>>) -> Note {
-    Note { by: by.unwrap_or_else(|| UNNAMED.into()), reason: reason.unwrap_or_default() }
+pub(super) fn note(by: &By, reason: Option<Arc<str>>) -> Note {
+    Note { by: Arc::clone(&by.0), reason: reason.unwrap_or_default() }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -41,12 +40,19 @@ pub(super) struct NewDeposit {
     post,
     path = "/admin/v1/deposits",
     tag = "credit",
+    params(By),
     request_body = NewDeposit,
     responses((status = 200, description = "What was booked", body = BookingView), AdminRefusal)
 )]
-pub(super) async fn deposit(State(admin): Shared, Sent(sent): Sent<NewDeposit>) -> Answer<BookingView> {
+pub(super) async fn deposit(
+    State(admin): Shared,
+    by: By,
+    Sent(sent): Sent<NewDeposit>,
+) -> Answer<BookingView> {
     let NewDeposit { customer, amount, reference } = sent;
+    let before = customer_view(&admin, customer)?;
     let (entry_id, balance) = admin.ledger.deposit(customer, amount, reference).await?;
+    booked(&admin, Action::Deposit, &by, entry_id, &before).await?;
     Ok(Json(BookingView { entry_id, customer, balance: balance.posted() }))
 }
 
@@ -64,8 +70,6 @@ pub(super) struct NewRefund {
     reference: Arc<str>,
     #[schema(value_type = Option<openapi::ReasonOrNothing>)]
     reason: Option<Arc<str>>,
-    #[schema(value_type = Option<openapi::Name>)]
-    by: Option<Arc<str>>,
 }
 
 /// Give a charge back, in full or in part
@@ -73,21 +77,24 @@ pub(super) struct NewRefund {
     post,
     path = "/admin/v1/refunds",
     tag = "credit",
+    params(By),
     request_body = NewRefund,
     responses((status = 200, description = "What was given back", body = RefundView), AdminRefusal)
 )]
-pub(super) async fn refund(State(admin): Shared, Sent(sent): Sent<NewRefund>) -> Answer<RefundView> {
-    let NewRefund { request, amount, reference, reason, by } = sent;
+pub(super) async fn refund(State(admin): Shared, by: By, Sent(sent): Sent<NewRefund>) -> Answer<RefundView> {
+    let NewRefund { request, amount, reference, reason } = sent;
     let request = request_id(&request)?;
     let entries = entries_of(&admin, request).await?;
     let (customer, charged) = Charged::of(&entries)
         .ok_or_else(|| AdminRefusal::not_found("there is no charge of such a request: see its receipt"))?;
     let charge = charged.amount;
+    let before = customer_view(&admin, customer)?;
     let (entry_id, balance) =
-        admin.ledger.refund(customer, charged, amount, reference, note(by, reason)).await?;
+        admin.ledger.refund(customer, charged, amount, reference, note(&by, reason)).await?;
     let refunded = admin.ledger.customer(customer, |found| found.refunded(request));
     let refunded = refunded.ok_or_else(|| AdminRefusal::failed("the customer is gone"))?;
     let balance = balance.posted();
+    booked(&admin, Action::Refund, &by, entry_id, &before).await?;
     Ok(Json(RefundView { entry_id, customer, request, charge, refunded, balance }))
 }
 
@@ -103,8 +110,6 @@ pub(super) struct NewAdjustment {
     reference: Arc<str>,
     #[schema(value_type = openapi::Reason)]
     reason: Arc<str>,
-    #[schema(value_type = Option<openapi::Name>)]
-    by: Option<Arc<str>>,
 }
 
 /// Give credit by hand, or take it
@@ -112,12 +117,31 @@ pub(super) struct NewAdjustment {
     post,
     path = "/admin/v1/adjustments",
     tag = "credit",
+    params(By),
     request_body = NewAdjustment,
     responses((status = 200, description = "What was booked", body = BookingView), AdminRefusal)
 )]
-pub(super) async fn adjust(State(admin): Shared, Sent(sent): Sent<NewAdjustment>) -> Answer<BookingView> {
-    let NewAdjustment { customer, amount, reference, reason, by } = sent;
-    let note = note(by, Some(reason));
+pub(super) async fn adjust(
+    State(admin): Shared,
+    by: By,
+    Sent(sent): Sent<NewAdjustment>,
+) -> Answer<BookingView> {
+    let NewAdjustment { customer, amount, reference, reason } = sent;
+    let note = note(&by, Some(reason));
+    let before = customer_view(&admin, customer)?;
     let (entry_id, balance) = admin.ledger.adjust(customer, amount, reference, note).await?;
+    booked(&admin, Action::Adjust, &by, entry_id, &before).await?;
     Ok(Json(BookingView { entry_id, customer, balance: balance.posted() }))
+}
+
+async fn booked(
+    admin: &Arc<Admin>,
+    action: Action,
+    by: &By,
+    entry_id: Seq,
+    before: &CustomerView,
+) -> Result<(), AdminRefusal> {
+    let after = customer_view(admin, before.id)?;
+    let made = Made { by, action, before: Some(shown(before)), entry_id: Some(entry_id) };
+    admin.note(made, before.id, &after).await
 }

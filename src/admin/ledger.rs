@@ -1,5 +1,6 @@
 //! What the operator does with the ledger as a whole.
 
+use super::audit::{AUDIT_FILE, Action, By, Made};
 use super::refusal::AdminRefusal;
 use super::routes::{Answer, Shared, blocking, unknown_customer};
 use super::sent::{Named, Sent};
@@ -71,21 +72,25 @@ pub(super) struct WhereTo {
     post,
     path = "/admin/v1/ledger/backup",
     tag = "ledger",
+    params(By),
     operation_id = "backup_ledger",
     request_body = WhereTo,
     responses((status = 200, description = "What was copied", body = Backup), AdminRefusal)
 )]
-pub(super) async fn backup(State(admin): Shared, Sent(sent): Sent<WhereTo>) -> Answer<Backup> {
+pub(super) async fn backup(State(admin): Shared, by: By, Sent(sent): Sent<WhereTo>) -> Answer<Backup> {
     let WhereTo { directory } = sent;
     if !directory.is_absolute() {
         return Err(AdminRefusal::malformed("the directory of a backup begins with a /"));
     }
-    let ledger = Arc::clone(&admin.ledger);
-    let copied = blocking(move || copy(&ledger, &directory)).await?;
-    copied.map(Json).map_err(|why| match why {
+    let (ledger, target) = (Arc::clone(&admin.ledger), directory.clone());
+    let copied = blocking(move || copy(&ledger, &target)).await?;
+    let copied = copied.map_err(|why| match why {
         BackupError::Target(..) => AdminRefusal::unfit(why.to_string()),
         BackupError::Journal(_) => AdminRefusal::damaged(why.to_string()),
-    })
+    })?;
+    let made = Made { by: &by, action: Action::Backup, before: None, entry_id: None };
+    admin.note(made, directory.display(), &copied).await?;
+    Ok(Json(copied))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -108,10 +113,15 @@ pub(super) struct WhatToArchive {
     path = "/admin/v1/ledger/archive",
     tag = "ledger",
     operation_id = "archive_ledger",
+    params(By),
     request_body = WhatToArchive,
     responses((status = 200, description = "What was moved", body = Archived), AdminRefusal)
 )]
-pub(super) async fn archive(State(admin): Shared, Sent(sent): Sent<WhatToArchive>) -> Answer<Archived> {
+pub(super) async fn archive(
+    State(admin): Shared,
+    by: By,
+    Sent(sent): Sent<WhatToArchive>,
+) -> Answer<Archived> {
     let WhatToArchive { directory, keep, older_than_days } = sent;
     if !directory.is_absolute() {
         return Err(AdminRefusal::malformed("the directory of an archive begins with a /"));
@@ -123,21 +133,26 @@ pub(super) async fn archive(State(admin): Shared, Sent(sent): Sent<WhatToArchive
             return Err(AdminRefusal::malformed("say either keep or older_than_days"));
         }
     };
-    let ledger = Arc::clone(&admin.ledger);
-    let archived = blocking(move || ledger.archive(&directory, which)).await?;
-    archived.map(Json).map_err(|why| match why {
+    let (ledger, target) = (Arc::clone(&admin.ledger), directory.clone());
+    let archived = blocking(move || ledger.archive(&target, which)).await?;
+    let archived = archived.map_err(|why| match why {
         ArchiveError::Target(..) => AdminRefusal::unfit(why.to_string()),
         ArchiveError::Journal(_) => AdminRefusal::damaged(why.to_string()),
-    })
+    })?;
+    let made = Made { by: &by, action: Action::Archive, before: None, entry_id: None };
+    admin.note(made, directory.display(), &archived).await?;
+    Ok(Json(archived))
 }
 
-/// The journal, and the secret without which no key is recognised in it.
+/// The journal, the secret without which no key is recognised in it, and the audit.
 fn copy(ledger: &Ledger, directory: &Path) -> Result<Backup, BackupError> {
     let backup = ledger.backup(directory)?;
-    let secret = directory.join(SECRET_FILE);
-    fs::copy(ledger.directory().join(SECRET_FILE), &secret)
-        .and_then(|_| fs::File::open(&secret)?.sync_all())
-        .map_err(|why| BackupError::Target(secret, why))?;
+    for name in [SECRET_FILE, AUDIT_FILE] {
+        let copy = directory.join(name);
+        fs::copy(ledger.directory().join(name), &copy)
+            .and_then(|_| fs::File::open(&copy)?.sync_all())
+            .map_err(|why| BackupError::Target(copy, why))?;
+    }
     Ok(backup)
 }
 

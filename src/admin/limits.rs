@@ -1,9 +1,10 @@
 //! Limits of keys and of customers: set one by one, kept by the ledger, in force at once.
 
 use super::Admin;
+use super::audit::{Action, By, Made, shown};
 use super::openapi::KeyLimits;
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Shared, unknown_customer, unknown_key, whole};
+use super::routes::{Answer, Shared, customer_view, key_view, unknown_customer, unknown_key};
 use super::sent::{Named, Sent};
 use super::views::{CustomerView, KeyView};
 use crate::admit::limits::Limits;
@@ -25,21 +26,24 @@ pub type Changes = Map<String, Value>;
     post,
     path = "/admin/v1/keys/{id}/limits",
     tag = "keys",
-    params(("id" = KeyId, Path)),
+    params(("id" = KeyId, Path), By),
     request_body = KeyLimits,
     responses((status = 200, description = "As it is now", body = KeyView), AdminRefusal)
 )]
 pub(super) async fn limit_key(
     State(admin): Shared,
     Named(id): Named,
+    by: By,
     Sent(changes): Sent<Changes>,
 ) -> Answer<KeyView> {
     let key = KeyId::parse(&id).ok_or_else(unknown_key)?;
     let customer = owner(&admin, key).ok_or_else(unknown_key)?;
-    let set = Arc::clone(&admin);
-    whole(async move { set_key(&set, customer, key, changes).await }).await?;
-    let view = |found: &Customer| found.keys.get(&key).map(|known| KeyView::of(customer, key, known));
-    admin.ledger.customer(customer, view).flatten().map(Json).ok_or_else(unknown_key)
+    let before = key_view(&admin, customer, key)?;
+    set_key(&admin, customer, key, changes).await?;
+    let after = key_view(&admin, customer, key)?;
+    let made = Made { by: &by, action: Action::LimitKey, before: Some(shown(&before)), entry_id: None };
+    admin.note(made, key, &after).await?;
+    Ok(Json(after))
 }
 
 /// Change limits of all keys of a customer together, at once
@@ -49,28 +53,32 @@ pub(super) async fn limit_key(
     post,
     path = "/admin/v1/customers/{id}/limits",
     tag = "customers",
-    params(("id" = CustomerId, Path)),
+    params(("id" = CustomerId, Path), By),
     request_body = Limits,
     responses((status = 200, description = "As it is now", body = CustomerView), AdminRefusal)
 )]
 pub(super) async fn limit_customer(
     State(admin): Shared,
     Named(id): Named,
+    by: By,
     Sent(changes): Sent<Changes>,
 ) -> Answer<CustomerView> {
     let customer = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
-    let set = Arc::clone(&admin);
-    whole(async move {
-        let _one = set.setting.lock().await;
-        let before = set.ledger.customer(customer, |found| Arc::clone(&found.limits));
-        let limits = changed(&before.ok_or_else(unknown_customer)?, changes)?;
-        set.ledger.limit(customer, None, limits.to_json().into()).await?;
-        set.gates.set_customer(customer, limits);
-        Ok(())
-    })
-    .await?;
-    let view = admin.ledger.customer(customer, |found| CustomerView::of(customer, found));
-    view.map(Json).ok_or_else(unknown_customer)
+    let before = customer_view(&admin, customer)?;
+    set_customer(&admin, customer, changes).await?;
+    let after = customer_view(&admin, customer)?;
+    let made = Made { by: &by, action: Action::LimitCustomer, before: Some(shown(&before)), entry_id: None };
+    admin.note(made, customer, &after).await?;
+    Ok(Json(after))
+}
+
+async fn set_customer(admin: &Admin, customer: CustomerId, changes: Changes) -> Result<(), AdminRefusal> {
+    let _one = admin.setting.lock().await;
+    let before = admin.ledger.customer(customer, |found| Arc::clone(&found.limits));
+    let limits = changed(&before.ok_or_else(unknown_customer)?, changes)?;
+    admin.ledger.limit(customer, None, limits.to_json().into()).await?;
+    admin.gates.set_customer(customer, limits);
+    Ok(())
 }
 
 /// Changes limits of a key: durable, then in force.

@@ -3,6 +3,7 @@
 //! On its own loopback listener, for whoever holds the admin token. Errors have the shape that the
 //! gateway's have. What it serves is told by its OpenAPI [document], made of the handlers. Beside it stands the metrics listener, which needs no token.
 
+mod audit;
 mod credit;
 mod limits;
 mod ledger;
@@ -15,17 +16,21 @@ mod standing;
 pub mod views;
 
 use crate::admit::gate::Gates;
+use crate::admit::rate::{Bucket, PerMinute};
 use crate::admit::running::Running;
 use crate::auth::Directory;
+use crate::clock::Tick;
 use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::metrics::Metrics;
+pub use audit::{Action, AuditLine, AuditLog, AuditPage, BY};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::header;
+use http::{Method, header};
+use parking_lot::Mutex;
 use refusal::AdminRefusal;
 use ring::digest;
 use std::sync::Arc;
@@ -33,6 +38,9 @@ use std::time::Instant;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+/// Wrong tokens are answered this often, so that guessing takes for ever; a good one always passes.
+const WRONG_TOKENS_PER_MINUTE: u64 = 60;
 
 /// What the admin API works with.
 pub struct Admin {
@@ -48,6 +56,24 @@ pub struct Admin {
     pub running: Running,
     /// What the operator presents stands in the configuration.
     pub live: Current,
+    /// Who changed what.
+    pub audit: AuditLog,
+    /// How much is asked.
+    pub rates: Rates,
+}
+
+/// Requests so far, by whether they had the token.
+#[derive(Default)]
+pub struct Rates {
+    taken: Mutex<Bucket>,
+    strangers: Mutex<Bucket>,
+}
+
+impl Rates {
+    fn take(bucket: &Mutex<Bucket>, rate: PerMinute) -> Result<(), AdminRefusal> {
+        let taken = bucket.lock().take(1, rate, Tick::now());
+        taken.map_err(|short| AdminRefusal::too_many(short.wait_us.unwrap_or_default().div_ceil(1_000_000)))
+    }
 }
 
 /// The admin API.
@@ -56,6 +82,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
     served
         .fallback(|| async { AdminRefusal::not_found("there is no such path in the admin API") })
         .method_not_allowed_fallback(|| async { AdminRefusal::wrong_method() })
+        .layer(middleware::from_fn(whole))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authenticate))
         .with_state(admin)
 }
@@ -92,6 +119,7 @@ fn paths() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(ledger::export))
         .routes(routes!(ledger::backup))
         .routes(routes!(ledger::archive))
+        .routes(routes!(audit::list))
         .routes(routes!(tell_document))
 }
 
@@ -149,9 +177,25 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
     // Digests are compared, so that the time it takes tells nothing of the token.
     let digest = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
     let expected = digest(admin.live.load().config.admin.token.expose().as_bytes());
-    if presented.is_some_and(|token| digest(token).as_ref() == expected.as_ref()) {
-        next.run(request).await
+    let known = presented.is_some_and(|token| digest(token).as_ref() == expected.as_ref());
+    let taken = if known {
+        let rate = admin.live.load().config.admin.requests_per_minute;
+        Rates::take(&admin.rates.taken, PerMinute(rate))
     } else {
-        AdminRefusal::unauthorized().into_response()
+        Rates::take(&admin.rates.strangers, PerMinute(WRONG_TOKENS_PER_MINUTE))
+            .and_then(|()| Err(AdminRefusal::unauthorized()))
+    };
+    match taken {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
+}
+
+/// A change is made whole, with its line in the audit, even if whoever asked does not wait for it.
+async fn whole(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let made = tokio::spawn(next.run(request)).await;
+    made.unwrap_or_else(|_| AdminRefusal::failed("it panicked: see the gateway's log").into_response())
 }

@@ -4,6 +4,7 @@
 //! What a path takes and answers stands at its handler and its types; here is what they share: how
 //! words are written, what is refused, and the token.
 
+use super::audit::{BY, By};
 use super::refusal::AdminRefusal;
 use crate::admit::limits::Limits;
 use crate::clock::Timestamp;
@@ -13,13 +14,14 @@ use crate::ledger::{Chain, Seq};
 use crate::money::{Amount, UnitPrice};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
-    ResponseBuilder, SecurityRequirement,
+    ComponentsBuilder, ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
+    Response, ResponseBuilder, SecurityRequirement,
 };
-use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 /// The name of the security scheme.
 const TOKEN: &str = "admin_token";
@@ -76,10 +78,23 @@ impl IntoResponses for AdminRefusal {
             ("404", "No such thing: `not_found`"),
             ("405", "The path takes another method: `wrong_method`"),
             ("409", "It does not fit what is there: `exists`, `reference_used`, `wrong_status`, …"),
+            ("429", "Too many requests, or too many wrong tokens: `rate_limit_exceeded`"),
             ("500", "Something of the gateway's own failed: `failed`"),
             ("503", "The ledger cannot be written: `ledger_down`"),
         ];
         refused.into_iter().map(|(status, why)| (status.to_owned(), response(status, why).into())).collect()
+    }
+}
+
+impl IntoParams for By {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let by = ParameterBuilder::new()
+            .name(BY.as_str())
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("On whose behalf it is done, for the audit; `operator` if nobody says"))
+            .schema(Some(Name::schema()));
+        vec![by.build()]
     }
 }
 
@@ -94,6 +109,7 @@ fn response(status: &str, why: &str) -> Response {
     };
     match status {
         "401" => response.header("www-authenticate", header("Always `Bearer`")),
+        "429" => response.header("retry-after", header("Seconds until it may be tried again")),
         _ => response,
     }
     .build()
@@ -298,7 +314,7 @@ mod tests {
                 assert!(text("summary").len() > 4, "{name} has no summary");
                 ids.push(text("operationId"));
                 let responses = operation["responses"].as_object().unwrap();
-                for refusal in ["400", "401", "404", "409", "500", "503"] {
+                for refusal in ["400", "401", "404", "409", "429", "500", "503"] {
                     assert!(responses.contains_key(refusal), "{name} lacks {refusal}");
                 }
                 let served: Vec<&Value> = ["200", "201"].iter().filter_map(|of| responses.get(*of)).collect();

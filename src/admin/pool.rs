@@ -1,7 +1,9 @@
 //! The pool by hand: how each upstream account stands, and taking one out and in again.
 
 use super::Admin;
+use super::audit::{Action, By, Made, shown};
 use super::refusal::AdminRefusal;
+use super::routes::{Answer, Shared};
 use super::sent::Named;
 use super::views::{ShutModel, UpstreamView};
 use crate::upstream::{Account, Standing};
@@ -9,8 +11,6 @@ use axum::Json;
 use axum::extract::State;
 use std::sync::Arc;
 use std::time::Instant;
-
-type Shared = State<Arc<Admin>>;
 
 /// Every upstream account: its health, its load, what is left of its limits
 #[utoipa::path(
@@ -30,11 +30,11 @@ pub(super) async fn list(State(admin): Shared) -> Json<Vec<UpstreamView>> {
     path = "/admin/v1/upstreams/{name}/drain",
     tag = "upstreams",
     operation_id = "drain_upstream",
-    params(("name" = String, Path)),
+    params(("name" = String, Path), By),
     responses((status = 200, description = "As it is now", body = UpstreamView), AdminRefusal)
 )]
-pub(super) async fn drain(admin: Shared, Named(name): Named) -> Result<Json<UpstreamView>, AdminRefusal> {
-    set(&admin, &name, Standing::Draining)
+pub(super) async fn drain(State(admin): Shared, Named(name): Named, by: By) -> Answer<UpstreamView> {
+    set(&admin, &name, Standing::Draining, &by).await
 }
 
 /// Give one requests again
@@ -43,20 +43,27 @@ pub(super) async fn drain(admin: Shared, Named(name): Named) -> Result<Json<Upst
     path = "/admin/v1/upstreams/{name}/resume",
     tag = "upstreams",
     operation_id = "resume_upstream",
-    params(("name" = String, Path)),
+    params(("name" = String, Path), By),
     responses((status = 200, description = "As it is now", body = UpstreamView), AdminRefusal)
 )]
-pub(super) async fn resume(admin: Shared, Named(name): Named) -> Result<Json<UpstreamView>, AdminRefusal> {
-    set(&admin, &name, Standing::Taking)
+pub(super) async fn resume(State(admin): Shared, Named(name): Named, by: By) -> Answer<UpstreamView> {
+    set(&admin, &name, Standing::Taking, &by).await
 }
 
-fn set(admin: &Admin, name: &str, standing: Standing) -> Result<Json<UpstreamView>, AdminRefusal> {
-    let live = admin.live.load();
+async fn set(admin: &Arc<Admin>, name: &str, standing: Standing, by: &By) -> Answer<UpstreamView> {
+    let live = admin.live.load_full();
     let account = live.pool.accounts().iter().find(|account| &*account.name == name);
     let account = account.ok_or_else(|| AdminRefusal::not_found("there is no such upstream account"))?;
+    let before = view(account);
     account.set_standing(standing, Instant::now());
     tracing::info!(upstream = name, ?standing, "set by hand");
-    Ok(Json(view(account)))
+    let after = view(account);
+    let action = match standing {
+        Standing::Draining => Action::DrainUpstream,
+        Standing::Taking => Action::ResumeUpstream,
+    };
+    admin.note(Made { by, action, before: Some(shown(&before)), entry_id: None }, name, &after).await?;
+    Ok(Json(after))
 }
 
 fn view(account: &Account) -> UpstreamView {

@@ -15,17 +15,26 @@ pub struct AdminRefusal {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// Seconds until it may be tried again.
+    retry_after: Option<u64>,
 }
 
 impl AdminRefusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        AdminRefusal { status, code, message: message.into() }
+        AdminRefusal { status, code, message: message.into(), retry_after: None }
     }
 
     /// The token is missing or wrong.
     pub fn unauthorized() -> Self {
         let message = "the admin token is missing or wrong: set TOLLGATE_ADMIN_TOKEN to that of the gateway";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_admin_token", message)
+    }
+
+    /// More than the operator allows.
+    pub fn too_many(seconds: u64) -> Self {
+        let message = "too many requests of the admin API: see admin.requests_per_minute";
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
+        AdminRefusal { retry_after: Some(seconds), ..refusal }
     }
 
     /// No such thing.
@@ -132,11 +141,14 @@ impl From<QueryRejection> for AdminRefusal {
 
 impl IntoResponse for AdminRefusal {
     fn into_response(self) -> Response {
-        let AdminRefusal { status, code, message } = self;
+        let AdminRefusal { status, code, message, retry_after } = self;
         let error = openapi::Refusal { message, kind: "admin_error", param: None, code };
         let mut response = (status, Json(Refused { error })).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -1,8 +1,9 @@
 //! What each path of the admin API does.
 
+use super::audit::{Action, By, Made, shown};
 use super::refusal::AdminRefusal;
 use super::sent::{Named, Sent};
-use super::views::{CustomerView, KeyView, SpentView, StatementPage, limits_of};
+use super::views::{CustomerView, KeyView, StatementPage};
 use super::{Admin, limits, openapi};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
@@ -38,18 +39,21 @@ pub(super) struct NewCustomer {
     post,
     path = "/admin/v1/customers",
     tag = "customers",
+    params(By),
     request_body = NewCustomer,
     responses((status = 201, description = "The customer", body = CustomerView), AdminRefusal)
 )]
 pub(super) async fn create_customer(
     State(admin): Shared,
+    by: By,
     Sent(sent): Sent<NewCustomer>,
 ) -> Created<CustomerView> {
     let NewCustomer { name } = sent;
     let id = CustomerId::from_int(u64::from_le_bytes(random()?));
     admin.ledger.create_customer(id, name).await?;
-    let view = admin.ledger.customer(id, |customer| CustomerView::of(id, customer));
-    let view = view.ok_or_else(|| AdminRefusal::failed("the customer is gone"))?;
+    let view = customer_view(&admin, id)?;
+    let made = Made { by: &by, action: Action::CreateCustomer, before: None, entry_id: None };
+    admin.note(made, id, &view).await?;
     Ok((StatusCode::CREATED, Json(view)))
 }
 
@@ -104,10 +108,11 @@ pub(super) struct NewKey {
     post,
     path = "/admin/v1/keys",
     tag = "keys",
+    params(By),
     request_body = NewKey,
     responses((status = 201, description = "The key", body = KeyView), AdminRefusal)
 )]
-pub(super) async fn create_key(State(admin): Shared, Sent(sent): Sent<NewKey>) -> Created<KeyView> {
+pub(super) async fn create_key(State(admin): Shared, by: By, Sent(sent): Sent<NewKey>) -> Created<KeyView> {
     let NewKey { customer, name, import, limits } = sent;
     limits::check(&limits)?;
     let plain = match &import {
@@ -118,28 +123,17 @@ pub(super) async fn create_key(State(admin): Shared, Sent(sent): Sent<NewKey>) -
     let digest = admin.directory.digest(plain.expose());
     let name = name.unwrap_or_else(|| Arc::from(""));
     let prefix: Arc<str> = plain.shown().into();
-    let created = KeyCreated { key, digest, prefix: Arc::clone(&prefix), name: Arc::clone(&name) };
-    let made = Arc::clone(&admin);
-    whole(async move {
-        made.ledger.create_key(customer, created).await?;
-        // It opens nothing before its limits are in force.
-        if !limits.is_empty() {
-            limits::set_key(&made, customer, key, limits).await?;
-        }
-        made.directory.insert(digest, customer, key);
-        Ok(())
-    })
-    .await?;
-    let limits = admin.ledger.customer(customer, |found| {
-        found.keys.get(&key).map(|known| limits_of(&known.limits)).unwrap_or_default()
-    });
-    let limits = limits.unwrap_or_default();
+    admin.ledger.create_key(customer, KeyCreated { key, digest, prefix, name }).await?;
+    // It opens nothing before its limits are in force.
+    if !limits.is_empty() {
+        limits::set_key(&admin, customer, key, limits).await?;
+    }
+    admin.directory.insert(digest, customer, key);
+    let view = key_view(&admin, customer, key)?;
+    let action = if import.is_some() { Action::ImportKey } else { Action::CreateKey };
+    admin.note(Made { by: &by, action, before: None, entry_id: None }, key, &view).await?;
     let shown = if import.is_some() { None } else { Some(plain.expose().into()) };
-    let (name, prefix) = ((*name).into(), (*prefix).into());
-    let spent = SpentView::default();
-    let view =
-        KeyView { id: key, customer, name, prefix, status: "active".into(), limits, spent, key: shown };
-    Ok((StatusCode::CREATED, Json(view)))
+    Ok((StatusCode::CREATED, Json(KeyView { key: shown, ..view })))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -180,10 +174,10 @@ pub(super) async fn list_keys(
     post,
     path = "/admin/v1/keys/{id}/revoke",
     tag = "keys",
-    params(("id" = KeyId, Path)),
+    params(("id" = KeyId, Path), By),
     responses((status = 200, description = "As it is now", body = KeyView), AdminRefusal)
 )]
-pub(super) async fn revoke_key(State(admin): Shared, Named(id): Named) -> Answer<KeyView> {
+pub(super) async fn revoke_key(State(admin): Shared, Named(id): Named, by: By) -> Answer<KeyView> {
     let id = KeyId::parse(&id).ok_or_else(unknown_key)?;
     let mut owner = None;
     admin.ledger.each_customer(|customer, found| {
@@ -192,18 +186,14 @@ pub(super) async fn revoke_key(State(admin): Shared, Named(id): Named) -> Answer
         }
     });
     let (customer, digest) = owner.ok_or_else(unknown_key)?;
-    let ended = Arc::clone(&admin);
-    whole(async move {
-        ended.ledger.revoke_key(customer, id).await?;
-        ended.directory.remove(digest);
-        ended.gates.remove_key(id);
-        Ok(())
-    })
-    .await?;
-    let view = admin
-        .ledger
-        .customer(customer, |found| found.keys.get(&id).map(|key| KeyView::of(customer, id, key)));
-    view.flatten().map(Json).ok_or_else(unknown_key)
+    let before = key_view(&admin, customer, id)?;
+    admin.ledger.revoke_key(customer, id).await?;
+    admin.directory.remove(digest);
+    admin.gates.remove_key(id);
+    let after = key_view(&admin, customer, id)?;
+    let made = Made { by: &by, action: Action::RevokeKey, before: Some(shown(&before)), entry_id: None };
+    admin.note(made, id, &after).await?;
+    Ok(Json(after))
 }
 
 /// The ledger's proof of one request
@@ -273,6 +263,17 @@ pub(super) async fn statement(
     Ok(Json(StatementPage { lines, next }))
 }
 
+/// A customer as they are now.
+pub(super) fn customer_view(admin: &Admin, id: CustomerId) -> Result<CustomerView, AdminRefusal> {
+    admin.ledger.customer(id, |found| CustomerView::of(id, found)).ok_or_else(unknown_customer)
+}
+
+/// A key as it is now.
+pub(super) fn key_view(admin: &Admin, customer: CustomerId, id: KeyId) -> Result<KeyView, AdminRefusal> {
+    let view = |found: &Customer| found.keys.get(&id).map(|key| KeyView::of(customer, id, key));
+    admin.ledger.customer(customer, view).flatten().ok_or_else(unknown_key)
+}
+
 /// There is no such key.
 pub(super) fn unknown_key() -> AdminRefusal {
     AdminRefusal::not_found("there is no such key, or it was revoked already")
@@ -280,13 +281,6 @@ pub(super) fn unknown_key() -> AdminRefusal {
 
 pub(super) fn unknown_customer() -> AdminRefusal {
     AdminRefusal::not_found("there is no such customer")
-}
-
-/// Does something whole, even if the operator does not wait for it.
-pub(super) async fn whole(
-    work: impl Future<Output = Result<(), AdminRefusal>> + Send + 'static,
-) -> Result<(), AdminRefusal> {
-    tokio::spawn(work).await.map_err(|_| AdminRefusal::failed("it panicked: see the gateway's log"))?
 }
 
 /// Does something that reads or writes the disk.

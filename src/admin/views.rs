@@ -89,7 +89,7 @@ impl SpentView {
 }
 
 /// Limits as the ledger keeps them: it was checked at the start that they can be read.
-pub(super) fn limits_of(kept: &[u8]) -> Limits {
+fn limits_of(kept: &[u8]) -> Limits {
     Limits::parse(kept).unwrap_or_default()
 }
 

@@ -1,10 +1,11 @@
 //! The admin API's client.
 
 use super::{Failed, Global};
+use crate::admin::BY;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use ureq::http::Response;
+use ureq::http::{HeaderValue, Response, StatusCode};
 use ureq::{Agent, Body, BodyReader};
 
 /// The longest that the gateway may take: a whole journal is verified in this time.
@@ -17,6 +18,7 @@ pub struct Client {
     agent: Agent,
     base: String,
     token: String,
+    by: Option<HeaderValue>,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -31,7 +33,15 @@ impl Client {
         if token.is_empty() {
             return Err(Failed::Usage("set TOLLGATE_ADMIN_TOKEN to the admin token of the gateway".into()));
         }
-        Ok(Self::with_token(&global.admin, &token, global.json))
+        let by = global
+            .operator
+            .as_deref()
+            .filter(|by| !by.is_empty())
+            .map(|by| HeaderValue::from_bytes(by.as_bytes()));
+        let by = by
+            .transpose()
+            .map_err(|_| Failed::Usage("--operator must be a name without control characters".into()))?;
+        Ok(Client { by, ..Self::with_token(&global.admin, &token, global.json) })
     }
 
     /// For the gateway at `base`.
@@ -43,7 +53,7 @@ impl Client {
             .proxy(None)
             .build();
         let base = format!("{}/admin/v1", base.trim_end_matches('/'));
-        Client { agent: config.into(), base, token: format!("Bearer {token}"), json }
+        Client { agent: config.into(), base, token: format!("Bearer {token}"), by: None, json }
     }
 
     /// Asks for something.
@@ -51,7 +61,14 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
-        let sent = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token).call();
+        let url = format!("{}{path}", self.base);
+        let ask = || self.agent.get(&url).header("authorization", &self.token).call();
+        let mut sent = ask();
+        // A long statement is many pages: it waits as it is told to.
+        while let Some(wait) = sent.as_ref().ok().and_then(told_to_wait) {
+            std::thread::sleep(wait);
+            sent = ask();
+        }
         self.read(sent)
     }
 
@@ -60,7 +77,11 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failed> {
-        let request = self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.token);
+        let mut request =
+            self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.token);
+        if let Some(by) = &self.by {
+            request = request.header(BY, by);
+        }
         self.read(request.send_json(body))
     }
 
@@ -99,6 +120,12 @@ impl Client {
         serde_json::from_slice(&body)
             .map_err(|why| Failed::Failed(format!("the answer of {base} is not that of a gateway: {why}")))
     }
+}
+
+/// How long until it may be asked again, if it was asked too often.
+fn told_to_wait(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    (response.status() == StatusCode::TOO_MANY_REQUESTS).then_some(Duration::from_secs(seconds))
 }
 
 fn refusal(status: u16, body: &[u8]) -> String {

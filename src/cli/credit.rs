@@ -52,27 +52,15 @@ pub enum CreditCommand {
         /// Why, for the audit
         #[arg(long)]
         reason: String,
-        #[command(flatten)]
-        who: Who,
     },
 }
 
-/// By whom something is done.
-#[derive(Args)]
-pub struct Who {
-    /// Who does it, for the audit
-    #[arg(long, env = "USER", hide_env_values = true)]
-    pub by: Option<String>,
-}
-
-/// By whom something is done, and why, if that is to be said.
+/// Why something is done, if that is to be said.
 #[derive(Args)]
 pub struct Why {
     /// Why, for the audit
     #[arg(long)]
     pub reason: Option<String>,
-    #[command(flatten)]
-    pub who: Who,
 }
 
 /// `credit`
@@ -84,8 +72,7 @@ pub fn run(client: &Client, command: &CreditCommand) -> Done {
         }
         CreditCommand::Refund { request, amount, reference, why } => {
             let body = json!({
-                "request": request, "amount": amount, "reference": reference,
-                "reason": why.reason, "by": why.who.by
+                "request": request, "amount": amount, "reference": reference, "reason": why.reason
             });
             let refund: RefundView = client.post("/refunds", &body)?;
             if client.json {
@@ -96,9 +83,9 @@ pub fn run(client: &Client, command: &CreditCommand) -> Done {
                 "entry {entry_id}: {refunded} of {charge} USD are given back; {customer} now has {balance} USD\n"
             ))
         }
-        CreditCommand::Adjust { customer, amount, reference, reason, who } => {
+        CreditCommand::Adjust { customer, amount, reference, reason } => {
             let body = json!({
-                "customer": customer, "amount": amount, "reference": reference, "reason": reason, "by": who.by
+                "customer": customer, "amount": amount, "reference": reference, "reason": reason
             });
             booked(client, "/adjustments", &body)
         }

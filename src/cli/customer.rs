@@ -31,22 +31,22 @@ const KEY_INPUT_BYTES_MAX: u64 = 4_096;
 
 /// `customer`
 pub fn run(client: &Client, command: CustomerCommand) -> Done {
-    let (id, step, reason, by) = match command {
+    let (id, step, reason) = match command {
         CustomerCommand::Create { name } => return create(client, &name),
         CustomerCommand::List => return list(client),
         CustomerCommand::Show { id } => return show(client, id),
         CustomerCommand::Set { id, limits } => return limit(client, id, &limits.changes()),
         CustomerCommand::AcceptTerms { id, terms, why } => {
-            let body = json!({ "version": terms, "reason": why.reason, "by": why.who.by });
+            let body = json!({ "version": terms, "reason": why.reason });
             let customer: CustomerView = client.post(&format!("/customers/{id}/terms"), &body)?;
             return show_customers(client, &[customer]);
         }
-        CustomerCommand::Suspend { id, why } => (id, "suspend", why.reason, why.who.by),
-        CustomerCommand::Resume { id, why } => (id, "resume", why.reason, why.who.by),
-        CustomerCommand::Ban { id, reason, who } => (id, "ban", Some(reason), who.by),
-        CustomerCommand::Unban { id, why } => (id, "unban", why.reason, why.who.by),
+        CustomerCommand::Suspend { id, why } => (id, "suspend", why.reason),
+        CustomerCommand::Resume { id, why } => (id, "resume", why.reason),
+        CustomerCommand::Ban { id, reason } => (id, "ban", Some(reason)),
+        CustomerCommand::Unban { id, why } => (id, "unban", why.reason),
     };
-    let body = json!({ "reason": reason, "by": by });
+    let body = json!({ "reason": reason });
     let customer: CustomerView = client.post(&format!("/customers/{id}/{step}"), &body)?;
     show_customers(client, &[customer])
 }

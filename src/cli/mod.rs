@@ -1,5 +1,6 @@
 //! The commands. Each prints for people, or with `--json` one JSON object for scripts.
 
+mod audit;
 mod client;
 mod credit;
 mod customer;
@@ -49,6 +50,9 @@ struct Global {
     /// Print one JSON object; lists print one a line
     #[arg(long, global = true)]
     json: bool,
+    /// On whose behalf a change is made, for the audit
+    #[arg(long, global = true, env = "USER", hide_env_values = true)]
+    operator: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -116,6 +120,9 @@ enum Command {
     /// The pool of upstream accounts
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// Who changed what by the admin API
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the OpenAPI document of the admin API
     Openapi,
     /// Print what makes a shell complete these commands
@@ -204,8 +211,6 @@ enum CustomerCommand {
         /// The evidence, for the audit
         #[arg(long)]
         reason: String,
-        #[command(flatten)]
-        who: credit::Who,
     },
     /// Lift a ban, and give the credit back
     Unban {
@@ -385,6 +390,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Usage(asked) => usage::run(&client()?, &asked),
         Command::Prices(PricesCommand::Import(what)) => prices::import(&what, global.json),
         Command::Ledger(what) => dispatch_ledger(what, global),
+        Command::Audit(audit::AuditCommand::List(which)) => audit::list(&client()?, &which),
         Command::Openapi => shell::openapi(),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { directory } => shell::man(directory.as_deref()),
@@ -405,6 +411,14 @@ fn dispatch_ledger(command: LedgerCommand, global: &Global) -> Done {
         LedgerCommand::Archive { directory, which } => ledger::archive(&client()?, &directory, &which),
         LedgerCommand::Backup { directory } => ledger::backup(&client()?, &directory),
         LedgerCommand::Rebuild { store } => ledger::rebuild(&store, global.json),
+    }
+}
+
+/// The word that a value is written as.
+fn shown_name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => unreachable!("it is written as a word"),
     }
 }
 

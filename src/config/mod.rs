@@ -133,6 +133,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// What a request must present: at least 16 characters.
     pub token: Secret,
+    /// Requests, at least one.
+    pub requests_per_minute: u64,
 }
 
 /// The listener that Prometheus talks to.

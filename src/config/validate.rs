@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Where the ledger lives unless told otherwise.
 const STORE_DIRECTORY: &str = "/var/lib/tollgate";
+/// A bound of more is none.
+const REQUESTS_MAX: u64 = 1_000_000;
 /// Where the admin API listens unless told otherwise, on the loopback interface.
 const ADMIN_PORT: u16 = 9180;
 /// Where metrics are listened for unless told otherwise, on the loopback interface.
@@ -190,8 +192,9 @@ fn admin(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Admin> {
         }
         token
     });
+    let requests_per_minute = section.number("requests_per_minute", 1..=REQUESTS_MAX, 6_000);
     section.finish();
-    Some(Admin { listen: listen?, token: token? })
+    Some(Admin { listen: listen?, token: token?, requests_per_minute })
 }
 
 fn metrics(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Metrics> {

@@ -26,7 +26,7 @@ fn adjust(gateway: &Gateway, customer: &Customer, amount: &str, reference: &str)
     let amount = format!("--amount={amount}");
     let command =
         ["credit", "adjust", "--json", "--customer", &customer.id, &amount, "--reference", reference];
-    gateway.run(&[&command[..], &["--reason", "an outage", "--by", "ada"]].concat())
+    gateway.run(&[&command[..], &["--reason", "an outage", "--operator", "ada"]].concat())
 }
 
 fn lines(output: &Output) -> Vec<Value> {

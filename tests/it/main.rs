@@ -28,6 +28,7 @@ mod outage;
 mod hygiene;
 mod ledger;
 mod commands;
+mod audit;
 mod credit;
 mod standing;
 mod metrics;

@@ -17,7 +17,9 @@ async fn who_accepted_other_terms_or_none_is_asked_to() {
     let scene = scene_with(&settings);
     let accept = |version: &str| {
         let arguments = ["customer", "accept-terms", &scene.customer.id, "--terms", version];
-        scene.gateway.json(&[&arguments[..], &["--by", "jane@acme.example", "--reason", "form 7"]].concat())
+        scene
+            .gateway
+            .json(&[&arguments[..], &["--operator", "jane@acme.example", "--reason", "form 7"]].concat())
     };
     let refused = || async {
         for client in scene.clients() {

@@ -23,7 +23,7 @@ fn lines(output: &Output) -> Vec<Value> {
 }
 
 fn set(gateway: &Gateway, step: &str, customer: &str, reason: &str) -> Value {
-    gateway.json(&["customer", step, customer, "--reason", reason, "--by", "ada"])
+    gateway.json(&["customer", step, customer, "--reason", reason, "--operator", "ada"])
 }
 
 /// Begins a stream and reads of it until it says `word`.

@@ -106,6 +106,8 @@ pub struct Settings {
     pub reload: &'static str,
     /// Of how many requests that were served one is logged; each unless told otherwise.
     pub success_one_in: Option<u32>,
+    /// Of `admin:`, in YAML's flow style, with a comma behind it.
+    pub admin: &'static str,
     /// Of `queue:`, in YAML's flow style.
     pub queue: &'static str,
     /// Of `policy:`, in YAML's flow style.
@@ -406,11 +408,11 @@ pub fn text(value: &Value) -> String {
 fn config(accounts: &[Account], settings: &Settings) -> String {
     let mut config = format!(
         "gateway: {{ listen: [\"127.0.0.1:0\"]{} }}\n\
-         admin: {{ listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
+         admin: {{ {}listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n\
          store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nqueue: {{ {} }}\n\
          reload: {{ {} }}\nupstreams:\n",
-        settings.gateway, settings.retry, settings.queue, settings.reload
+        settings.gateway, settings.admin, settings.retry, settings.queue, settings.reload
     );
     for Account { name, base_url, credential, more } in accounts {
         // Unless a test says otherwise: it counts what a provider is asked.
