@@ -200,9 +200,15 @@ impl PartialSchema for Network {
     fn schema() -> RefOr<Schema> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let address = |known| text().format(Some(SchemaFormat::KnownFormat(known)));
-        let v4 = "^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\\.(?!/)|(?=/))){4}/(3[0-2]|[12]?[0-9])$";
-        let v6 = "^(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|::\
-                  |([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4})/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$";
+        let v4 = "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\\.(?!/)|(?=/))){4}";
+        let h = "[0-9a-fA-F]{1,4}";
+        // Groups, of which `::` stands for those that are zero.
+        let v6 = format!(
+            "({h}:){{7}}{h}|({h}:){{1,7}}:|({h}:){{1,6}}:{h}|({h}:){{1,5}}(:{h}){{1,2}}|({h}:){{1,4}}(:{h}){{1,3}}\
+             |({h}:){{1,3}}(:{h}){{1,4}}|({h}:){{1,2}}(:{h}){{1,5}}|{h}:(:{h}){{1,6}}|:((:{h}){{1,7}}|:)|::ffff:{v4}"
+        );
+        let v4 = format!("^{v4}/(3[0-2]|[12]?[0-9])$");
+        let v6 = format!("^({v6})/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$");
         AnyOfBuilder::new()
             .description(Some("An address, or a network such as `192.0.2.0/24`"))
             .examples([serde_json::json!("192.0.2.0/24")])
