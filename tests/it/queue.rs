@@ -84,7 +84,8 @@ async fn a_customer_with_one_request_does_not_wait_for_another_with_many() {
     audit(gateway, &[&provider]).is_exact(21);
 }
 
-#[tokio::test]
+// A scrape blocks: the clients need threads of their own, to come while the first is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_no_longer_waits() {
     let (provider, gateway) = one_at_a_time("");
     let customer = gateway.customer("1.00");
@@ -92,7 +93,7 @@ async fn who_leaves_no_longer_waits() {
         let served = provider.provider.log().len();
         let first = tokio::spawn({
             let client = client.clone();
-            async move { client.ask(&ask(&[("latency_ms", "1500")])).await.status }
+            async move { client.ask(&ask(&[("latency_ms", "4000")])).await.status }
         });
         // Taken in is not enough: the second could be quicker to the account.
         let busy = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 0"#;
