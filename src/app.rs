@@ -5,6 +5,7 @@
 //! requests finish, make the last entries durable. A process that runs can be replaced by
 //! [`handover`].
 
+mod content;
 mod drain;
 mod files;
 pub mod handover;
@@ -15,6 +16,7 @@ mod spend;
 
 use crate::admin::{self, Admin, AuditLog, Rates, Scrape};
 use crate::admit::Admission;
+use crate::admit::content::Judge;
 use crate::admit::gate::Gates;
 use crate::admit::limits::Limits;
 use crate::admit::running::Running;
@@ -164,7 +166,7 @@ impl App {
         };
         let prepared = prepare(config, taking.as_mut())?;
         let (ledger, recovered) = open_ledger(config, &prepared.metrics, taking.as_mut())?;
-        let directory = Arc::new(open_directory(&ledger)?);
+        let (directory, digester) = open_directory(&ledger)?;
         let gates = Arc::new(open_gates(&ledger)?);
         let access = AccessLog::start(Arc::clone(&ledger), Arc::clone(&prepared.metrics))
             .map_err(StartError::System)?;
@@ -172,7 +174,7 @@ impl App {
         // The last that may fail: from here on the ledger is this process's.
         let guests =
             taking.map_or(Ok(Vec::new()), |taking| taking.confirm(&ledger)).map_err(StartError::Handover)?;
-        let opened = Opened { ledger, recovered, directory, gates, access, audit, guests };
+        let opened = Opened { ledger, recovered, directory, digester, gates, access, audit, guests };
         Ok(wire(config, load, prepared, opened))
     }
 
@@ -188,6 +190,7 @@ struct Opened {
     ledger: Arc<Ledger>,
     recovered: Recovered,
     directory: Arc<Directory>,
+    digester: Digester,
     gates: Arc<Gates>,
     access: AccessLog,
     audit: AuditLog,
@@ -221,9 +224,10 @@ fn gateway(
     config: &Config,
     opened: &Opened,
     (live, metrics, running): (&Current, &Arc<Metrics>, &Running),
-    serving: Serving,
+    (judge, serving): (Judge, Serving),
 ) -> Gateway {
     Gateway {
+        judge,
         serving,
         access: opened.access.clone(),
         directory: Arc::clone(&opened.directory),
@@ -246,8 +250,9 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let live = Arc::new(ArcSwap::from_pointee(live));
     let (serving, is_serving) = watch::channel(None);
     let (left, has_left) = watch::channel(Left::No);
-    let gateway = gateway(config, &opened, (&live, &metrics, &running), serving);
-    let Opened { ledger, recovered, directory, gates, access, audit, guests } = opened;
+    let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &metrics);
+    let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving));
+    let Opened { ledger, recovered, directory, digester: _, gates, access, audit, guests } = opened;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
     let notify =
@@ -276,6 +281,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
     let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
     server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
+    server.add_service(background_service("content", rules));
     let Signals { hangup, quit, terminate, interrupt } = signals;
     let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
     let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
@@ -344,7 +350,7 @@ fn open_ledger(
     Ok((ledger, recovered))
 }
 
-fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
+fn open_directory(ledger: &Ledger) -> Result<(Arc<Directory>, Digester), StartError> {
     let mut random = [0; 32];
     let filled = SystemRandom::new().fill(&mut random);
     filled.map_err(|_| StartError::Secret(io::Error::other("the system gives no random numbers")))?;
@@ -356,13 +362,14 @@ fn open_directory(ledger: &Ledger) -> Result<Directory, StartError> {
             "it is missing, and without it no key is recognised: restore key-digest.secret from a backup";
         return Err(StartError::Secret(io::Error::new(io::ErrorKind::NotFound, why)));
     }
-    let directory = Directory::new(Digester::open(&path, random).map_err(StartError::Secret)?);
+    let digester = Digester::open(&path, random).map_err(StartError::Secret)?;
+    let directory = Directory::new(digester.clone());
     ledger.each_customer(|customer, found| {
         for (id, key) in found.keys.iter().filter(|(_, key)| key.status == KeyStatus::Active) {
             directory.insert(key.digest, customer, *id);
         }
     });
-    Ok(directory)
+    Ok((Arc::new(directory), digester))
 }
 
 /// What the operator and the service manager say while it runs.

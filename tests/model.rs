@@ -153,6 +153,7 @@ impl Moved {
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Extended { .. }
             | Change::Held { .. } => {}

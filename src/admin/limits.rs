@@ -105,9 +105,14 @@ pub(super) fn check(changes: &Changes) -> Result<(), AdminRefusal> {
 
 /// What is agreed with a customer is not a matter of single keys.
 fn of_key(limits: Limits) -> Result<Limits, AdminRefusal> {
-    match limits.countries {
-        None => Ok(limits),
-        Some(_) => Err(AdminRefusal::malformed("limits: `countries` are set for a customer, not for a key")),
+    match (&limits.countries, limits.content) {
+        (None, None) => Ok(limits),
+        (Some(_), _) => {
+            Err(AdminRefusal::malformed("limits: `countries` are set for a customer, not for a key"))
+        }
+        (None, Some(_)) => {
+            Err(AdminRefusal::malformed("limits: `content` is set for a customer, not for a key"))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::auth::Caller;
 use crate::clock::{Tick, Timestamp};
 use crate::id::{CustomerId, KeyId};
 use crate::ledger::Budgets;
+use crate::policy::content::Mode;
 use crate::policy::countries::Denied;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -217,6 +218,11 @@ impl Gates {
     /// Whether a customer is served where nobody else is.
     pub fn excepts(&self, customer: CustomerId, denied: Denied) -> bool {
         self.customers.get(&customer).is_some_and(|gate| gate.0.lock().limits.excepts(denied))
+    }
+
+    /// How what a customer asks is judged, if that is said of them.
+    pub fn content_of(&self, customer: CustomerId) -> Option<Mode> {
+        self.customers.get(&customer)?.0.lock().limits.content
     }
 
     fn gates_of(&self, caller: &Caller) -> Option<Passed> {

@@ -8,6 +8,7 @@ use super::rate::PER_MINUTE_MAX;
 use crate::clock::Timestamp;
 use crate::ledger::Budget;
 use crate::money::Amount;
+use crate::policy::content::Mode;
 use crate::policy::countries::{Country, Denied};
 use ipnet::IpNet;
 use serde::de::Error;
@@ -62,6 +63,9 @@ pub struct Limits {
     /// Countries of which it is served although nobody else is; `*` for all. Of customers alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub countries: Option<Box<[Box<str>]>>,
+    /// How what is asked is judged, instead of what the configuration says. Of customers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Mode>,
 }
 
 impl Limits {
@@ -271,7 +275,7 @@ mod tests {
         let all = json!({
             "enabled": true, "rpm": 60, "tpm": 90_000, "concurrency": 5, "models": ["a", "b"],
             "endpoints": ["embeddings"], "allow_ip": ["192.0.2.0/24", "2001:db8::/32"],
-            "expires": "2027-01-01T00:00:00Z", "countries": ["KP"]
+            "expires": "2027-01-01T00:00:00Z", "countries": ["KP"], "content": "observe"
         });
         let limits = limits(all.clone()).unwrap();
         assert_eq!(serde_json::to_value(&limits).unwrap(), all);
@@ -296,6 +300,7 @@ mod tests {
             json!({ "allow_ip": ["192.0.2.0/33"] }),
             json!({ "expires": "tomorrow" }),
             json!({ "countries": [] }),
+            json!({ "content": "on" }),
             json!({ "countries": ["Cuba"] }),
             json!({ "requests": 5 }),
         ] {

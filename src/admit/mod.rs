@@ -3,6 +3,7 @@
 //! *Architecture invariant:* an [`Admitted`] is made here only, and holds credit for the dearest
 //! way the request can end. What has no price is refused.
 
+pub mod content;
 pub mod estimate;
 pub mod gate;
 pub mod limits;

@@ -83,6 +83,7 @@ fn push_digit(text: &mut String, value: u32) {
 pub const SECRET_FILE: &str = "key-digest.secret";
 
 /// Makes digests of keys, with a secret of the store: who reads the store alone cannot try keys.
+#[derive(Clone)]
 pub struct Digester(hmac::Key);
 
 impl Digester {

@@ -41,6 +41,9 @@ pub struct LimitOptions {
     /// Countries of which a customer is served although nobody else is, with commas between; * for all
     #[arg(long, value_name = "AA,BB")]
     countries: Option<String>,
+    /// How what a customer asks is judged: off, observe or enforce
+    #[arg(long, value_name = "MODE")]
+    content: Option<String>,
     /// Whether it opens anything
     #[arg(long, value_name = "true|false")]
     enabled: Option<bool>,
@@ -67,6 +70,10 @@ impl LimitOptions {
             ("expires", self.expires.clone()),
             ("allow_ip", list(&self.allow_ip)),
             ("countries", list(&self.countries)),
+            (
+                "content",
+                self.content.as_deref().map(|mode| if mode == NONE { Value::Null } else { json!(mode) }),
+            ),
             ("enabled", self.enabled.map(Value::Bool)),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

@@ -94,7 +94,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     noted.compare("store.directory", store_directory, &new.store_directory);
     noted.prices(prices, &new.prices);
     noted.upstreams(upstreams, &new.upstreams);
-    compare!(noted, "policy.", policy, &new.policy, Policy { terms_version, countries });
+    compare!(noted, "policy.", policy, &new.policy, Policy { terms_version, countries, content });
     noted.queue(queue, &new.queue);
     compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });

@@ -33,6 +33,7 @@ pub use secret::Secret;
 pub use tls::{Authorities, Certificate, Tls};
 
 use crate::money::Amount;
+use crate::policy::content::Content;
 use crate::policy::countries::Countries;
 use crate::settle::price::PriceBook;
 use crate::settle::price::books::PriceBooks;
@@ -252,6 +253,8 @@ pub struct Policy {
     pub terms_version: Option<Arc<str>>,
     /// Where nobody is served.
     pub countries: Option<Arc<Countries>>,
+    /// What nobody may ask for.
+    pub content: Option<Arc<Content>>,
 }
 
 /// How requests wait when all accounts are full.

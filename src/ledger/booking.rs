@@ -52,6 +52,7 @@ impl Booking {
             | Change::WrittenOff { .. }
             | Change::Released { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => return None,

@@ -5,6 +5,7 @@
 //! altered.
 
 use super::entry::{Balance, Change, Entry, KeyCreated, Note, Release, Seq, Step};
+use super::violation;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
@@ -52,6 +53,10 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put(out, key.int().to_le_bytes());
         }
         Change::Limited { key, limits } => put_limits(out, *key, limits),
+        Change::Violated(violation) => {
+            out.push(31);
+            violation::put(out, violation);
+        }
         Change::Deposited { amount, reference } => {
             out.push(4);
             put_amount(out, *amount);
@@ -151,6 +156,7 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
         | Change::KeyCreated(_)
         | Change::KeyRevoked { .. }
         | Change::Limited { .. }
+        | Change::Violated(_)
         | Change::Deposited { .. }
         | Change::Held { .. }
         | Change::Extended { .. }
@@ -252,6 +258,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             Change::Limited { key, limits: take_bytes(input)?.into() }
         }
         19 => Change::ForfeitureReversed { amount: take_amount(input)?, note: take_note(input)? },
+        31 => Change::Violated(violation::take(input)?),
         30 => Change::TermsAccepted { version: take_text(input)?, note: take_note(input)? },
         other => return Err(CodecError::UnknownTag(other)),
     })
@@ -385,6 +392,7 @@ pub(super) fn take_request(input: &mut &[u8]) -> Result<RequestId, CodecError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::violation::Violation;
     use super::*;
 
     fn check(change: Change) {
@@ -448,6 +456,10 @@ mod tests {
             check(Change::StandingChanged { step, note: note.clone() });
         }
         check(Change::TermsAccepted { version: "2026-11".into(), note: note.clone() });
+        for outcome in [violation::Reaction::Observed, violation::Reaction::Refused] {
+            let (category, digest) = ("hate".into(), [7; 16]);
+            check(Change::Violated(Violation { request, category, score_ppm: 1_000_000, outcome, digest }));
+        }
         check(Change::Forfeited { amount, total: amount, note: note.clone() });
         check(Change::ForfeitureReversed { amount, note });
     }

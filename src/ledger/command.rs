@@ -7,6 +7,7 @@ use super::booking::Booking;
 use super::budget::{Budgets, Spare};
 use super::entry::{Change, Charge, Entry, KeyCreated, Note, Release, Step};
 use super::standing::Standing;
+use super::violation::Violation;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
 use std::sync::Arc;
@@ -114,6 +115,8 @@ pub enum Command {
         /// Who did so, and where that is written.
         note: Note,
     },
+    /// Note a violation of the operator's content policy.
+    Violate(Violation),
     /// Suspend, ban or readmit.
     ChangeStanding {
         /// Which.
@@ -226,6 +229,7 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             check_note(note, Reason::Optional)?;
             (!is_name(version), "the version must be 1 to 256 characters without control characters")
         }
+        Command::Violate(violation) => (!is_name(&violation.category), "a category is 1 to 256 bytes"),
         Command::ChangeStanding { step: Step::Ban, note } => return check_note(note, Reason::Required),
         Command::ChangeStanding { step: Step::Suspend | Step::Resume | Step::Unban, note } => {
             return check_note(note, Reason::Optional);

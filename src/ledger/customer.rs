@@ -127,7 +127,8 @@ impl Customer {
     /// Folds a change in, but for the balance, which follows its legs.
     pub(super) fn apply(&mut self, change: &Change, at: Timestamp) -> Result<(), String> {
         match change {
-            Change::CustomerCreated { .. } => Ok(()),
+            // It is looked up in the journal where it counts.
+            Change::CustomerCreated { .. } | Change::Violated(_) => Ok(()),
             Change::KeyCreated(created) => self.apply_key(created),
             Change::KeyRevoked { key } => {
                 let known = self.keys.get_mut(key).ok_or_else(|| format!("{key} is revoked but unknown"))?;
@@ -225,6 +226,7 @@ impl Customer {
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
+            | Change::Violated(_)
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }

@@ -60,6 +60,7 @@ impl Customer {
             Command::Adjust { amount, reference, note } => {
                 self.decide_booking(Change::Adjusted { amount, reference, note })
             }
+            Command::Violate(violation) => Ok(vec![Change::Violated(violation)]),
             Command::AcceptTerms { version, note } => Ok(vec![Change::TermsAccepted { version, note }]),
             Command::ChangeStanding { step, note } => self.decide_step(step, note),
         }

@@ -6,6 +6,7 @@
 //! Deliberately absent: tokens, models, HTTP. What a charge was for is an opaque `record`.
 
 use super::legs::{Account, Leg};
+use super::violation::Violation;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::money::Amount;
@@ -214,6 +215,8 @@ pub enum Change {
         /// Who did so, and where that is written.
         note: Note,
     },
+    /// A request went against the operator's content policy.
+    Violated(Violation),
     /// The customer was suspended, banned or readmitted.
     StandingChanged {
         /// What was done.
@@ -332,6 +335,7 @@ impl Change {
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => None,
@@ -362,6 +366,7 @@ impl Change {
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => None,
@@ -387,6 +392,7 @@ impl Change {
             | Change::Captured { .. }
             | Change::Overage { .. }
             | Change::WrittenOff { .. }
+            | Change::Violated(_)
             | Change::Released { .. } => None,
         }
     }
@@ -408,6 +414,7 @@ impl Change {
             Change::Refunded { .. } => "refund",
             Change::Adjusted { .. } => "adjustment",
             Change::TermsAccepted { .. } => "terms",
+            Change::Violated(_) => "violation",
             Change::StandingChanged { step, .. } => step.name(),
             Change::Forfeited { .. } => "forfeiture",
             Change::ForfeitureReversed { .. } => "forfeiture_reversal",

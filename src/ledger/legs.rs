@@ -46,6 +46,7 @@ impl Change {
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. } => [NONE; 5],
             Change::Deposited { amount, .. } => moves(Account::Cash, Account::Available, amount),
             Change::Held { amount, .. } | Change::Extended { amount, .. } => {

@@ -45,6 +45,7 @@ mod table;
 mod totals;
 mod values;
 pub mod verify;
+mod violation;
 pub mod wire;
 
 pub use archive::{ArchiveError, Archived, Which};
@@ -67,6 +68,7 @@ pub use sight::Unseen;
 pub use standing::Standing;
 pub use totals::{Day, Group, Label, Labels, Sums, Usage};
 pub use verify::{Recompute, Verified};
+pub use violation::{Reaction, Violation};
 
 use crate::clock::Clock;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
@@ -311,6 +313,15 @@ impl Ledger {
     ) -> Result<(), Failure> {
         let mut applied = self.transact(customer, Command::AcceptTerms { version, note })?;
         applied.commit.durable().await?;
+        Ok(())
+    }
+
+    /// Notes a violation of the content policy; it becomes durable with what comes next.
+    ///
+    /// # Errors
+    /// When they are unknown, or the ledger takes nothing more.
+    pub fn violate(&self, customer: CustomerId, violation: Violation) -> Result<(), Failure> {
+        self.transact(customer, Command::Violate(violation))?.commit.begin();
         Ok(())
     }
 

@@ -115,7 +115,7 @@ impl Pending {
                 self.end(entry.customer, *request);
             }
             Change::Overage { amount, key, .. } => self.spend(entry, *key, *amount, before)?,
-            Change::WrittenOff { .. } => {}
+            Change::WrittenOff { .. } | Change::Violated(_) => {}
             Change::Deposited { .. } | Change::Refunded { .. } | Change::Adjusted { .. } => {
                 let (reference, booking) = Booking::of(&entry.change).expect("it books");
                 let place = name(BOOKING, &[&owner, reference.as_bytes()]);

@@ -57,6 +57,7 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
         | Command::Refund { .. }
         | Command::Adjust { .. }
         | Command::AcceptTerms { .. }
+        | Command::Violate(_)
         | Command::ChangeStanding { .. } => return None,
     }
     Some(out)

@@ -6,4 +6,7 @@
 //! *Architecture invariant:* no HTTP here. What is judged is handed in; what follows from a judgement is
 //! the caller's.
 
+pub mod content;
 pub mod countries;
+pub mod text;
+pub mod words;

@@ -27,6 +27,7 @@ mod trace;
 pub mod watched;
 
 use crate::admit::Admission;
+use crate::admit::content::Judge;
 use crate::admit::gate::Gates;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
@@ -81,6 +82,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Told by which runtime requests are served, once they are.
     pub serving: Serving,
+    /// Who judges what is asked.
+    pub judge: Judge,
     /// What is told of each request.
     pub access: AccessLog,
     /// Who presented keys that open nothing.

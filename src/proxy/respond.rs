@@ -51,6 +51,8 @@ pub enum Refusal {
     Banned,
     /// The customer has not accepted this version of the terms.
     Terms(Arc<str>),
+    /// What is asked goes against the content policy, in this category.
+    Content(Arc<str>),
     /// Nobody is served there.
     Denied(Denied),
     /// No such path.
@@ -129,6 +131,7 @@ impl Refusal {
             Refusal::Suspended => (StatusCode::FORBIDDEN, INVALID, Some("account_suspended")),
             Refusal::Banned => (StatusCode::FORBIDDEN, INVALID, Some("account_banned")),
             Refusal::Terms(_) => (StatusCode::FORBIDDEN, INVALID, Some("terms_not_accepted")),
+            Refusal::Content(_) => (StatusCode::BAD_REQUEST, INVALID, Some("content_policy_violation")),
             Refusal::Denied(_) => {
                 let code = "unsupported_country_region_territory";
                 (StatusCode::FORBIDDEN, "request_forbidden", Some(code))
@@ -199,6 +202,7 @@ impl Refusal {
             Refusal::Suspended => "account_suspended",
             Refusal::Banned => "account_banned",
             Refusal::Terms(_) => "terms_not_accepted",
+            Refusal::Content(_) => "content_policy",
             Refusal::Denied(Denied::Country(_)) => "country_denied",
             Refusal::Denied(Denied::Unknown) => "country_unknown",
             Refusal::UnknownPath { .. } => "unknown_path",
@@ -247,6 +251,9 @@ impl Refusal {
                 "The terms of this service in their version {version} were not accepted for this account. \
                  Accept them with the operator of this service."
             ),
+            Refusal::Content(category) => {
+                format!("The request goes against the acceptable-use policy of this service: {category}.")
+            }
             Refusal::Denied(_) => "Country, region, or territory not supported.".into(),
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
@@ -295,6 +302,7 @@ impl Refusal {
             | Refusal::Suspended
             | Refusal::Banned
             | Refusal::Terms(_)
+            | Refusal::Content(_)
             | Refusal::Denied(_)
             | Refusal::UnknownPath { .. }
             | Refusal::WrongMethod { .. }

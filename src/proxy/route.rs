@@ -6,13 +6,17 @@ use super::exchange::Exchange;
 use super::request::Request;
 use super::respond::Refusal;
 use super::{Gateway, address, attempt, body, local};
+use crate::admit::content::Case;
 use crate::admit::estimate;
 use crate::admit::gate::{Knock, Passed};
 use crate::admit::rate::PerMinute;
 use crate::auth::{AuthError, Caller};
 use crate::clock::{Tick, Timestamp};
 use crate::endpoint::Endpoint;
+use crate::id::RequestId;
 use crate::ledger::{Customer, Standing};
+use crate::live::Live;
+use bytes::Bytes;
 use http::{Method, header};
 use pingora_proxy::Session;
 use std::net::IpAddr;
@@ -103,6 +107,21 @@ impl Gateway {
         }
     }
 
+    /// Holds what is asked against the content policy, if there is one.
+    async fn judge_content(
+        &self,
+        live: &Live,
+        caller: &Caller,
+        request: RequestId,
+        body: &Bytes,
+    ) -> Result<(), Refusal> {
+        let Some(content) = &live.config.policy.content else { return Ok(()) };
+        let customer = caller.customer();
+        let mode = self.gates.content_of(customer).unwrap_or(content.default);
+        let case = Case { content: Arc::clone(content), customer, request };
+        self.judge.judge(case, mode, body).await.map_err(Refusal::Content)
+    }
+
     /// Who is calling for what costs nothing, and what they may do.
     pub(super) fn look(&self, session: &Session, ctx: &Context) -> Result<(Caller, Option<Passed>), Refusal> {
         let caller = self.authenticate(session, ctx)?;
@@ -145,6 +164,7 @@ impl Gateway {
         if !live.pool.serves(endpoint, model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }
+        self.judge_content(&live, &caller, ctx.request, &body).await?;
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }

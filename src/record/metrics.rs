@@ -49,6 +49,29 @@ pub struct Metrics {
     scraping: Mutex<()>,
     connections: IntGauge,
     shed: IntCounterVec,
+    policy: OfPolicy,
+}
+
+/// What the content policy found and did.
+struct OfPolicy {
+    violations: IntCounterVec,
+    unjudged: IntCounterVec,
+    bans: IntCounterVec,
+}
+
+impl OfPolicy {
+    fn new(made: &Make<'_>) -> Self {
+        let labels = ["category", "mode"];
+        OfPolicy {
+            violations: made.counters(
+                "policy_violations_total",
+                "Requests against the content policy",
+                &labels,
+            ),
+            unjudged: made.counters("policy_unjudged_total", "Requests not judged: too many wait", &[]),
+            bans: made.counters("policy_bans_total", "Customers who were banned by rule", &[]),
+        }
+    }
 }
 
 /// A connection that is counted until this is dropped.
@@ -129,6 +152,7 @@ impl Metrics {
             state_store_failing: made
                 .int_gauge("state_store_failing", "Whether the state store is behind until it is mended"),
             connections: made.int_gauge("connections_open", "Connections of clients"),
+            policy: OfPolicy::new(&made),
             shed: made.counters("connections_shed_total", "Connections cut: too many, too slow", &["reason"]),
             registry,
             process,
@@ -214,6 +238,21 @@ impl Metrics {
     pub fn connection(&self) -> CountedConnection {
         self.connections.inc();
         CountedConnection(self.connections.clone())
+    }
+
+    /// A request is against the content policy; categories are those of the configuration.
+    pub fn violation(&self, category: &str, mode: &str) {
+        self.policy.violations.with_label_values(&[category, mode]).inc();
+    }
+
+    /// A request was not judged.
+    pub fn unjudged(&self) {
+        self.policy.unjudged.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// A customer was banned by rule.
+    pub fn banned_by_rule(&self) {
+        self.policy.bans.with_label_values::<&str>(&[]).inc();
     }
 
     /// A connection was closed to protect the others.

@@ -172,6 +172,7 @@ impl Receipt {
             | Change::Held { .. }
             | Change::Adjusted { .. }
             | Change::TermsAccepted { .. }
+            | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => return,
@@ -223,7 +224,7 @@ pub struct StatementLine {
     pub model: Option<Box<str>>,
     /// The prices that were pinned for the request.
     pub price_version: Option<Box<str>>,
-    /// Why it was done, if it was done by hand.
+    /// Why it was done, if it was done by hand; of a violation, what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Box<str>>,
     /// By whom it was done by hand, as they named themselves.
@@ -247,9 +248,16 @@ impl StatementLine {
             reference: reference(change),
             model: model(change),
             price_version: change.price_version().map(|version| (**version).into()),
-            reason: note.map(|note| &*note.reason).filter(|reason| !reason.is_empty()).map(Into::into),
+            reason: reason(change),
             by: note.map(|note| (*note.by).into()),
         }
+    }
+}
+
+fn reason(change: &Change) -> Option<Box<str>> {
+    match change {
+        Change::Violated(violation) => Some(violation.to_string().into()),
+        _ => change.note().map(|note| &*note.reason).filter(|reason| !reason.is_empty()).map(Into::into),
     }
 }
 
@@ -269,6 +277,7 @@ fn reference(change: &Change) -> Box<str> {
         Change::KeyRevoked { key } | Change::Limited { key: Some(key), .. } => key.to_string().into(),
         Change::Limited { key: None, .. } => "".into(),
         Change::TermsAccepted { version, .. } => (**version).into(),
+        Change::Violated(violation) => violation.request.to_string().into(),
         Change::StandingChanged { .. } | Change::Forfeited { .. } | Change::ForfeitureReversed { .. } => {
             "".into()
         }
@@ -292,6 +301,7 @@ fn model(change: &Change) -> Option<Box<str>> {
         | Change::Refunded { .. }
         | Change::Adjusted { .. }
         | Change::TermsAccepted { .. }
+        | Change::Violated(_)
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
         | Change::ForfeitureReversed { .. } => None,

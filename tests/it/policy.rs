@@ -1,10 +1,11 @@
 //! Acceptable use: the terms that customers must have accepted, and the countries that are not served.
 
+use crate::hygiene::{contains, files};
 use crate::strangers::metric;
 use crate::support::client::CHAT;
 use crate::support::gateway::{PRICES, stdout};
 use crate::support::scene::{Scene, scene_with};
-use crate::support::{Account, Answer, Gateway, Settings, ask};
+use crate::support::{Account, Answer, Client, Gateway, Settings, ask, eventually, streamed};
 use serde_json::Value;
 
 fn rejected(gateway: &Gateway, reason: &str) -> usize {
@@ -154,4 +155,159 @@ async fn nobody_but_a_listed_proxy_says_where_a_client_is() {
         .await;
     assert_eq!(ask_from(&scene, "192.0.2.1", "DE").await.status, 200);
     assert_eq!(ask_from(&scene, "192.0.2.1", "CU").await.status, 403);
+}
+
+/// Lists with words of no meaning but here.
+fn lists(folder: &std::path::Path) {
+    std::fs::write(folder.join("hate.txt"), "# two\nzorgwort\nfoul  phrase\n").unwrap();
+    std::fs::write(folder.join("own.txt"), "secret recipe").unwrap();
+}
+
+const CONTENT: &str = "content: { mode: enforce, categories: { \
+    hate: { words: hate.txt, ban: { violations: 3, within_hours: 1 } }, own_rules: { words: own.txt } } }";
+
+fn judging() -> Settings {
+    Settings { policy: CONTENT, prepare: Some(lists), ..Settings::default() }
+}
+
+fn saying(text: &str) -> Value {
+    let mut body = ask(&[]);
+    body["messages"][0]["content"] = text.into();
+    body
+}
+
+fn violations(gateway: &Gateway, category: &str, mode: &str) -> usize {
+    metric(gateway, &format!("tollgate_policy_violations_total{{category=\"{category}\",mode=\"{mode}\"}}"))
+}
+
+fn entries(gateway: &Gateway, customer: &str, kind: &str) -> Vec<Value> {
+    let statement = gateway.run(&["statement", "--customer", customer, "--format", "jsonl"]);
+    let lines =
+        stdout(&statement).lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    lines.into_iter().filter(|line| line["kind"] == kind).collect()
+}
+
+#[tokio::test]
+async fn what_is_asked_is_refused_before_a_provider_sees_it_or_noted_beside() {
+    let scene = scene_with(&judging());
+    let id = &scene.customer.id;
+    let set = |mode: &str| scene.gateway.json(&["customer", "set", id, "--content", mode]);
+    let [h1, h2] = scene.clients();
+    let refused = h1.ask(&saying("A FOUL\n phrase!")).await;
+    refused.is_error(400, Some("content_policy_violation"));
+    assert!(refused.text().contains("hate"), "{}", refused.text());
+    h2.ask(&saying("the s\u{200b}ecret recipe")).await.is_error(400, Some("content_policy_violation"));
+    assert_eq!(h1.ask(&saying("a zorgwortgame is no word of the list")).await.status, 200);
+    assert_eq!(scene.provider.provider.log().len(), 1);
+
+    set("observe");
+    assert_eq!(h1.ask(&saying("the secret recipe")).await.status, 200);
+    eventually("it is noted", || (violations(&scene.gateway, "own_rules", "observe") == 1).then_some(()))
+        .await;
+    set("off");
+    assert_eq!(h1.ask(&saying("the secret recipe")).await.status, 200);
+    set("none");
+    h1.ask(&saying("the secret recipe")).await.is_error(400, Some("content_policy_violation"));
+    assert_eq!(scene.provider.provider.log().len(), 3);
+    let counted = [("hate", "enforce"), ("own_rules", "enforce"), ("own_rules", "observe")];
+    assert_eq!(counted.map(|(category, mode)| violations(&scene.gateway, category, mode)), [1, 2, 1]);
+    assert_eq!(rejected(&scene.gateway, "content_policy"), 3);
+    let noted = entries(&scene.gateway, id, "violation");
+    assert_eq!((noted.len(), &noted[0]["reference"]), (4, &refused.id().into()));
+    let output = scene.gateway.run(&["customer", "set", id, "--content", "sometimes"]);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[tokio::test]
+async fn who_goes_too_far_is_banned_at_once_with_the_evidence() {
+    let scene = scene_with(&judging());
+    let Scene { provider, gateway, customer } = scene;
+    let clients = Client::both(&gateway, &customer);
+    let refused = |client: Client| async move {
+        let answer = client.ask(&saying("zorgwort")).await;
+        answer.is_error(400, Some("content_policy_violation"));
+        answer.id()
+    };
+    let first = refused(clients[0].clone()).await;
+    // Violations are counted over a restart: the books have them.
+    let durable = || (entries(&gateway, &customer.id, "violation").len() == 1).then_some(());
+    eventually("the first is in the books", durable).await;
+    let gateway = gateway.again();
+    let [client, other] = Client::both(&gateway, &customer);
+    let second = refused(client.clone()).await;
+    let body = streamed(ask(&[("chunks", "40"), ("tokens", "40"), ("pace_ms", "600000")]));
+    let mut running = client.chat(body.to_string()).send().await.unwrap();
+    assert_eq!(running.status(), 200);
+    running.chunk().await.unwrap();
+    let third = refused(other.clone()).await;
+    let banned = || {
+        let shown = gateway.json(&["customer", "show", &customer.id]);
+        (shown["status"] == "banned").then_some(shown)
+    };
+    let shown = eventually("the customer is banned", banned).await;
+    assert_eq!(shown["by"], "content policy");
+    let reason = shown["reason"].as_str().unwrap();
+    assert_eq!(reason, format!("3 violations of hate, last in {first} {second} {third}"));
+    assert!(running.text().await.unwrap().contains("account_banned"), "a stream says why it ends");
+    // The connection of that stream ends with it.
+    let client = other;
+    client.ask(&ask(&[])).await.is_error(403, Some("account_banned"));
+    client.get("/tollgate/v1/balance").await.is_error(403, Some("account_banned"));
+    gateway.settles_at(&customer, "0.00").await;
+    let forfeited = entries(&gateway, &customer.id, "forfeiture");
+    assert!(
+        !forfeited.is_empty() && forfeited.iter().all(|entry| entry["reason"] == reason),
+        "{forfeited:?}"
+    );
+    assert_eq!(metric(&gateway, "tollgate_policy_bans_total"), 1);
+
+    gateway.json(&["customer", "unban", &customer.id, "--reason", "appeal 3", "--by", "ada"]);
+    assert_eq!(entries(&gateway, &customer.id, "forfeiture_reversal").len(), 1);
+    assert_eq!(client.ask(&ask(&[])).await.status, 200);
+    // What led to the ban is not counted again.
+    refused(client.clone()).await;
+    refused(client.clone()).await;
+    assert_eq!(client.ask(&ask(&[])).await.status, 200);
+    drop(provider);
+}
+
+#[tokio::test]
+async fn of_a_violation_nothing_is_kept_that_was_said() {
+    let policy = "terms_version: v1, content: { mode: observe, categories: { \
+        hate: { words: hate.txt, ban: { violations: 9 } }, own_rules: { words: own.txt } } }";
+    let settings = Settings { policy, log: Some("debug"), ..judging() };
+    let Scene { provider, mut gateway, customer } = scene_with(&settings);
+    gateway.json(&["customer", "accept-terms", &customer.id, "--terms", "v1", "--by", "jane"]);
+    let clients = Client::both(&gateway, &customer);
+    for client in &clients {
+        assert_eq!(client.ask(&saying("CANARYprompt zorgwort secret recipe")).await.status, 200);
+    }
+    let twice = || (violations(&gateway, "hate", "observe") == 2).then_some(());
+    eventually("both are noted", twice).await;
+    gateway.json(&["customer", "set", &customer.id, "--content", "enforce"]);
+    for client in &clients {
+        let answer = client.ask(&saying("CANARYprompt zorgwort secret recipe")).await;
+        answer.is_error(400, Some("content_policy_violation"));
+        assert!(["CANARY", "zorgwort", "recipe"].iter().all(|canary| !answer.text().contains(canary)));
+    }
+    let export = || {
+        let export = stdout(&gateway.run(&["ledger", "export"]));
+        (export.matches("\"violation\"").count() == 8).then_some(export)
+    };
+    let export = eventually("all are in the books", export).await;
+    assert!(export.contains("\"reason\":\"own_rules 1.000000 observed, digest "), "{export}");
+    let (metrics, log) = (gateway.scrape(), gateway.output());
+    assert!(log.contains("content_policy") && metrics.contains("own_rules"));
+    assert_eq!(gateway.stop().code(), Some(0));
+    let files = files(&gateway.store());
+    assert!(files.len() >= 3, "{files:?}");
+    for canary in ["CANARY", "zorgwort", "recipe", &customer.key] {
+        for told in [&metrics, &log, &export] {
+            assert!(!told.contains(canary), "{canary}");
+        }
+        for file in &files {
+            assert!(!contains(&std::fs::read(file).unwrap(), canary), "{canary} in {}", file.display());
+        }
+    }
+    assert_eq!(provider.provider.log().len(), 2);
 }

@@ -32,7 +32,7 @@ pub struct Guests {
 
 /// What is to be said to a guest.
 enum Reply {
-    Command { number: u64, applied: Result<Applied, Failure> },
+    Command { number: u64, applied: Result<Box<Applied>, Failure> },
     Banned(CustomerId),
 }
 
@@ -136,7 +136,7 @@ fn command(
         Command::Capture { request, .. } | Command::Release { request, .. } => (None, Some(*request)),
         _ => (None, None),
     };
-    let applied = ledger.carry_out(customer, command);
+    let applied = ledger.carry_out(customer, command).map(Box::new);
     if applied.is_ok() {
         open.extend(begins.map(|request| (request, customer)));
         ends.map(|request| open.remove(&request));
@@ -156,8 +156,8 @@ async fn reply(socket: Arc<Socket>, mut replies: mpsc::UnboundedReceiver<Reply>)
     }
 }
 
-async fn durable(applied: Result<Applied, Failure>) -> Result<Outcome, Failure> {
-    let Applied { mut commit, balance, charged, held } = applied?;
+async fn durable(applied: Result<Box<Applied>, Failure>) -> Result<Outcome, Failure> {
+    let Applied { mut commit, balance, charged, held } = *applied?;
     Ok(Outcome { seq: commit.durable().await?, balance, charged, held })
 }
 

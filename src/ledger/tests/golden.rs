@@ -119,7 +119,7 @@ fn is_known(tag: u8) -> bool {
 #[test]
 fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let mut kept = BTreeSet::new();
-    for folder in ["journal-1", "journal-2", "journal-terms", "journal-3"] {
+    for folder in ["journal-1", "journal-2", "journal-terms", "journal-3", "journal-violation"] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
             codec::encode(&entry, &mut bytes);
