@@ -49,9 +49,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Appends the bytes of a violation.
+/// The tag of a violation among the kinds of change.
+pub(super) const TAG: u8 = 31;
+
+/// Appends the tag and the bytes of a violation.
 pub(super) fn put(out: &mut Vec<u8>, violation: &Violation) {
     let Violation { request, category, score_ppm, outcome, digest } = violation;
+    out.push(TAG);
     codec::put(out, request.int().to_le_bytes());
     codec::put_bytes(out, category.as_bytes());
     codec::put(out, score_ppm.to_le_bytes());
@@ -62,7 +66,7 @@ pub(super) fn put(out: &mut Vec<u8>, violation: &Violation) {
     codec::put(out, *digest);
 }
 
-/// Reads one off the front.
+/// Reads what stands behind the tag off the front.
 pub(super) fn take(input: &mut &[u8]) -> Result<Violation, CodecError> {
     let request = RequestId::from_int(u128::from_le_bytes(codec::take(input)?));
     let (category, score_ppm) = (codec::take_text(input)?, u32::from_le_bytes(codec::take(input)?));

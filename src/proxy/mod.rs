@@ -7,6 +7,7 @@
 //! chooses error statuses.
 
 mod address;
+mod anthropic;
 mod attempt;
 mod bill;
 mod body;

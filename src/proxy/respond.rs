@@ -3,6 +3,7 @@
 //! Errors have OpenAI's shape, so that its clients understand them. Their texts say what to do and
 //! never name an upstream account.
 
+use super::anthropic;
 use super::context::Place;
 use super::request::BadRequest;
 use crate::admit::AdmitError;
@@ -367,7 +368,7 @@ impl Refusal {
         match place {
             Place::Sold(Endpoint::Messages) => json!({
                 "type": "error",
-                "error": { "type": anthropic_kind(self.class().0), "message": self.short_message() },
+                "error": { "type": anthropic::kind(self.class().0), "message": self.short_message() },
                 "request_id": request,
             }),
             Place::Sold(_) | Place::Models | Place::Account | Place::Other => self.body(),
@@ -473,22 +474,6 @@ impl Refusal {
             AdmitError::Banned => Refusal::Banned,
             AdmitError::Overloaded => Refusal::Overloaded,
         }
-    }
-}
-
-/// The type of an error as Anthropic calls it.
-fn anthropic_kind(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::UNAUTHORIZED => "authentication_error",
-        StatusCode::PAYMENT_REQUIRED => "billing_error",
-        StatusCode::FORBIDDEN => "permission_error",
-        StatusCode::NOT_FOUND => "not_found_error",
-        StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
-        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-        StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
-        StatusCode::GATEWAY_TIMEOUT => "timeout_error",
-        status if status.is_client_error() => "invalid_request_error",
-        _ => "api_error",
     }
 }
 
