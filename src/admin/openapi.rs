@@ -12,6 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::{Chain, Seq};
 use crate::money::{Amount, UnitPrice};
+use crate::policy::content::Mode;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -258,6 +259,8 @@ struct LimitsWritten {
     /// Countries of which it is served although nobody else is. Of customers alone.
     #[schema(min_items = 1, max_items = 256)]
     countries: Option<Vec<CountryOrAll>>,
+    /// How what is asked is judged, instead of what the configuration says. Of customers alone.
+    content: Option<Mode>,
 }
 
 /// [`Limits`] that a key can have.
@@ -268,6 +271,7 @@ impl PartialSchema for KeyLimits {
         let mut limits = LimitsWritten::schema();
         if let RefOr::T(Schema::Object(limits)) = &mut limits {
             limits.properties.remove("countries");
+            limits.properties.remove("content");
         }
         limits
     }

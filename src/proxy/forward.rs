@@ -1,7 +1,7 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
 use super::request::Comes;
-use super::{id_value, sign};
+use super::signature::{id_value, sign};
 use crate::clock::Timestamp;
 use crate::config::{Dialect, Scheme};
 use crate::endpoint::Endpoint;

@@ -1,9 +1,10 @@
 //! Answers that need no provider.
 
+use super::Gateway;
 use super::context::Context;
 use super::rates;
 use super::respond::{Refusal, json_answer};
-use super::{Gateway, sign};
+use super::signature::sign;
 use crate::clock::{Tick, Timestamp};
 use crate::id::RequestId;
 use crate::record::receipt::Receipt;

@@ -23,6 +23,7 @@ mod recorded;
 pub mod request;
 pub mod respond;
 mod route;
+mod signature;
 mod tls;
 mod trace;
 pub mod watched;
@@ -48,9 +49,9 @@ use bill::End;
 use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange, Judged};
 use downstream::HangUp;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use request::Comes;
@@ -254,7 +255,7 @@ impl ProxyHttp for Gateway {
             rates::tell(response, passed, Tick::now())?;
         }
         if let Some(cap) = admitted.exchange.output_cap {
-            response.insert_header(OUTPUT_CAP, cap)?;
+            response.insert_header(signature::OUTPUT_CAP, cap)?;
         }
         // A plain answer is held back until its charge is durable, which comes after its hold.
         if !admitted.exchange.is_held_back()
@@ -484,20 +485,4 @@ impl Gateway {
 
 fn join(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
-}
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long each answer may be, in tokens, where the credit does not reach for more.
-const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
-const ANY: HeaderValue = HeaderValue::from_static("*");
-
-/// Headers of ours on every answer.
-fn sign(headers: &mut HeaderMap, request: RequestId) -> Result<()> {
-    headers.insert(REQUEST_ID, id_value(request)?);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
-    Ok(())
-}
-
-fn id_value(request: RequestId) -> Result<HeaderValue> {
-    request.to_string().try_into().or_err(ErrorType::InvalidHTTPHeader, "the id of a request")
 }

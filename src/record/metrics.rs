@@ -84,6 +84,9 @@ impl Drop for CountedConnection {
     }
 }
 
+/// The labels of what is due upstream.
+const OF_COST: &[&str] = &["model", "upstream"];
+
 impl Metrics {
     /// All metrics at zero.
     ///
@@ -127,11 +130,7 @@ impl Metrics {
             units: made.counters("units_total", "Charged otherwise than by tokens", &["model", "class"]),
             metered: made.counters("metered_total", "Requests by how their usage was found", &["kind"]),
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
-            cost_usd: made.float_counters(
-                "cost_usd_total",
-                "US dollars due upstream",
-                &["model", "upstream"],
-            ),
+            cost_usd: made.float_counters("cost_usd_total", "US dollars due upstream", OF_COST),
             holds_open: made.int_gauge("holds_open", "Holds that have not ended"),
             in_flight: made.int_gauge("in_flight", "Requests under way"),
             journal_commit: made.histogram(

@@ -113,12 +113,18 @@ fn quick(record: &[u8]) -> Option<Label> {
     let mut rest = &rest[memmem::find(rest, USAGE)? + USAGE.len()..];
     let mut quantities = Vec::with_capacity(Class::ALL.len());
     for class in Class::ALL {
-        rest = rest.strip_prefix(b"\"")?.strip_prefix(class.name().as_bytes())?.strip_prefix(b"\":")?;
-        let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-        let (number, more) = rest.split_at(digits);
+        let name = rest.strip_prefix(b"\"").and_then(|rest| rest.strip_prefix(class.name().as_bytes()));
+        // What is not there was not used.
+        let Some(value) = name.and_then(|rest| rest.strip_prefix(b"\":")) else {
+            quantities.push(0);
+            continue;
+        };
+        let digits = value.iter().position(|byte| !byte.is_ascii_digit())?;
+        let (number, more) = value.split_at(digits);
         quantities.push(str::from_utf8(number).ok()?.parse().ok()?);
-        rest = more.strip_prefix(if quantities.len() == Class::ALL.len() { b"}" } else { b"," })?;
+        rest = more.strip_prefix(b",").unwrap_or(more);
     }
+    rest.starts_with(b"}").then_some(())?;
     Some(Label { name: str::from_utf8(model).ok()?.into(), quantities })
 }
 
@@ -205,12 +211,12 @@ mod tests {
             assert_eq!(quick, parse(&record), "{model}");
             assert_eq!(&*label(&record).name, model);
         }
-        // A name with escapes, another order, another number of classes: these are parsed.
+        // A name with escapes, another order, a class that is not known: these are parsed.
         let escaped = record("a\"b\\", usage, None);
         assert_eq!((quick(&escaped), &*label(&escaped).name), (None, "a\"b\\"));
         for other in [
             r#"{"model":"m","endpoint":"e","usage":{"input":7,"cached_input":0,"cache_write":0,"output":1,"reasoning":0}}"#,
-            r#"{"endpoint":"e","model":"m","usage":{"input":7,"cached_input":0,"cache_write":0,"output":1,"reasoning":0}}"#,
+            r#"{"endpoint":"e","model":"m","usage":{"output":1,"input":7}}"#,
         ] {
             assert_eq!(quick(other.as_bytes()), None, "{other}");
             assert_eq!(label(other.as_bytes()).quantities[0], 7, "{other}");

@@ -233,7 +233,7 @@ async fn the_configuration_is_checked_whole() {
     fails(&told, 2, "did you mean `gateway`?");
     let stderr = String::from_utf8(told.stderr).unwrap();
     for fault in
-        [":1:1: gatewya: ", ":1:1: gateway.listen: ", ":5:9: prices: ", ":9:30: upstreams[0].base_url: "]
+        [":1:1: gatewya: ", ":1:1: gateway.listen: ", ":5:9: prices: ", ":10:30: upstreams[0].base_url: "]
     {
         assert!(stderr.contains(fault), "{fault}: {stderr}");
     }

@@ -261,7 +261,7 @@ async fn who_goes_too_far_is_banned_at_once_with_the_evidence() {
     );
     assert_eq!(metric(&gateway, "tollgate_policy_bans_total"), 1);
 
-    gateway.json(&["customer", "unban", &customer.id, "--reason", "appeal 3", "--by", "ada"]);
+    gateway.json(&["customer", "unban", &customer.id, "--reason", "appeal 3", "--operator", "ada"]);
     assert_eq!(entries(&gateway, &customer.id, "forfeiture_reversal").len(), 1);
     assert_eq!(client.ask(&ask(&[])).await.status, 200);
     // What led to the ban is not counted again.
@@ -277,7 +277,7 @@ async fn of_a_violation_nothing_is_kept_that_was_said() {
         hate: { words: hate.txt, ban: { violations: 9 } }, own_rules: { words: own.txt } } }";
     let settings = Settings { policy, log: Some("debug"), ..judging() };
     let Scene { provider, mut gateway, customer } = scene_with(&settings);
-    gateway.json(&["customer", "accept-terms", &customer.id, "--terms", "v1", "--by", "jane"]);
+    gateway.json(&["customer", "accept-terms", &customer.id, "--terms", "v1", "--operator", "jane"]);
     let clients = Client::both(&gateway, &customer);
     for client in &clients {
         assert_eq!(client.ask(&saying("CANARYprompt zorgwort secret recipe")).await.status, 200);

@@ -464,7 +464,11 @@ fn the_shipped_values_are_the_defaults() {
         let mut shorter = root.clone();
         let Some(key) = edit(&mut shorter, &mut { index }, None) else { break };
         match load_text(directory.path(), &serde_yaml::to_string(&shorter).unwrap()) {
-            Ok(config) => assert_eq!(config, shipped, "without {key}"),
+            // Where it was read from is another place.
+            Ok(config) => {
+                let config = Config { files: shipped.files.clone(), ..config };
+                assert_eq!(config, shipped, "without {key}");
+            }
             Err(faults) => {
                 assert!(faults.to_string().contains("is missing"), "without {key}: {faults}");
                 required.push(key);
