@@ -55,8 +55,8 @@ pub struct Metrics {
 /// What the content policy found and did.
 struct OfPolicy {
     violations: IntCounterVec,
-    unjudged: IntCounterVec,
-    bans: IntCounterVec,
+    unjudged: IntCounter,
+    bans: IntCounter,
 }
 
 impl OfPolicy {
@@ -68,8 +68,8 @@ impl OfPolicy {
                 "Requests against the content policy",
                 &labels,
             ),
-            unjudged: made.counters("policy_unjudged_total", "Requests not judged: too many wait", &[]),
-            bans: made.counters("policy_bans_total", "Customers who were banned by rule", &[]),
+            unjudged: made.counter("policy_unjudged_total", "Requests not judged: too many wait"),
+            bans: made.counter("policy_bans_total", "Customers who were banned by rule"),
         }
     }
 }
@@ -246,12 +246,12 @@ impl Metrics {
 
     /// A request was not judged.
     pub fn unjudged(&self) {
-        self.policy.unjudged.with_label_values::<&str>(&[]).inc();
+        self.policy.unjudged.inc();
     }
 
     /// A customer was banned by rule.
     pub fn banned_by_rule(&self) {
-        self.policy.bans.with_label_values::<&str>(&[]).inc();
+        self.policy.bans.inc();
     }
 
     /// A connection was closed to protect the others.
@@ -303,8 +303,7 @@ impl Metrics {
 
     /// A request would have been tried again, if the budget had allowed it.
     pub fn retry_denied(&self) {
-        let none: [&str; 0] = [];
-        self.upstreams.retries_denied.with_label_values(&none).inc();
+        self.upstreams.retries_denied.inc();
     }
 
     /// How much of a limit of an upstream account is free.
@@ -340,7 +339,7 @@ struct Upstreams {
     headroom: GaugeVec,
     attempts: IntCounterVec,
     shut: IntGaugeVec,
-    retries_denied: IntCounterVec,
+    retries_denied: IntCounter,
     queue_depth: IntGauge,
     queue_wait: HistogramVec,
 }
@@ -364,11 +363,7 @@ impl Upstreams {
                 "What is not used and why: a model of an upstream account, or without a model all of it",
                 &["upstream", "model", "reason"],
             ),
-            retries_denied: made.counters(
-                "upstream_retries_denied_total",
-                "Retries beyond their budget",
-                &[],
-            ),
+            retries_denied: made.counter("upstream_retries_denied_total", "Retries beyond their budget"),
             queue_depth: made.int_gauge("upstream_queue_depth", "Requests that wait for an upstream account"),
             queue_wait: made.histograms(
                 "upstream_queue_wait_seconds",

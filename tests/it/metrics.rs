@@ -1,31 +1,38 @@
 //! What Prometheus reads.
 
-use crate::support::{Account, Client, Customer, Gateway, Simulated, ask, eventually, streamed};
+use crate::support::{
+    Account, Answer, Client, Customer, Gateway, Settings, Simulated, ask, eventually, streamed,
+};
+use futures_util::future::join_all;
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The names of the contract that this path produces, without their prefix: there is no cost book yet.
-const NAMES: [&str; 18] = [
-    "requests_total",
-    "request_duration_seconds",
-    "overhead_seconds",
-    "time_to_first_token_seconds",
-    "tokens_total",
-    "metered_total",
-    "charged_usd_total",
-    "holds_open",
-    "in_flight",
-    "journal_commit_seconds",
-    "journal_queue_depth",
-    "upstream_up",
-    "upstream_headroom_ratio",
-    "upstream_attempts_total",
-    "admission_rejected_total",
-    "config_reload_success",
-    "config_reload_timestamp_seconds",
-    "build_info",
+/// What is promised to scripts and dashboards outside: names without their prefix, with those labels
+/// that are promised as well.
+const CONTRACT: [(&str, &[&str]); 19] = [
+    ("requests_total", &["endpoint", "model", "status"]),
+    ("request_duration_seconds", &[]),
+    ("overhead_seconds", &[]),
+    ("time_to_first_token_seconds", &[]),
+    ("tokens_total", &["class", "model"]),
+    ("metered_total", &["kind"]),
+    ("charged_usd_total", &["model"]),
+    ("cost_usd_total", &["model", "upstream"]),
+    ("holds_open", &[]),
+    ("in_flight", &[]),
+    ("journal_commit_seconds", &[]),
+    ("journal_queue_depth", &[]),
+    ("upstream_up", &["upstream"]),
+    ("upstream_headroom_ratio", &["limit", "upstream"]),
+    ("upstream_attempts_total", &["outcome", "upstream"]),
+    ("admission_rejected_total", &["reason"]),
+    ("config_reload_success", &[]),
+    ("config_reload_timestamp_seconds", &[]),
+    ("build_info", &[]),
 ];
 
 /// A known load: 6 good plain, 4 good streamed, 2 without credit, 3 of no known model, 1 failed.
@@ -55,15 +62,95 @@ async fn load() -> (Simulated, Gateway, Customer) {
     (provider, gateway, customer)
 }
 
+/// Metrics by their names without the prefix, each with its labels.
+type Families = BTreeMap<String, BTreeSet<String>>;
+
+/// The rows of the table in the README.
+fn documented() -> Families {
+    let readme = include_str!("../../README.md");
+    let table = readme.split("| name, after `tollgate_` |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = |cell: &str| {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>() // between backticks
+    };
+    let mut families = Families::new();
+    for row in table.lines().skip(2) {
+        let [_, names, labels, _, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
+        for name in named(names) {
+            assert_eq!(families.insert(name, named(labels).into_iter().collect()), None, "{row}");
+        }
+    }
+    families
+}
+
+/// What Prometheus would take from a scrape. Those of the process, which every exporter has, are left out.
+fn scraped(scrape: &str) -> Families {
+    let mut families = Families::new();
+    let kinds = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    for (name, kind) in kinds.filter(|(name, _)| !name.starts_with("process_")) {
+        let sample = match kind {
+            "histogram" => format!("{name}_count"),
+            _ => name.to_owned(),
+        };
+        let lines = scrape.lines().filter_map(|line| line.strip_prefix(&sample));
+        let labels: BTreeSet<BTreeSet<String>> = lines
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .map(|rest| rest.split('"').step_by(2).filter_map(|part| part.strip_suffix('=')))
+            .map(|names| names.map(|name| name.trim_start_matches(['{', ',']).to_owned()).collect())
+            .collect();
+        assert_eq!(labels.len(), 1, "{name} has one set of labels: {labels:?}");
+        let name = name.strip_prefix("tollgate_").unwrap_or_else(|| panic!("{name} is not one of ours"));
+        families.insert(name.to_owned(), labels.into_iter().next().unwrap());
+    }
+    families
+}
+
+/// A load in which everything happens that is counted: a provider refuses a credential, requests wait for
+/// room, one is against the policy, an image is sold and a connection says nothing.
+async fn eventful(gateway: &Gateway) {
+    let customer = gateway.customer("1.00");
+    let silent = TcpStream::connect(gateway.address).unwrap();
+    let client = Client::h2(gateway, &customer);
+    let refused = ask(&[("status", "401"), ("only_credential", "-bad")]);
+    assert_eq!(client.ask(&refused).await.status, 200);
+    let slow = streamed(ask(&[("latency_ms", "20")]));
+    for answer in join_all((0..3).map(|_| client.ask(&slow))).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let mut tiered = ask(&[]);
+    tiered["model"] = json!("tiered");
+    assert_eq!(client.ask(&tiered).await.status, 200);
+    let image = json!({ "model": "dall-e-3", "prompt": "a fox" }).to_string();
+    assert_eq!(Answer::read(client.post("/v1/images/generations", image)).await.status, 200);
+    let mut against = ask(&[]);
+    against["messages"][0]["content"] = json!("zorgwort");
+    client.ask(&against).await.is_error(400, Some("content_policy_violation"));
+    let shed = r#"tollgate_connections_shed_total{reason="header_timeout"} 1"#;
+    eventually("the silent one is cut", || gateway.scrape().contains(shed).then_some(())).await;
+    drop(silent);
+}
+
 #[tokio::test]
-async fn the_names_are_those_of_the_contract() {
-    let (_provider, gateway, _) = load().await;
-    let scrape = gateway.scrape();
-    let missing: Vec<&str> =
-        NAMES.into_iter().filter(|name| !scrape.contains(&format!("# TYPE tollgate_{name} "))).collect();
-    assert_eq!(missing, [""; 0], "{scrape}");
-    for line in scrape.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.starts_with("tollgate_") || line.starts_with("process_"), "{line}");
+async fn what_is_documented_is_scraped_and_nothing_else() {
+    let provider = Simulated::start();
+    let accounts = [
+        Account::new("bad", provider.address).credential("sk-upstream-bad").with("check: connect"),
+        Account::of(&provider).with("priority: 1, limits: { concurrency: 1 }"),
+    ];
+    let settings = Settings {
+        gateway: ", header_timeout_ms: 1000",
+        policy: "content: { mode: enforce, categories: { hate: { words: hate.txt } } }",
+        prepare: Some(|folder| std::fs::write(folder.join("hate.txt"), "zorgwort").unwrap()),
+        ..Settings::default()
+    };
+    let gateway = Gateway::start_with(&accounts, &settings);
+    eventful(&gateway).await;
+    let scraped = scraped(&gateway.scrape());
+    assert_eq!(scraped, documented());
+    for (name, labels) in CONTRACT {
+        let found = scraped.get(name).unwrap_or_else(|| panic!("{name} is promised"));
+        assert!(labels.iter().all(|label| found.contains(*label)), "{name} has {found:?}");
+        // More labels would make other series of it.
+        assert!(labels.is_empty() || labels.len() == found.len(), "{name} has {found:?}");
     }
 }
 
