@@ -34,6 +34,7 @@ mod standing;
 mod metrics;
 mod reload;
 mod upgrade;
+mod upgrade_tls;
 mod log;
 mod service;
 mod shell;

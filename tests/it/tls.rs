@@ -16,23 +16,23 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-const ONE: (&str, &str) = (include_str!("../data/tls-one.pem"), include_str!("../data/tls-one.key"));
-const TWO: (&str, &str) = (include_str!("../data/tls-two.pem"), include_str!("../data/tls-two.key"));
+pub const ONE: (&str, &str) = (include_str!("../data/tls-one.pem"), include_str!("../data/tls-one.key"));
+pub const TWO: (&str, &str) = (include_str!("../data/tls-two.pem"), include_str!("../data/tls-two.key"));
 
 /// Puts a certificate and its key where the configuration names them.
-fn install(gateway: &std::path::Path, (certificate, key): (&str, &str)) {
+pub fn install(gateway: &std::path::Path, (certificate, key): (&str, &str)) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(gateway.join("cert.pem"), certificate).unwrap();
     std::fs::write(gateway.join("key.pem"), key).unwrap();
     std::fs::set_permissions(gateway.join("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let gateway = ", tls: { listen: [\"127.0.0.1:0\"], certificate: cert.pem, key: key.pem }";
     Settings { gateway, prepare: Some(|folder| install(folder, ONE)), ..Settings::default() }
 }
 
-fn start(provider: &Simulated) -> (Gateway, SocketAddr, Customer) {
+pub fn start(provider: &Simulated) -> (Gateway, SocketAddr, Customer) {
     let gateway = Gateway::start_with(&[Account::of(provider)], &settings());
     let customer = gateway.customer("1.00");
     let tls = gateway.tls.expect("a TLS listener");
@@ -40,7 +40,7 @@ fn start(provider: &Simulated) -> (Gateway, SocketAddr, Customer) {
 }
 
 /// A connection by a client that trusts this certificate and nothing else.
-async fn connect(
+pub async fn connect(
     address: SocketAddr,
     trusted: &str,
     alpn: &[&str],
