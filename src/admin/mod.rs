@@ -39,9 +39,6 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Wrong tokens are answered this often, so that guessing takes for ever; a good one always passes.
-const WRONG_TOKENS_PER_MINUTE: u64 = 60;
-
 /// What the admin API works with.
 pub struct Admin {
     /// The books.
@@ -70,9 +67,11 @@ pub struct Rates {
 }
 
 impl Rates {
-    fn take(bucket: &Mutex<Bucket>, rate: PerMinute) -> Result<(), AdminRefusal> {
-        let taken = bucket.lock().take(1, rate, Tick::now());
-        taken.map_err(|short| AdminRefusal::too_many(short.wait_us.unwrap_or_default().div_ceil(1_000_000)))
+    /// Takes one of `rate`, which the setting `bound` says.
+    fn take(bucket: &Mutex<Bucket>, rate: u64, bound: &str) -> Result<(), AdminRefusal> {
+        let taken = bucket.lock().take(1, PerMinute(rate), Tick::now());
+        let seconds = |wait_us: Option<u64>| wait_us.unwrap_or_default().div_ceil(1_000_000);
+        taken.map_err(|short| AdminRefusal::too_many(bound, seconds(short.wait_us)))
     }
 }
 
@@ -176,14 +175,15 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
     let presented = presented.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     // Digests are compared, so that the time it takes tells nothing of the token.
     let digest = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
-    let expected = digest(admin.live.load().config.admin.token.expose().as_bytes());
+    let live = admin.live.load_full();
+    let config = &live.config.admin;
+    let expected = digest(config.token.expose().as_bytes());
     let known = presented.is_some_and(|token| digest(token).as_ref() == expected.as_ref());
     let taken = if known {
-        let rate = admin.live.load().config.admin.requests_per_minute;
-        Rates::take(&admin.rates.taken, PerMinute(rate))
+        Rates::take(&admin.rates.taken, config.requests_per_minute, "requests_per_minute")
     } else {
-        Rates::take(&admin.rates.strangers, PerMinute(WRONG_TOKENS_PER_MINUTE))
-            .and_then(|()| Err(AdminRefusal::unauthorized()))
+        Rates::take(&admin.rates.strangers, config.failed_tokens_per_minute, "failed_tokens_per_minute")
+            .and(Err(AdminRefusal::unauthorized()))
     };
     match taken {
         Ok(()) => next.run(request).await,

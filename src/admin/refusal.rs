@@ -30,9 +30,9 @@ impl AdminRefusal {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_admin_token", message)
     }
 
-    /// More than the operator allows.
-    pub fn too_many(seconds: u64) -> Self {
-        let message = "too many requests of the admin API: see admin.requests_per_minute";
+    /// More than the operator allows by the setting `admin.{bound}`.
+    pub fn too_many(bound: &str, seconds: u64) -> Self {
+        let message = format!("too many requests of the admin API: see admin.{bound}");
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
         AdminRefusal { retry_after: Some(seconds), ..refusal }
     }

@@ -89,7 +89,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         but { header });
     compare!(noted, "gateway.header_", &old_edge.header, &new_edge.header,
         HeaderLimits { bytes_max, fields_max } ms { timeout });
-    compare!(noted, "admin.", admin, &new.admin, Admin { listen, token, requests_per_minute });
+    compare!(
+        noted,
+        "admin.",
+        admin,
+        &new.admin,
+        Admin { listen, token, requests_per_minute, failed_tokens_per_minute }
+    );
     compare!(noted, "metrics.", metrics, &new.metrics, Metrics { listen });
     noted.compare("store.directory", store_directory, &new.store_directory);
     noted.prices(prices, &new.prices);

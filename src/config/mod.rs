@@ -136,6 +136,8 @@ pub struct Admin {
     pub token: Secret,
     /// Requests, at least one.
     pub requests_per_minute: u64,
+    /// Requests with a wrong token or none that are told so, at least one.
+    pub failed_tokens_per_minute: u64,
 }
 
 /// The listener that Prometheus talks to.

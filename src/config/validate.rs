@@ -193,8 +193,9 @@ fn admin(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Admin> {
         token
     });
     let requests_per_minute = section.number("requests_per_minute", 1..=REQUESTS_MAX, 6_000);
+    let failed_tokens_per_minute = section.number("failed_tokens_per_minute", 1..=REQUESTS_MAX, 60);
     section.finish();
-    Some(Admin { listen: listen?, token: token?, requests_per_minute })
+    Some(Admin { listen: listen?, token: token?, requests_per_minute, failed_tokens_per_minute })
 }
 
 fn metrics(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Metrics> {

@@ -18,7 +18,8 @@ SEED = "7"
 
 CONFIG = f"""
 gateway: {{ listen: ["127.0.0.1:0"] }}
-admin: {{ listen: "127.0.0.1:0", token: {TOKEN} }}
+# Whether a token is needed is tried as often as all the rest: no answer may be that it was too often.
+admin: {{ listen: "127.0.0.1:0", token: {TOKEN}, requests_per_minute: 1000000, failed_tokens_per_minute: 1000000 }}
 metrics: {{ listen: "127.0.0.1:0" }}
 store: {{ directory: store }}
 prices: prices.yaml

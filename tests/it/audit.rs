@@ -150,13 +150,19 @@ async fn too_many_requests_are_told_when_to_come_back() {
 #[tokio::test]
 async fn wrong_tokens_are_answered_for_a_while_and_the_good_one_always() {
     let provider = Simulated::start();
-    let gateway = Gateway::start(&[Account::of(&provider)]);
+    let settings = Settings { admin: "failed_tokens_per_minute: 5, ", ..Settings::default() };
+    let gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
     let url = format!("http://{}/admin/v1/upstreams", gateway.admin);
     let client = reqwest::Client::new();
     let mut seen = BTreeSet::new();
-    for _ in 0..80 {
-        seen.insert(client.get(&url).bearer_auth("guess").send().await.unwrap().status().as_u16());
+    let mut told = Value::Null;
+    for _ in 0..20 {
+        let answer = client.get(&url).bearer_auth("guess").send().await.unwrap();
+        seen.insert(answer.status().as_u16());
+        told = answer.json().await.unwrap();
     }
     assert_eq!(seen, [401, 429].into());
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("see admin.failed_tokens_per_minute"), "{message}");
     assert_eq!(gateway.admin_get("/upstreams").0, 200);
 }
