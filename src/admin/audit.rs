@@ -1,8 +1,10 @@
 //! The audit: who changed what by the admin API, and how it was before and after.
 //!
-//! One JSON object a line in a file of the store, appended and synced before the change is answered.
+//! One JSON object a line in [files] of the store, appended and synced before the change is answered.
 //! What a change did to money has its entry in the ledger, and the line names it; here stands also
 //! what is no money. A process that ends between a change and its line loses the line, not the change.
+
+mod files;
 
 use super::Admin;
 use super::refusal::AdminRefusal;
@@ -12,25 +14,15 @@ use crate::ledger::Seq;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, State};
+pub use files::AuditLog;
 use http::HeaderName;
 use http::request::Parts;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// The file in the store.
-pub const AUDIT_FILE: &str = "audit.jsonl";
-/// Lines of one page.
-const PAGE_LINES_MAX: usize = 1_000;
-/// The longest line that is believed: limits with all their lists, before and after.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// In which a request says on whose behalf it is.
 pub const BY: HeaderName = HeaderName::from_static("x-tollgate-by");
 /// Who did it, if nobody says.
@@ -145,63 +137,6 @@ pub struct AuditPage {
     pub next: Option<Seq>,
 }
 
-/// The file of the audit.
-pub struct AuditLog {
-    path: PathBuf,
-    file: Mutex<File>,
-}
-
-impl AuditLog {
-    /// Opens, or begins, the audit of a store.
-    ///
-    /// # Errors
-    /// When the operating system refuses.
-    pub fn open(store: &Path) -> io::Result<Self> {
-        let path = store.join(AUDIT_FILE);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
-        // A line that a crash left unfinished stays a line of its own, which no reader takes for one.
-        if file.seek(SeekFrom::End(0))? > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            let mut last = [0];
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.write_all(b"\n")?;
-            }
-        }
-        Ok(AuditLog { path, file: Mutex::new(file) })
-    }
-
-    fn append(&self, line: &AuditLine) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(line)?;
-        bytes.push(b'\n');
-        let mut file = self.file.lock();
-        file.write_all(&bytes)?;
-        file.sync_data()
-    }
-
-    /// Lines from a place of the file on, those of one subject if one is asked for.
-    fn page(&self, asked: &WhichChanges) -> io::Result<AuditPage> {
-        let file = File::open(&self.path)?;
-        // The system refuses to look where no file can reach.
-        let mut place = asked.after.0.min(file.metadata()?.len());
-        let mut file = BufReader::new(file);
-        file.seek(SeekFrom::Start(place))?;
-        let mut lines = Vec::new();
-        let mut bytes = Vec::new();
-        while lines.len() < PAGE_LINES_MAX {
-            bytes.clear();
-            let read = file.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
-            if read == 0 {
-                return Ok(AuditPage { lines, next: None });
-            }
-            place = place.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-            let line = serde_json::from_slice::<AuditLine>(&bytes).ok();
-            lines.extend(line.filter(|line| asked.takes(line)));
-        }
-        Ok(AuditPage { lines, next: Some(Seq(place)) })
-    }
-}
-
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -274,51 +209,4 @@ impl Admin {
 /// As the API shows it.
 pub(super) fn shown(view: &impl Serialize) -> Value {
     serde_json::to_value(view).expect("what is shown is plain JSON")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(subject: &str) -> AuditLine {
-        let (by, subject) = ("ada".into(), subject.into());
-        let at = Timestamp::from_micros(1);
-        AuditLine { at, by, action: Action::Ban, subject, entry_id: None, before: None, after: Value::Null }
-    }
-
-    fn subjects(log: &AuditLog, after: Seq) -> (Vec<String>, Option<Seq>) {
-        let asked = WhichChanges { after, subject: None, from: None, to: None };
-        let AuditPage { lines, next } = log.page(&asked).unwrap();
-        (lines.into_iter().map(|line| line.subject.into()).collect(), next)
-    }
-
-    #[test]
-    fn lines_survive_a_restart_and_a_torn_one_takes_no_other_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        AuditLog::open(folder.path()).unwrap().append(&line("a")).unwrap();
-        let mut torn = serde_json::to_vec(&line("b")).unwrap();
-        torn.truncate(20);
-        let path = folder.path().join(AUDIT_FILE);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(&torn).unwrap();
-        let again = AuditLog::open(folder.path()).unwrap();
-        again.append(&line("c")).unwrap();
-        assert_eq!(subjects(&again, Seq::START), (vec!["a".into(), "c".into()], None));
-        assert_eq!(subjects(&again, Seq(u64::MAX)), (Vec::new(), None));
-    }
-
-    #[test]
-    fn pages_follow_each_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(folder.path()).unwrap();
-        let mut bytes = Vec::new();
-        for number in 0..PAGE_LINES_MAX + 5 {
-            serde_json::to_writer(&mut bytes, &line(&number.to_string())).unwrap();
-            bytes.push(b'\n');
-        }
-        log.file.lock().write_all(&bytes).unwrap();
-        let (first, next) = subjects(&log, Seq::START);
-        let (rest, end) = subjects(&log, next.unwrap());
-        assert_eq!((first.len(), end), (PAGE_LINES_MAX, None));
-        assert_eq!(rest, ["1000", "1001", "1002", "1003", "1004"]);
-    }
 }

@@ -1,6 +1,6 @@
 //! What the operator does with the ledger as a whole.
 
-use super::audit::{AUDIT_FILE, Action, By, Made};
+use super::audit::{Action, AuditLog, By, Made};
 use super::refusal::AdminRefusal;
 use super::routes::{Answer, Shared, blocking, unknown_customer};
 use super::sent::{Named, Sent};
@@ -82,8 +82,8 @@ pub(super) async fn backup(State(admin): Shared, by: By, Sent(sent): Sent<WhereT
     if !directory.is_absolute() {
         return Err(AdminRefusal::malformed("the directory of a backup begins with a /"));
     }
-    let (ledger, target) = (Arc::clone(&admin.ledger), directory.clone());
-    let copied = blocking(move || copy(&ledger, &target)).await?;
+    let (copying, target) = (Arc::clone(&admin), directory.clone());
+    let copied = blocking(move || copy(&copying.ledger, &copying.audit, &target)).await?;
     let copied = copied.map_err(|why| match why {
         BackupError::Target(..) => AdminRefusal::unfit(why.to_string()),
         BackupError::Journal(_) => AdminRefusal::damaged(why.to_string()),
@@ -145,14 +145,13 @@ pub(super) async fn archive(
 }
 
 /// The journal, the secret without which no key is recognised in it, and the audit.
-fn copy(ledger: &Ledger, directory: &Path) -> Result<Backup, BackupError> {
+fn copy(ledger: &Ledger, audit: &AuditLog, directory: &Path) -> Result<Backup, BackupError> {
     let backup = ledger.backup(directory)?;
-    for name in [SECRET_FILE, AUDIT_FILE] {
-        let copy = directory.join(name);
-        fs::copy(ledger.directory().join(name), &copy)
-            .and_then(|_| fs::File::open(&copy)?.sync_all())
-            .map_err(|why| BackupError::Target(copy, why))?;
-    }
+    let secret = directory.join(SECRET_FILE);
+    fs::copy(ledger.directory().join(SECRET_FILE), &secret)
+        .and_then(|_| fs::File::open(&secret)?.sync_all())
+        .map_err(|why| BackupError::Target(secret, why))?;
+    audit.copy_to(directory).map_err(|why| BackupError::Target(directory.to_owned(), why))?;
     Ok(backup)
 }
 

@@ -1,9 +1,11 @@
 //! The admin API's own care: what it refuses, how often it answers, and who is on record.
 
-use crate::support::gateway::{TOKEN, text};
+use crate::support::gateway::{TOKEN, stdout, text};
 use crate::support::{Account, Client, Gateway, Settings, Simulated, ask};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 fn lines(gateway: &Gateway) -> Vec<Value> {
     let (status, page) = gateway.admin_get("/audit");
@@ -89,6 +91,46 @@ async fn each_change_is_on_record_with_who_and_before_and_after() {
     let table = gateway.run(&["audit", "list", "--subject", id]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("customer.ban") && table.contains("status: active -> banned"), "{table}");
+}
+
+/// An audit that has as much as one of its files may have, in few lines.
+fn full(folder: &Path) {
+    let store = folder.join("store");
+    fs::create_dir(&store).unwrap();
+    let pad = "x".repeat(512 * 1024);
+    let lines = (0..32).map(|number| {
+        let line = json!({ "at": "2026-11-23T00:00:00Z", "by": "before", "action": "customer.ban",
+            "subject": format!("cus_{number}"), "before": null, "after": pad });
+        format!("{line}\n")
+    });
+    fs::write(store.join("audit.jsonl"), lines.collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_full_file_is_kept_beside_the_next_by_whichever_process_writes() {
+    let provider = Simulated::start();
+    let settings = Settings { prepare: Some(full), ..Settings::default() };
+    let mut gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+    let listed = |gateway: &Gateway| {
+        let lines = stdout(&gateway.run(&["audit", "list", "--json"]));
+        let by = |line: &str| text(&serde_json::from_str::<Value>(line).unwrap()["by"]);
+        lines.lines().map(by).collect::<Vec<_>>()
+    };
+    let before = vec!["before".to_owned(); 32];
+    assert_eq!(listed(&gateway), before);
+    gateway.json(&["customer", "create", "Ada", "--operator", "one"]);
+    let next = gateway.upgrade();
+    assert!(gateway.stopped().success());
+    next.json(&["customer", "create", "Eve", "--operator", "two"]);
+    assert_eq!(listed(&next), [before, vec!["one".into(), "two".into()]].concat());
+
+    let copy = next.config().with_file_name("copy");
+    next.json(&["ledger", "backup", copy.to_str().unwrap()]);
+    for folder in [next.store(), copy] {
+        let lengths = ["audit-00000000000000000000.jsonl", "audit.jsonl"]
+            .map(|name| fs::metadata(folder.join(name)).unwrap().len());
+        assert!(lengths[0] > 16 * 1024 * 1024 && (1..4096).contains(&lengths[1]), "{lengths:?}");
+    }
 }
 
 #[tokio::test]
