@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::{Current, Live};
 use crate::proxy::context::BodyBudget;
+use crate::proxy::fetch::Fetcher;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
 use crate::proxy::{Gateway, Serving};
 use crate::record::access::AccessLog;
@@ -238,6 +239,7 @@ fn gateway(
         metrics: Arc::clone(metrics),
         failed_keys: FailedKeys::default(),
         budget: BodyBudget::default(),
+        fetcher: Fetcher::default(),
         keepalive: config.gateway.keepalive_timeout,
     }
 }

@@ -102,7 +102,7 @@ impl Tested {
             Operation::Capture { customer, request, amount } => {
                 let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));
                 let charge = Charge { amount, cost: Amount::from_atto_usd(7) };
-                (customer, Command::Capture { request, charge, record: Arc::from(&b"{}"[..]) })
+                (customer, Command::Capture { request, charge, record: Arc::from(&b"{}"[..]), object: None })
             }
             Operation::Extend { customer, request, amount } => {
                 let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));

@@ -7,6 +7,9 @@ use crate::usage::{Class, Unit};
 
 /// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
 const IMAGE_TOKENS_MAX: u64 = 48_169;
+/// What is kept counts so many times what it came to when it was made: another model has another
+/// vocabulary, and what was said becomes items with a frame each.
+const STORED_TIMES: u64 = 2;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
@@ -75,10 +78,12 @@ impl TokensMax {
 
 /// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
 /// text is at least a byte; an image may be fetched from elsewhere, so each counts as the dearest
-/// known; where the model's longest input is known, that is the bound.
+/// known; of what is kept, it is known what it came to; where the model's longest input is known, that
+/// is the bound.
 pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
-    let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX));
+    let stored = demand.stored_tokens.saturating_mul(STORED_TIMES);
+    let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX)).saturating_add(stored);
     let input = input.saturating_add(match demand.work {
         Work::Audio { bytes } => bytes / AUDIO_BYTES_PER_TOKEN_MIN,
         Work::Text | Work::Speech { .. } | Work::Images => 0,
@@ -134,6 +139,7 @@ pub fn tokens_likely(demand: &Demand) -> u64 {
 fn text_and_images_likely(demand: &Demand) -> u64 {
     let text = demand.input_bytes / TOKEN_BYTES_LIKELY + 1;
     text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_LIKELY))
+        .saturating_add(demand.stored_tokens)
 }
 
 #[cfg(test)]
@@ -194,6 +200,7 @@ mod tests {
             model: "m".into(),
             input_bytes,
             images: 0,
+            stored_tokens: 0,
             cached_for,
             tier,
             output_tokens_max,
@@ -238,6 +245,9 @@ mod tests {
         check(Demand { choices: 3, ..asked(Some(10)) }, None, "0.0013");
         check(Demand { cached_for: CachedFor::Hours, ..asked(Some(10)) }, None, "0.0021");
         check(Demand { images: 1, ..asked(Some(10)) }, None, "0.098488");
+        // 1,000 of the request and twice 2,000 that are kept; then as many as the model reads.
+        check(Demand { stored_tokens: 2_000, ..asked(Some(10)) }, None, "0.0051");
+        check(Demand { stored_tokens: u64::MAX, ..asked(Some(10)) }, Some(9_000), "0.0091");
         check(flex(demand(5_000_000, Some(10))), Some(128_000), "0.25615");
         check(Demand { tier: Tier::Priority, ..demand(984, Some(10)) }, None, "0.0044");
         check(Demand { choices: u64::from(u8::MAX), ..asked(Some(u64::MAX)) }, None, "2.551");

@@ -28,6 +28,8 @@ pub struct Demand {
     pub input_bytes: u64,
     /// Images that are given or referred to.
     pub images: u64,
+    /// Tokens of input that are kept where it goes, and that it does not show.
+    pub stored_tokens: u64,
     /// For how long its input is to be cached.
     pub cached_for: CachedFor,
     /// The service tier that is asked for.

@@ -72,14 +72,7 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put(out, key.int().to_le_bytes());
             put_amount(out, *total);
         }
-        Change::Captured { request, amount, released, cost, price_version, key, record } => {
-            out.push(if key.is_some() { 21 } else { 11 });
-            put_charge(out, *request, *amount, price_version);
-            put_amount(out, *released);
-            put_amount(out, *cost);
-            put_bytes(out, record);
-            put_payer(out, *key);
-        }
+        Change::Captured { .. } => encode_captured(&entry.change, out),
         Change::Overage { request, amount, price_version, key } => {
             out.push(if key.is_some() { 22 } else { 12 });
             put_charge(out, *request, *amount, price_version);
@@ -104,6 +97,27 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
         | Change::ForfeitureReversed { .. } => encode_by_hand(&entry.change, out),
+    }
+}
+
+fn encode_captured(change: &Change, out: &mut Vec<u8>) {
+    let Change::Captured { request, amount, released, cost, price_version, key, record, object } = change
+    else {
+        unreachable!("it is a charge")
+    };
+    out.push(match (key, object) {
+        (None, None) => 11,
+        (Some(_), None) => 21,
+        (Some(_), Some(_)) => 40,
+        (None, Some(_)) => unreachable!("whoever says what is kept says by which key"),
+    });
+    put_charge(out, *request, *amount, price_version);
+    put_amount(out, *released);
+    put_amount(out, *cost);
+    put_bytes(out, record);
+    put_payer(out, *key);
+    if let Some(object) = object {
+        put_bytes(out, object.as_bytes());
     }
 }
 
@@ -218,6 +232,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             price_version: "".into(),
             key: None,
             record: take_bytes(input)?.into(),
+            object: None,
         },
         7 => Change::Overage {
             request: take_request(input)?,
@@ -237,7 +252,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
-        10..=15 | 21..=22 => decode_of_request(tag, input)?,
+        10..=15 | 21..=22 | 40 => decode_of_request(tag, input)?,
         16 => Change::Adjusted {
             amount: take_amount(input)?,
             reference: take_text(input)?,
@@ -269,12 +284,13 @@ fn decode_of_request(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             let (key, total) = (take_key(input)?, take_amount(input)?);
             Change::Extended { request, key, amount, total, price_version }
         }
-        // 11 and 12 do not say by which key.
-        11 | 21 => {
+        // 11 and 12 do not say by which key, 11 and 21 not what is kept.
+        11 | 21 | 40 => {
             let (released, cost) = (take_amount(input)?, take_amount(input)?);
             let record = take_bytes(input)?.into();
-            let key = if tag == 21 { Some(take_key(input)?) } else { None };
-            Change::Captured { request, amount, released, cost, price_version, key, record }
+            let key = if tag == 11 { None } else { Some(take_key(input)?) };
+            let object = if tag == 40 { Some(take_text(input)?) } else { None };
+            Change::Captured { request, amount, released, cost, price_version, key, record, object }
         }
         12 | 22 => {
             let key = if tag == 22 { Some(take_key(input)?) } else { None };

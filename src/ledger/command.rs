@@ -78,6 +78,8 @@ pub enum Command {
         charge: Charge,
         /// What it was for.
         record: Arc<[u8]>,
+        /// What was made for it and is kept elsewhere, by the name it has there: 1 to 256 characters.
+        object: Option<Arc<str>>,
     },
     /// End a hold without a charge.
     Release {
@@ -209,9 +211,11 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             (amount.is_negative() || least.is_negative(), "a hold is not negative")
         }
         Command::Extend { amount, .. } => (!is_amount(*amount), ABOVE_ZERO),
-        Command::Capture { charge: Charge { amount, cost }, record, .. } => {
+        Command::Capture { charge: Charge { amount, cost }, record, object, .. } => {
             let negative = amount.is_negative() || cost.is_negative();
-            (negative || record.len() > RECORD_BYTES_MAX, "a capture is not negative")
+            let unnamed = object.as_ref().is_some_and(|object| !is_name(object));
+            let wrong = negative || unnamed || record.len() > RECORD_BYTES_MAX;
+            (wrong, "a capture is not negative, and what it names has a name")
         }
         Command::Release { record, .. } => (record.len() > RECORD_BYTES_MAX, "the record is too long"),
         Command::Refund { amount, reference, note, .. } => {

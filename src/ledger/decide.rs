@@ -52,7 +52,9 @@ impl Customer {
                     price_version,
                 }])
             }
-            Command::Capture { request, charge, record } => self.decide_capture(request, charge, record),
+            Command::Capture { request, charge, record, object } => {
+                self.decide_capture(request, charge, record, object)
+            }
             Command::Release { request, reason, record } => self.decide_release(request, reason, record),
             Command::Refund { charged, amount, reference, note } => {
                 self.decide_refund(charged, amount, reference, note)
@@ -132,14 +134,23 @@ impl Customer {
         request: RequestId,
         Charge { amount, cost }: Charge,
         record: Arc<[u8]>,
+        object: Option<Arc<str>>,
     ) -> Result<Vec<Change>, Refusal> {
         let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
         let (key, pinned) = (Some(hold.key), || Arc::clone(&hold.price_version));
         let within = amount.min(hold.amount);
         let released = hold.amount - within;
         let price_version = pinned();
-        let mut changes =
-            vec![Change::Captured { request, amount: within, released, cost, price_version, key, record }];
+        let mut changes = vec![Change::Captured {
+            request,
+            amount: within,
+            released,
+            cost,
+            price_version,
+            key,
+            record,
+            object,
+        }];
         let beyond = amount - within;
         let overage = beyond.min(self.balance.available);
         if overage > Amount::ZERO {

@@ -150,6 +150,8 @@ pub enum Change {
         key: Option<KeyId>,
         /// What it was for, opaque here.
         record: Arc<[u8]>,
+        /// What was made for it and is kept elsewhere for its customer, by the name it has there.
+        object: Option<Arc<str>>,
     },
     /// A charge above its hold, as far as the balance reached.
     Overage {
@@ -346,6 +348,30 @@ impl Change {
             | Change::WrittenOff { request, .. }
             | Change::Released { request, .. }
             | Change::Refunded { request, .. } => Some(*request),
+        }
+    }
+
+    /// What is kept elsewhere for its customer, by the name it has there.
+    pub fn object(&self) -> Option<&Arc<str>> {
+        match self {
+            Change::Captured { object, .. } => object.as_ref(),
+            Change::CustomerCreated { .. }
+            | Change::KeyCreated(_)
+            | Change::KeyRevoked { .. }
+            | Change::Limited { .. }
+            | Change::Deposited { .. }
+            | Change::Held { .. }
+            | Change::Extended { .. }
+            | Change::Overage { .. }
+            | Change::WrittenOff { .. }
+            | Change::Released { .. }
+            | Change::Refunded { .. }
+            | Change::Adjusted { .. }
+            | Change::TermsAccepted { .. }
+            | Change::Violated(_)
+            | Change::StandingChanged { .. }
+            | Change::Forfeited { .. }
+            | Change::ForfeitureReversed { .. } => None,
         }
     }
 

@@ -200,8 +200,18 @@ impl Hold {
 
     /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the
     /// answer is completed.
-    pub fn capture(mut self, charge: impl Into<Charge>, record: Arc<[u8]>) -> Applied {
-        self.end(Command::Capture { request: self.request, charge: charge.into(), record })
+    pub fn capture(self, charge: impl Into<Charge>, record: Arc<[u8]>) -> Applied {
+        self.capture_for(charge, record, None)
+    }
+
+    /// The same, and notes what was made for it and is kept elsewhere: see [`Ledger::owned`].
+    pub fn capture_for(
+        mut self,
+        charge: impl Into<Charge>,
+        record: Arc<[u8]>,
+        object: Option<Arc<str>>,
+    ) -> Applied {
+        self.end(Command::Capture { request: self.request, charge: charge.into(), record, object })
     }
 
     /// Ends it without a charge.

@@ -10,7 +10,7 @@ use super::disk::{Disk, File};
 use super::entry::{Entry, Seq};
 use super::filter::Hash;
 use super::frame::{self, FRAME_BYTES_MAX, HEAD_BYTES, Head};
-use super::places::{Full, Place, Places, Window};
+use super::places::{self, Full, Place, Places, Window};
 use super::segment::{self, Position, Segment};
 use super::sidecar::{self, About, Sidecar};
 use super::totals::Labels;
@@ -160,6 +160,16 @@ impl Index {
         self.shared.entries_of_request(request)
     }
 
+    /// Entries that say what is kept under this name, of those in a window, in order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn of_object(&self, object: &str, window: &Window) -> io::Result<Vec<Entry>> {
+        let mut entries = self.shared.found_by(places::of_object(object), window)?;
+        entries.retain(|entry| entry.change.object().is_some_and(|found| **found == *object));
+        Ok(entries)
+    }
+
     /// Entries of a customer in a window, in order: all of up to `limit` frames.
     ///
     /// # Errors
@@ -284,9 +294,17 @@ impl Shared {
     }
 
     fn entries_of_request(&self, request: RequestId) -> io::Result<Vec<Entry>> {
+        let mut entries = self.found_by(request, &Window::default())?;
+        // A frame may end with what follows for the customer alone.
+        entries.retain(|entry| entry.change.request() == Some(request));
+        Ok(entries)
+    }
+
+    /// All entries of the frames that are found by a number.
+    fn found_by(&self, request: RequestId, window: &Window) -> io::Result<Vec<Entry>> {
         let (parts, live) = {
             let inner = self.inner.read();
-            let parts = inner.candidates(Hash::of_request(request), &Window::default());
+            let parts = inner.candidates(Hash::of_request(request), window);
             let live = inner
                 .live
                 .as_ref()
@@ -301,8 +319,6 @@ impl Shared {
         if let Some((segment, offsets)) = live {
             self.frames(&segment, offsets, &mut entries)?;
         }
-        // A frame may end with what follows for the customer alone.
-        entries.retain(|entry| entry.change.request() == Some(request));
         Ok(entries)
     }
 

@@ -1,4 +1,5 @@
-//! Places: where the entries of a request and of a customer stand in one segment.
+//! Places: where the entries of a request, of what is kept for a customer, and of a customer stand in
+//! one segment.
 //!
 //! Collected in memory while the segment is written, about 100 bytes for each request; a full
 //! segment's are put into a [sidecar](super::sidecar).
@@ -7,6 +8,7 @@ use super::entry::{Entry, Seq};
 use super::frame::Head;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, RequestId};
+use ring::digest;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -44,6 +46,13 @@ impl Window {
     }
 }
 
+/// What is kept elsewhere is looked up by a number of its own among those of requests. Two of the same
+/// number are told apart by their entries.
+pub fn of_object(object: &str) -> RequestId {
+    let digest = digest::digest(&digest::SHA256, object.as_bytes());
+    RequestId::from_int(u128::from_le_bytes(digest.as_ref()[..16].try_into().expect("it has 32 bytes")))
+}
+
 /// The frames of one segment.
 #[derive(Debug)]
 pub struct Places {
@@ -51,7 +60,7 @@ pub struct Places {
     pub segment: Arc<str>,
     /// The journal's head before it.
     pub before: Head,
-    /// Frames of each request, in order.
+    /// Frames of each request, in order; and of what is kept, by [`of_object`].
     pub requests: HashMap<RequestId, Vec<u32>>,
     /// Frames of each customer, in order.
     pub customers: HashMap<CustomerId, Vec<Place>>,
@@ -76,7 +85,8 @@ impl Places {
 
     /// Notes an entry; they come in order.
     pub fn note(&mut self, entry: &Entry, offset: u32) {
-        if let Some(request) = entry.change.request() {
+        let object = entry.change.object().map(|object| of_object(object));
+        for request in entry.change.request().into_iter().chain(object) {
             let frames = self.requests.entry(request).or_default();
             if frames.last() != Some(&offset) {
                 frames.push(offset);

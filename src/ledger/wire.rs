@@ -34,12 +34,15 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
             put(&mut out, request.int().to_le_bytes());
             put_amount(&mut out, *amount);
         }
-        Command::Capture { request, charge: Charge { amount, cost }, record } => {
-            out.push(3);
+        Command::Capture { request, charge: Charge { amount, cost }, record, object } => {
+            out.push(if object.is_some() { 6 } else { 3 });
             put(&mut out, request.int().to_le_bytes());
             put_amount(&mut out, *amount);
             put_amount(&mut out, *cost);
             put_bytes(&mut out, record);
+            if let Some(object) = object {
+                put_bytes(&mut out, object.as_bytes());
+            }
         }
         Command::Release { request, reason, record } => {
             out.push(match reason {
@@ -83,9 +86,11 @@ pub fn take_asked(mut input: &[u8]) -> Result<(u64, CustomerId, Command), CodecE
             price_version: take_text(input)?,
         },
         2 => Command::Extend { request, amount: take_amount(input)? },
-        3 => {
+        3 | 6 => {
             let charge = Charge { amount: take_amount(input)?, cost: take_amount(input)? };
-            Command::Capture { request, charge, record: take_bytes(input)?.into() }
+            let record = take_bytes(input)?.into();
+            let object = if tag == 6 { Some(take_text(input)?) } else { None };
+            Command::Capture { request, charge, record, object }
         }
         4 | 5 => {
             let reason = if tag == 4 { Release::Failed } else { Release::Expired };
@@ -270,7 +275,9 @@ mod tests {
         check(&Command::Hold { request, key, amount, least, budgets, price_version });
         check(&Command::Extend { request, amount });
         let charge = Charge { amount, cost: Amount::from_atto_usd(5) };
-        check(&Command::Capture { request, charge, record: Arc::from(&b"record"[..]) });
+        for object in [None, Some("resp_1".into())] {
+            check(&Command::Capture { request, charge, record: Arc::from(&b"record"[..]), object });
+        }
         for reason in [Release::Failed, Release::Expired] {
             check(&Command::Release { request, reason, record: Arc::from(&[][..]) });
         }

@@ -56,8 +56,12 @@ impl BodyMeter {
     pub fn end(self) -> (Bytes, Reading) {
         // Of images, their number may be what is charged.
         let images = matches!(self.endpoint, Endpoint::ImageGenerations | Endpoint::ImageEdits);
-        let quick = if images { None } else { quick::plain_usage(&self.body) };
-        if let Some(reading) = quick.and_then(|(usage, tier)| Reading::of_usage(self.endpoint, usage, tier)) {
+        let object = if self.endpoint == Endpoint::Responses { quick::id(&self.body) } else { None };
+        // Of a response, what it is called is told as well.
+        let unnamed = self.endpoint == Endpoint::Responses && object.is_none();
+        let quick = if images || unnamed { None } else { quick::plain_usage(&self.body) };
+        let of = |(usage, tier)| Reading::of_usage(self.endpoint, usage, tier, object);
+        if let Some(reading) = quick.and_then(of) {
             return (Bytes::from(self.body), reading);
         }
         let mut tally = Tally::default();

@@ -24,6 +24,8 @@ pub struct Reading {
     pub begun: Option<Usage>,
     /// The service tier at which the provider says that it answered, if it says one that is known.
     pub tier: Option<Tier>,
+    /// What the provider calls the answer, of those that it may keep.
+    pub object: Option<Box<str>>,
     /// The text that went to the client.
     pub delivered: Delivered,
     /// What could not be read.
@@ -70,7 +72,12 @@ impl Reading {
     }
 
     /// Of a plain answer that is whole and says this usage, if that can be believed.
-    pub(super) fn of_usage(endpoint: Endpoint, raw: &str, tier: Option<&str>) -> Option<Self> {
+    pub(super) fn of_usage(
+        endpoint: Endpoint,
+        raw: &str,
+        tier: Option<&str>,
+        object: Option<&str>,
+    ) -> Option<Self> {
         let tier = tier.and_then(Tier::named);
         let short = raw.len() <= USAGE_BYTES_MAX;
         let reported = short
@@ -82,6 +89,7 @@ impl Reading {
             usage: Some(reported),
             begun: None,
             tier,
+            object: object.map(Into::into),
             delivered,
             oddities,
         })
@@ -150,6 +158,7 @@ pub(super) struct Tally {
     /// What was told of it when the stream began; later counts replace its own.
     begun: Option<String>,
     tier: Option<Tier>,
+    object: Option<Box<str>>,
     pub(super) delivered: Delivered,
     pub(super) parsed: u64,
     pub(super) finished: bool,
@@ -190,6 +199,11 @@ impl Tally {
         self.tier = Tier::named(name).or(self.tier);
     }
 
+    /// Takes the name of the answer; the first one counts.
+    pub(super) fn object(&mut self, name: &str) {
+        self.object.get_or_insert_with(|| name.into());
+    }
+
     /// Takes a piece of delivered text.
     pub(super) fn text(&mut self, text: &str) {
         self.delivered.push(text);
@@ -209,7 +223,8 @@ impl Tally {
             Some(_) | None => Reported::new(endpoint, raw),
         });
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
-        Reading { shape, usage, begun, tier: self.tier, delivered: self.delivered, oddities }
+        let Tally { tier, object, delivered, .. } = self;
+        Reading { shape, usage, begun, tier, object, delivered, oddities }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::upstream::select::mix;
 use crate::upstream::{Ask, Comes, Lease, Need, NoAccount};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a client is told to wait when nobody knows better.
@@ -139,6 +140,7 @@ impl Gateway {
         }
         if let Some(mut lease) = admitted.lease.take() {
             self.metrics.attempt(&lease.account().name, fault.name());
+            admitted.last = Some(Arc::clone(&lease.account().name));
             lease.failed(fault, Instant::now(), fastrand::u32(..));
             // Having too much to do passes: until then the account has no room.
             if !matches!(fault, Fault::RateLimited(_)) {

@@ -138,6 +138,8 @@ pub struct Bill {
     pub(super) stream: bool,
     pub(super) output_cap: Option<u64>,
     pub(super) status: u16,
+    /// What the provider calls the answer, if it keeps it.
+    pub(super) object: Option<Arc<str>>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) started: Instant,
     pub(super) first_byte: Option<Instant>,
@@ -158,13 +160,14 @@ impl Bill {
         let (due, tier) = (settlement.charge, settlement.tier);
         let upstream = self.attempts.last().map(|attempt| attempt.upstream.clone());
         let upstream = upstream.unwrap_or_else(|| "other".into());
+        let object = self.object.clone();
         let mut detail = self.detail(usage, metered, settlement.lines);
         detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
         detail.above_input_tokens = settlement.above_input_tokens;
         detail.cost = cost;
         let charge = Charge { amount: due, cost: cost.unwrap_or(Amount::ZERO) };
         let Applied { commit, balance, charged, .. } =
-            hold.capture(charge, detail.to_record(reported).into());
+            hold.capture_for(charge, detail.to_record(reported).into(), object);
         let cost = cost.map(|amount| Cost { upstream, amount });
         (commit, Settled { end, metered, usage, charge: charged, cost, balance })
     }

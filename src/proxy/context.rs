@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 pub enum Place {
     /// An endpoint that a provider serves.
     Sold(Endpoint),
+    /// What a provider keeps for a customer.
+    Stored,
     /// `GET /v1/models` and below.
     Models,
     /// `GET /tollgate/v1/…`, with a customer's key.
@@ -36,6 +38,7 @@ impl Place {
     pub const fn name(self) -> &'static str {
         match self {
             Place::Sold(endpoint) => endpoint.name(),
+            Place::Stored => "responses.stored",
             Place::Models => "models",
             Place::Account => "account",
             Place::Other => "other",
@@ -87,8 +90,10 @@ pub struct InExchange {
     pub need: Need,
     /// The attempt under way.
     pub lease: Option<Lease>,
-    /// Accounts that failed.
+    /// Accounts that failed, or do not have what it goes on from.
     pub tried: Vec<usize>,
+    /// The account that failed last.
+    pub last: Option<Arc<str>>,
     /// Attempts so far.
     pub attempts: u32,
     /// Whether the attempt under way was answered.

@@ -5,7 +5,7 @@
 //! settles; the hold makes sure that it happens once.
 
 use super::bill::{self, Bill, Counted, End, Settled};
-use super::request::{Comes, Request};
+use super::request::{Comes, Request, is_object_id};
 use crate::admit::Admitted;
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
@@ -343,6 +343,8 @@ impl Exchange {
         let mut bill = self.bill(state, end);
         let failed = matches!(reading.shape, Shape::Failed);
         bill.tier = reading.tier.unwrap_or(bill.tier);
+        let kept = reading.object.filter(|id| self.request.kept.answer && is_object_id(id));
+        bill.object = kept.map(Into::into);
         let reported = match bill::counted(&self.request.demand, &self.price, &reading.delivered) {
             Counted::Is(usage) => {
                 let raw = reading.usage.as_ref().map(|reported| &*reported.raw);
@@ -382,7 +384,7 @@ impl Exchange {
             return Settling::Committing(commit, settled);
         }
         let body = self.request.countable();
-        let encoding = self.price.encoding;
+        let (encoding, stored) = (self.price.encoding, self.request.demand.stored_tokens);
         Settling::Estimating(tokio::task::spawn_blocking(move || {
             let usage = match begun {
                 // The provider told of the input before it stopped.
@@ -390,7 +392,10 @@ impl Exchange {
                     let output = tokenizer::count_delivered(encoding, &delivered);
                     Usage { output, reasoning: 0, ..begun }
                 }
-                None => tokenizer::estimate(encoding, &body, &delivered),
+                None => {
+                    let shown = tokenizer::estimate(encoding, &body, &delivered);
+                    Usage { input: shown.input.saturating_add(stored), ..shown }
+                }
             };
             bill.capture(hold, usage, Metered::Estimated, None)
         }))
@@ -417,6 +422,7 @@ impl Exchange {
             stream: self.request.stream.is_some(),
             output_cap: self.output_cap,
             status: state.status,
+            object: None,
             attempts: std::mem::take(&mut state.attempts),
             started: self.started,
             first_byte: state.first_byte,

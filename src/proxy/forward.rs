@@ -1,17 +1,16 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
-use super::request::Comes;
+use super::request::{Comes, Request};
 use super::signature::{id_value, sign};
 use crate::clock::Timestamp;
 use crate::config::{Dialect, Scheme};
-use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
 use crate::upstream::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
 use crate::upstream::health::Fault;
 use crate::upstream::told::Report;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::{ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -66,14 +65,13 @@ pub fn peer(account: &Account, address: SocketAddr) -> HttpPeer {
 pub fn request(
     client: &RequestHeader,
     account: &Account,
-    endpoint: Endpoint,
+    path: &str,
     request: RequestId,
     body_bytes: usize,
 ) -> Result<RequestHeader> {
-    let (mut parts, ()) = Request::new(()).into_parts();
+    let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = client.method.clone();
-    parts.uri =
-        account.path_of(endpoint).parse().or_err(ErrorType::InvalidHTTPHeader, "the path of an account")?;
+    parts.uri = path.parse().or_err(ErrorType::InvalidHTTPHeader, "the path of an account")?;
     // As the connection speaks that was chosen for it.
     parts.version = match client.version {
         Version::HTTP_2 => Version::HTTP_2,
@@ -149,8 +147,16 @@ pub fn report(response: &ResponseHeader) -> Report {
     Report::read(header, Timestamp::now())
 }
 
-/// Judges the header of an answer.
-pub fn judge(response: &ResponseHeader, comes: Comes) -> Verdict {
+/// Judges the header of an answer to a request.
+pub fn judge_for(request: &Request, response: &ResponseHeader) -> Verdict {
+    match judge(response, request.comes) {
+        // It may be what it goes on from that is not there.
+        Verdict::Fault(Fault::Model) if request.kept.previous.is_some() => Verdict::Refusal,
+        verdict => verdict,
+    }
+}
+
+fn judge(response: &ResponseHeader, comes: Comes) -> Verdict {
     match response.status {
         StatusCode::OK if comes == Comes::Events && is_of(response, "text/event-stream") => Verdict::Stream,
         StatusCode::OK if comes == Comes::Audio && AUDIO.into_iter().any(|kind| is_of(response, kind)) => {

@@ -96,7 +96,7 @@ impl Gateway {
 pub(super) async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
     let header = || -> Result<ResponseHeader> {
         let mut header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
-        header.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS")?;
+        header.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE, OPTIONS")?;
         // Named one by one: `*` does not stand for `authorization`.
         let asked = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
         let allowed = asked.map_or("authorization, content-type".as_bytes(), |asked| asked.as_bytes());

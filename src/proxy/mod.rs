@@ -14,16 +14,19 @@ mod body;
 pub mod context;
 mod downstream;
 pub mod exchange;
+pub mod fetch;
 mod forward;
 mod framing;
 pub mod listen;
 mod local;
 mod rates;
 mod recorded;
+mod refused;
 pub mod request;
 pub mod respond;
 mod route;
 mod signature;
+mod stored;
 mod tls;
 mod trace;
 pub mod watched;
@@ -49,6 +52,7 @@ use bill::End;
 use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange, Judged};
 use downstream::HangUp;
+use fetch::Fetcher;
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -92,6 +96,8 @@ pub struct Gateway {
     pub failed_keys: FailedKeys,
     /// All bodies at once.
     pub budget: BodyBudget,
+    /// Who asks providers for what they keep.
+    pub fetcher: Fetcher,
     /// For the next request on a connection.
     pub keepalive: Duration,
 }
@@ -193,8 +199,9 @@ impl ProxyHttp for Gateway {
         };
         exchange.note_sent();
         lease.sent();
-        let (endpoint, length) = (exchange.request.endpoint, exchange.upstream_body().len());
-        *upstream = forward::request(upstream, lease.account(), endpoint, ctx.request, length)?;
+        let account = lease.account();
+        let (path, length) = (account.path_of(exchange.request.endpoint), exchange.upstream_body().len());
+        *upstream = forward::request(upstream, account, &path, ctx.request, length)?;
         ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request))
     }
 
@@ -219,7 +226,7 @@ impl ProxyHttp for Gateway {
         if let Some(lease) = &admitted.lease {
             lease.told(&report, Instant::now());
         }
-        let verdict = forward::judge(response, admitted.exchange.request.comes);
+        let verdict = forward::judge_for(&admitted.exchange.request, response);
         let decoder = forward::decoder(response);
         let (verdict, decoder) = match decoder {
             Ok(decoder) => (verdict, decoder),

@@ -17,7 +17,7 @@ impl Gateway {
         let model = match (ctx.model.take(), ctx.place) {
             (Some(priced), _) => priced,
             (None, Place::Sold(_)) => "other".into(),
-            (None, Place::Models | Place::Account | Place::Other) => "".into(),
+            (None, Place::Stored | Place::Models | Place::Account | Place::Other) => "".into(),
         };
         if let Some(settled) = settled {
             self.metrics.charged(&model, settled.metered, &settled.usage, settled.charge);
@@ -59,10 +59,9 @@ fn line(
     (first_byte, overhead, duration): (Option<Duration>, Option<Duration>, Duration),
 ) -> Line {
     let admitted = ctx.admitted.as_ref();
-    let upstream = admitted.and_then(|admitted| match (&admitted.lease, admitted.tried.last()) {
-        (Some(lease), _) => Some(Arc::clone(&lease.account().name)),
-        (None, Some(last)) => Some(Arc::clone(&ctx.live.pool.accounts()[*last].name)),
-        (None, None) => None,
+    let upstream = admitted.and_then(|admitted| match &admitted.lease {
+        Some(lease) => Some(Arc::clone(&lease.account().name)),
+        None => admitted.last.clone(),
     });
     Line {
         timestamp: Timestamp::now(),

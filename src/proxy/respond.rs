@@ -6,9 +6,8 @@
 use super::anthropic;
 use super::context::Place;
 use super::request::BadRequest;
-use crate::admit::AdmitError;
+use super::stored::NoObject;
 use crate::admit::gate::{Rate, Shut};
-use crate::auth::AuthError;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
@@ -68,6 +67,8 @@ pub enum Refusal {
         /// The method it takes.
         takes: &'static str,
     },
+    /// What is referred to is not there.
+    NoObject(NoObject),
     /// The body is not a request.
     BadRequest(BadRequest),
     /// The body is too large.
@@ -138,6 +139,12 @@ impl Refusal {
                 (StatusCode::FORBIDDEN, "request_forbidden", Some(code))
             }
             Refusal::UnknownPath { .. } | Refusal::OtherEndpoint(_) => (StatusCode::NOT_FOUND, INVALID, None),
+            Refusal::NoObject(NoObject::Previous(_)) => {
+                (StatusCode::BAD_REQUEST, INVALID, Some("previous_response_not_found"))
+            }
+            Refusal::NoObject(NoObject::Response(_) | NoObject::OutOfReach(_)) => {
+                (StatusCode::NOT_FOUND, INVALID, None)
+            }
             Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
             Refusal::Shut(Shut::Rate(_, Rate::Tokens, ..)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "tokens", Some("rate_limit_exceeded"))
@@ -208,6 +215,7 @@ impl Refusal {
             Refusal::Denied(Denied::Unknown) => "country_unknown",
             Refusal::UnknownPath { .. } => "unknown_path",
             Refusal::WrongMethod { .. } => "wrong_method",
+            Refusal::NoObject(_) => "no_object",
             Refusal::BadRequest(_) => "bad_request",
             Refusal::BodyTooLarge { .. } => "request_too_large",
             Refusal::BodyTimeout => "body_timeout",
@@ -258,6 +266,7 @@ impl Refusal {
             Refusal::Denied(_) => "Country, region, or territory not supported.".into(),
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
+            Refusal::NoObject(none) => none.to_string(),
             Refusal::BadRequest(bad) => bad.message.clone(),
             Refusal::BodyTooLarge { bytes_max } => {
                 format!("The body of the request is larger than {bytes_max} bytes. Send less.")
@@ -289,6 +298,7 @@ impl Refusal {
     fn param(&self) -> Option<&'static str> {
         match self {
             Refusal::BadRequest(bad) => bad.param,
+            Refusal::NoObject(none) => none.param(),
             Refusal::UnknownModel(_) | Refusal::OtherEndpoint(_) => Some("model"),
             Refusal::OtherTier(_) => Some("service_tier"),
             Refusal::MissingKey
@@ -351,7 +361,7 @@ impl Refusal {
     pub fn event_at(&self, place: Place, request: RequestId) -> Bytes {
         let name = match place {
             Place::Sold(Endpoint::Messages) => "event: error\n",
-            Place::Sold(_) | Place::Models | Place::Account | Place::Other => "",
+            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => "",
         };
         format!("\n\n{name}data: {}\n\n", self.body_at(place, request)).into()
     }
@@ -371,7 +381,7 @@ impl Refusal {
                 "error": { "type": anthropic::kind(self.class().0), "message": self.short_message() },
                 "request_id": request,
             }),
-            Place::Sold(_) | Place::Models | Place::Account | Place::Other => self.body(),
+            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => self.body(),
         }
     }
 
@@ -422,12 +432,6 @@ impl Refusal {
     }
 }
 
-impl From<Shut> for Refusal {
-    fn from(shut: Shut) -> Self {
-        Refusal::Shut(shut)
-    }
-}
-
 /// Which budget does not reach, and when it will.
 fn over_budget(needed: Amount, spare: &Spare) -> String {
     let Spare { of, period, limit, left, until } = spare;
@@ -446,35 +450,6 @@ fn over_budget(needed: Amount, spare: &Spare) -> String {
         "The budget of this {whose} is {limit} USD{per}: {left} USD are left, this request may cost up to \
          {needed} USD. {then}."
     )
-}
-
-impl From<AuthError> for Refusal {
-    fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Missing => Refusal::MissingKey,
-            AuthError::Invalid => Refusal::InvalidKey,
-        }
-    }
-}
-
-impl Refusal {
-    /// Why a request for `model` was not admitted.
-    pub fn not_admitted(error: AdmitError, model: &str) -> Self {
-        match error {
-            AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
-            AdmitError::OtherTier => Refusal::OtherTier(model.into()),
-            AdmitError::OtherEndpoint => Refusal::OtherEndpoint(model.into()),
-            AdmitError::TokensUntold => Refusal::BadRequest(BadRequest::tokens_untold()),
-            AdmitError::InsufficientCredit { needed, available } => {
-                Refusal::InsufficientCredit { needed, available }
-            }
-            AdmitError::OverBudget { needed, spare } => Refusal::OverBudget { needed, spare },
-            AdmitError::KeyRevoked => Refusal::InvalidKey,
-            AdmitError::Suspended => Refusal::Suspended,
-            AdmitError::Banned => Refusal::Banned,
-            AdmitError::Overloaded => Refusal::Overloaded,
-        }
-    }
 }
 
 /// An answer of JSON.

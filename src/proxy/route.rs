@@ -5,7 +5,7 @@ use super::downstream::{self, Line};
 use super::exchange::Exchange;
 use super::request::Request;
 use super::respond::Refusal;
-use super::{Gateway, address, attempt, body, local};
+use super::{Gateway, address, attempt, body, local, stored};
 use crate::admit::content::Case;
 use crate::admit::estimate;
 use crate::admit::gate::{Knock, Passed};
@@ -28,11 +28,11 @@ impl Gateway {
     pub(super) async fn route(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Refusal> {
         let header = session.req_header();
         let (method, path) = (header.method.clone(), header.uri.path().to_owned());
-        let asked = || format!("{method} {path}");
+        let asked_for = || format!("{method} {path}");
         let given = if method == Method::HEAD { Method::GET } else { method.clone() };
         let expect = |takes: Method| match given == takes {
             true => Ok(()),
-            false => Err(Refusal::WrongMethod { asked: asked(), takes: local::method_name(&takes) }),
+            false => Err(Refusal::WrongMethod { asked: asked_for(), takes: local::method_name(&takes) }),
         };
         if method == Method::OPTIONS && path.starts_with("/v1/") {
             return local::preflight(session, ctx).await.map(|()| true);
@@ -41,6 +41,13 @@ impl Gateway {
             ctx.place = Place::Sold(endpoint);
             expect(Method::POST)?;
             return self.admit(session, ctx, endpoint).await.map(|()| false);
+        }
+        if let Some(asked) = stored::Asked::at(&path) {
+            ctx.place = Place::Stored;
+            if !asked.allows(&given) {
+                return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
+            }
+            return self.answer_stored(session, ctx, &asked).await.map(|()| true);
         }
         match &*path {
             "/healthz" | "/readyz" => {
@@ -57,7 +64,7 @@ impl Gateway {
                 expect(Method::GET)?;
                 self.answer_account(session, ctx, &path).await.map(|()| true)
             }
-            _ => Err(Refusal::UnknownPath { asked: asked() }),
+            _ => Err(Refusal::UnknownPath { asked: asked_for() }),
         }
     }
 
@@ -130,23 +137,33 @@ impl Gateway {
         Ok((caller, passed))
     }
 
-    /// Authenticates, reads, admits: after this the request has a hold.
+    /// Who is calling, once they have passed all that bounds them.
+    pub(super) fn pass(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        endpoint: &'static str,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.authenticate(session, ctx)?;
+        ctx.caller = Some(caller.clone());
+        self.allow_country(session, ctx, &caller)?;
+        ctx.passed = self.gates.pass(&caller, || Knock {
+            endpoint,
+            from: client_address(session, ctx),
+            at: Timestamp::now(),
+            tick: Tick::now(),
+        })?;
+        Ok(caller)
+    }
+
+    /// Reads, admits: after this the request has a hold.
     async fn admit(
         &self,
         session: &mut Session,
         ctx: &mut Context,
         endpoint: Endpoint,
     ) -> Result<(), Refusal> {
-        let caller = self.authenticate(session, ctx)?;
-        ctx.caller = Some(caller.clone());
-        self.allow_country(session, ctx, &caller)?;
-        let passed = self.gates.pass(&caller, || Knock {
-            endpoint: endpoint.name(),
-            from: client_address(session, ctx),
-            at: Timestamp::now(),
-            tick: Tick::now(),
-        })?;
-        ctx.passed = passed;
+        let caller = self.pass(session, ctx, endpoint.name())?;
         if self.ledger.is_down() || self.ledger.is_full() {
             return Err(Refusal::Overloaded);
         }
@@ -164,6 +181,13 @@ impl Gateway {
         if !live.pool.serves(endpoint, model) {
             return Err(Refusal::UnknownModel(model.clone()));
         }
+        let mut tried = Vec::new();
+        if let Some(id) = &request.kept.previous {
+            let kept = self.previous(&caller, &live, id, model).await?;
+            request.demand.stored_tokens = kept.tokens;
+            tried.extend((0..live.pool.accounts().len()).filter(|account| *account != kept.account));
+        }
+        let model = &request.demand.model;
         self.judge_content(&live, &caller, ctx.request, &body).await?;
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
@@ -188,7 +212,8 @@ impl Gateway {
             customer: caller.customer(),
             need,
             lease: None,
-            tried: Vec::new(),
+            tried,
+            last: None,
             attempts: 0,
             answered: false,
             judged: None,

@@ -5,6 +5,7 @@
 //! | `tokens`, `reasoning_tokens`, `cached_tokens` | count | the usage, for each choice |
 //! | `tier` | `default` `flex` `priority` | the service tier that is told, whatever was asked for |
 //! | `chunks` | count | content chunks of a stream, at most one for each token |
+//! | `reads` | count | how often a response in the background is read before it has ended |
 //! | `status` | `400`-`599` | the provider's error of that status |
 //! | `code` | text | the error's `code`, such as `insufficient_quota` |
 //! | `retry_after` | seconds | the header, on that error |
@@ -35,6 +36,8 @@ pub(super) struct Directives {
     pub reasoning_tokens: u64,
     pub cached_tokens: u64,
     pub chunks: Option<u32>,
+    /// How often a response in the background is read before it has ended.
+    pub reads: u32,
     pub tier: Option<&'static str>,
     faults: Faults,
     only_credential: Option<String>,
@@ -109,6 +112,7 @@ impl Directives {
             "reasoning_tokens" => self.reasoning_tokens = tokens(value)?,
             "cached_tokens" => self.cached_tokens = tokens(value)?,
             "tier" => self.tier = Some(tier(value)?),
+            "reads" => self.reads = number(value)?,
             "chunks" => self.chunks = Some(number(value)?),
             "status" => faults.status = Some(number(value).filter(|status| (400..600).contains(status))?),
             "code" => faults.code = Some(value.to_owned()),

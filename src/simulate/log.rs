@@ -23,6 +23,9 @@ pub struct Served {
     pub request: String,
     /// The path that was asked for.
     pub path: String,
+    /// How it was asked for, where that is not `POST` alone; else empty.
+    #[serde(default)]
+    pub method: String,
     /// The model as requested; empty when the request could not be read.
     pub model: String,
     /// Whether a stream was requested.

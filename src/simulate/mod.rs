@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! POST /v1/chat/completions   plain and streamed
-//! POST /v1/responses          plain and streamed
+//! POST /v1/responses          plain, streamed, and in the background
+//! GET  /v1/responses/{id}     and /input_items below; DELETE it; POST /cancel below
 //! POST /v1/messages           plain and streamed, as Anthropic
 //! POST /v1/completions        plain and streamed
 //! POST /v1/embeddings
@@ -35,6 +36,7 @@ mod plan;
 mod refusal;
 mod request;
 mod server;
+mod stored;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,9 @@ struct State {
     options: ArcSwap<Options>,
     log: Arc<log::Log>,
     limits: limit::Limits,
+    stored: stored::Stored,
+    /// Tells names of this provider from those of others.
+    seed: u64,
     /// Requests so far: names answers and draws faults.
     requests: AtomicU64,
 }
@@ -71,7 +76,10 @@ impl Provider {
         let log = Arc::new(log::Log::new(options.log_entries_max));
         let limits = limit::Limits::default();
         let options = ArcSwap::from_pointee(options);
-        Provider { state: Arc::new(State { options, log, limits, requests: AtomicU64::new(0) }) }
+        let (stored, seed) = (stored::Stored::default(), fastrand::u64(..));
+        Provider {
+            state: Arc::new(State { options, log, limits, stored, seed, requests: AtomicU64::new(0) }),
+        }
     }
 
     /// Serves until its future is dropped. Answers under way then go on in their own tasks.

@@ -6,7 +6,8 @@ use super::limit::Headroom;
 use super::media::{self, Media};
 use super::options::Options;
 use super::refusal::Refusal;
-use super::request::{self, Request};
+use super::request::{self, Keeping, Request};
+use super::stored::Kept;
 use super::stream::{Events, Pieces, Script, Spread, Whole};
 use crate::endpoint::Endpoint;
 use std::time::Duration;
@@ -28,6 +29,10 @@ pub(super) struct Asked<'a> {
     pub headroom: Headroom,
     /// The request's number, from which chance and names are drawn.
     pub number: u64,
+    /// Tells names of one provider from those of others.
+    pub seed: u64,
+    /// Tokens of what it goes on from.
+    pub stored_tokens: u64,
     /// Seconds since the epoch.
     pub now_s: i64,
 }
@@ -45,6 +50,8 @@ pub(super) struct Plan {
     pub counts: Counts,
     pub tier: &'static str,
     pub script: Script,
+    /// What is kept of it.
+    pub kept: Option<Kept>,
 }
 
 impl Plan {
@@ -77,6 +84,7 @@ impl Plan {
             counts: Counts::default(),
             tier: "",
             script: Script::Whole(Whole::other("")),
+            kept: None,
         }
     }
 
@@ -88,7 +96,8 @@ impl Plan {
 
     fn decide(&mut self, asked: &Asked<'_>, options: &Options) -> Result<(), Refusal> {
         check_credential(asked.credential, options)?;
-        let request = request::read(asked.endpoint, asked.content_type, asked.body)?;
+        let mut request = request::read(asked.endpoint, asked.content_type, asked.body)?;
+        request.prompt_tokens += asked.stored_tokens;
         self.model.clone_from(&request.model);
         self.stream = request.stream;
         let credential = asked.credential.unwrap_or("");
@@ -105,7 +114,7 @@ impl Plan {
             self.answer_media(media, &faults);
             return Ok(());
         }
-        let stamp = Stamp { id: scramble(asked.number), created: asked.now_s };
+        let stamp = Stamp { id: scramble(asked.number ^ asked.seed), created: asked.now_s };
         let answer = Answer::to(&request, faults.usage, stamp);
         let spread = Spread {
             chunks: request.directives.chunks.unwrap_or(options.chunks),
@@ -118,8 +127,26 @@ impl Plan {
         Ok(())
     }
 
+    /// What a response that was kept is answered with.
+    pub fn stored(answered: Result<String, Refusal>) -> Self {
+        let mut plan = Plan::blank(Duration::ZERO, Duration::ZERO);
+        match answered {
+            Ok(json) => plan.script = Script::Whole(Whole::other(json)),
+            Err(refusal) => plan.refuse(&refusal),
+        }
+        plan
+    }
+
     fn answer(&mut self, answer: Answer, request: &Request, spread: Spread, faults: &Faults) {
         self.gzip = faults.wire.gzip;
+        let reads = (request.keeping == Keeping::Run).then_some(request.directives.reads);
+        if request.keeping != Keeping::Nothing {
+            self.kept = Some(answer.kept(&self.counts, reads));
+        }
+        if reads.is_some() {
+            self.script = Script::Whole(Whole::other(answer.queued()));
+            return;
+        }
         let opening = answer.opening(request.include_usage).filter(|_| self.stream);
         self.script = if let Some(opening) = opening {
             self.content_type = EVENTS;
@@ -218,6 +245,8 @@ mod tests {
             credential: Some("sk-test-abcd"),
             body: body.as_bytes(),
             headroom: Headroom::UNLIMITED,
+            seed: 0,
+            stored_tokens: 0,
             number: 0,
             now_s: 0,
         };

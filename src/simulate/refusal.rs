@@ -85,6 +85,19 @@ impl Refusal {
         Self::new(404, INVALID, message).code("model_not_found")
     }
 
+    pub fn no_response(id: &str) -> Self {
+        Self::new(404, INVALID, format!("Response with id '{id}' not found."))
+    }
+
+    pub fn no_previous(id: &str) -> Self {
+        let refusal = Self::new(400, INVALID, format!("Previous response with id '{id}' not found."));
+        refusal.param("previous_response_id").code("previous_response_not_found")
+    }
+
+    pub fn not_cancelled() -> Self {
+        Self::new(400, INVALID, "Cannot cancel a synchronous response.")
+    }
+
     pub fn no_url(method: &str, path: &str) -> Self {
         Self::new(404, INVALID, format!("Invalid URL ({method} {path})"))
     }

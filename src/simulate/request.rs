@@ -39,11 +39,24 @@ pub(super) struct Request {
     /// The service tier that is told: as asked for, unless directed otherwise.
     pub tier: &'static str,
     pub directives: Directives,
+    /// What is asked for beside an answer.
+    pub keeping: Keeping,
     /// Where images or audio are asked for.
     pub media: Option<Media>,
-    prompt_tokens: u64,
+    pub prompt_tokens: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
     cap: Option<u64>,
+}
+
+/// What becomes of a response beside being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Nothing.
+    Nothing,
+    /// It is kept.
+    Answer,
+    /// It is kept, and made in the background.
+    Run,
 }
 
 impl Request {
@@ -120,6 +133,7 @@ fn read_media(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Req
         base64: false,
         tier: "default",
         directives,
+        keeping: Keeping::Nothing,
         media: Some(media),
         prompt_tokens: 0,
         cap: None,
@@ -150,6 +164,11 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
         base64: written.encoding_format.as_deref() == Some("base64"),
         tier: directives.tier.or(tier).unwrap_or("default"),
         directives,
+        keeping: match (endpoint, written.background, written.store) {
+            (Endpoint::Responses, Some(true), _) => Keeping::Run,
+            (Endpoint::Responses, _, None | Some(true)) => Keeping::Answer,
+            _ => Keeping::Nothing,
+        },
         media: None,
         prompt_tokens,
         cap: written.max_output_tokens.or(written.max_completion_tokens).or(written.max_tokens),
@@ -172,6 +191,8 @@ struct Written {
     instructions: Option<Input>,
     system: Option<Input>,
     max_output_tokens: Option<u64>,
+    store: Option<bool>,
+    background: Option<bool>,
     service_tier: Option<String>,
     encoding_format: Option<String>,
     stream: Option<bool>,

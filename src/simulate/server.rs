@@ -11,9 +11,9 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -36,6 +36,7 @@ pub(super) fn router(provider: Provider) -> Router {
         router.route(&format!("/v1{}", endpoint.path()), post(serve))
     });
     sold.route("/v1/models", get(models))
+        .route("/v1/responses/{*path}", any(stored))
         .route("/simulate/log", get(log))
         .route("/simulate/options", get(options).put(patch_options))
         .fallback(no_url)
@@ -59,11 +60,62 @@ async fn answer(
     });
     let now_s = arrived.entry.served.at.seconds();
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let asked =
-        Asked { endpoint, credential, content_type, body: &body, headroom, number: arrived.number, now_s };
-    let plan = Plan::of(&asked, &options);
+    let account = credential.unwrap_or_default();
+    let stored = match endpoint {
+        Endpoint::Responses => provider.state.stored.gone_on_from(account, &body),
+        _ => Ok(0),
+    };
+    let mut plan = match stored {
+        Err(refusal) => Plan::refusal(&refusal),
+        Ok(stored_tokens) => {
+            let (number, seed) = (arrived.number, provider.state.seed);
+            let body = &body;
+            let asked = Asked {
+                endpoint,
+                credential,
+                content_type,
+                body,
+                headroom,
+                number,
+                seed,
+                stored_tokens,
+                now_s,
+            };
+            Plan::of(&asked, &options)
+        }
+    };
+    if let Some(kept) = plan.kept.take() {
+        provider.state.stored.put(account, kept);
+    }
     drop(body);
     arrived.answer(plan, headroom).await
+}
+
+/// What is asked of a response that was kept, or below it.
+async fn stored(
+    State(provider): State<Provider>,
+    Path(path): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let (id, below) = path.split_once('/').unwrap_or((&path, ""));
+    let takes = match below {
+        "" => method == Method::GET || method == Method::DELETE,
+        "cancel" => method == Method::POST,
+        "input_items" => method == Method::GET,
+        _ => return no_url(State(provider), method, uri, headers).await,
+    };
+    if !takes {
+        return wrong_method(State(provider), method, uri, headers).await;
+    }
+    let credential = credential(&headers);
+    let known = check_credential(credential, &provider.state.options.load());
+    let account = credential.unwrap_or_default();
+    let plan = Plan::stored(known.and_then(|()| provider.state.stored.answer(account, &method, id, below)));
+    let mut arrived = Arrived::now(&provider, &headers, uri.path());
+    method.as_str().clone_into(&mut arrived.entry.served.method);
+    arrived.answer(plan, Headroom::UNLIMITED).await
 }
 
 async fn no_url(State(provider): State<Provider>, method: Method, uri: Uri, headers: HeaderMap) -> Response {

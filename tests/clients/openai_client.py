@@ -198,6 +198,18 @@ def drive(stack):
         events = list(raw.parse())
         expect("the last event", (events[-1].type, events[-1].response.usage.output_tokens), ("response.incomplete", 7))
         expect("its pieces", sum(event.type == "response.output_text.delta" for event in events), 7)
+    previous = client.responses.create(model="sim-chat", input="Say it.")
+    raw = client.responses.with_raw_response.create(model="sim-chat", input="And again.", previous_response_id=previous.id)
+    requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+    expect("what is gone on from is read again", raw.parse().usage.input_tokens > previous.usage.total_tokens, True)
+    expect("a stored response", client.responses.retrieve(previous.id).output_text, previous.output_text)
+    expect("its input", len(client.responses.input_items.list(previous.id).data), 1)
+    client.responses.delete(previous.id)
+    try:
+        client.responses.retrieve(previous.id)
+        expect("a deleted response", "there", "gone")
+    except openai.NotFoundError as gone:
+        expect("a deleted response", gone.status_code, 404)
     with client.responses.stream(model="sim-chat", input=[{"role": "user", "content": "Say it."}]) as stream:
         expect("the text of a stream", len(stream.get_final_response().output_text.split()), 16)
 

@@ -16,6 +16,7 @@ mod budgets;
 mod cut;
 mod answers;
 mod endpoints;
+mod stored;
 mod money;
 mod media;
 mod broken;

@@ -42,9 +42,20 @@ fn every_change_reads_back_and_no_cut_does() {
             price_version: version(),
             key,
             record: Arc::clone(&record),
+            object: None,
         });
         check(Change::Overage { request, amount, price_version: version(), key });
     }
+    check(Change::Captured {
+        request,
+        amount,
+        released: amount,
+        cost: amount,
+        price_version: version(),
+        key: Some(key),
+        record: Arc::clone(&record),
+        object: Some("resp_1".into()),
+    });
     check(Change::WrittenOff { request, amount, price_version: version() });
     for reason in [Release::Failed, Release::Expired] {
         let record = Arc::clone(&record);
@@ -99,6 +110,7 @@ fn charges_of_the_first_journals_are_read() {
         price_version: price_version(),
         key: None,
         record: kept(),
+        object: None,
     };
     assert_eq!(old(6, &[&released, record[0], record[1]]), expect);
     let expect = Change::Overage { request, amount, price_version: price_version(), key: None };

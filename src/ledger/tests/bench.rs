@@ -386,7 +386,7 @@ pub fn hold(request: u128, amount: i128) -> Command {
 
 pub fn capture(request: u128, amount: i128) -> Command {
     let charge = atto(amount).into();
-    Command::Capture { request: RequestId::from_int(request), charge, record: record(amount) }
+    Command::Capture { request: RequestId::from_int(request), charge, record: record(amount), object: None }
 }
 
 pub fn release(request: u128) -> Command {

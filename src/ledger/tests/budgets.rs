@@ -49,7 +49,8 @@ impl Scene {
 
     fn capture(&mut self, request: u128, amount: i128) {
         let (request, charge) = (RequestId::from_int(request), atto(amount).into());
-        self.act(Command::Capture { request, charge, record: record(amount) }).expect("it is open");
+        self.act(Command::Capture { request, charge, record: record(amount), object: None })
+            .expect("it is open");
     }
 
     fn release(&mut self, request: u128) {

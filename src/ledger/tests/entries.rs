@@ -237,6 +237,7 @@ fn what_no_book_could_say_is_refused() {
         price_version,
         key: Some(KEY),
         record: record(amount),
+        object: None,
     };
     breaks(&[captured(60, 41, 0, version())], "I5");
     breaks(&[captured(101, -1, 0, version())], "I5");
@@ -305,8 +306,10 @@ fn a_charge_that_its_record_does_not_amount_to_does_not_verify() {
             let mut scribe = Scribe::new();
             scribe.groups(opening());
             let (request, charge) = (RequestId::from_int(1), atto(charge).into());
-            scribe
-                .groups(vec![hold(1, 60), Command::Capture { request, charge, record: record(amounts_to) }]);
+            scribe.groups(vec![
+                hold(1, 60),
+                Command::Capture { request, charge, record: record(amounts_to), object: None },
+            ]);
             let outcome = verify(&scribe.memory, Known::default(), &recompute);
             match outcome {
                 Ok(verified) => assert!(expect && verified.captures == 1, "{amounts_to}"),

@@ -8,6 +8,7 @@ use super::super::verify::{Fold, Known, verify};
 use super::super::{Chain, Window};
 use super::bench::{ADA, Bench, KEY, atto, read, recompute};
 use super::memory::Memory;
+use crate::clock::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -119,7 +120,9 @@ fn is_known(tag: u8) -> bool {
 #[test]
 fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let mut kept = BTreeSet::new();
-    for folder in ["journal-1", "journal-2", "journal-terms", "journal-3", "journal-violation"] {
+    for folder in
+        ["journal-1", "journal-2", "journal-terms", "journal-3", "journal-violation", "journal-object"]
+    {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
             codec::encode(&entry, &mut bytes);
@@ -130,6 +133,14 @@ fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let known: BTreeSet<u8> = (0..=u8::MAX).filter(|tag| is_known(*tag) && !(6..=9).contains(tag)).collect();
     assert_eq!(kept, known);
     assert!(known.len() >= 16, "{known:?}");
+}
+
+#[test]
+fn what_is_kept_elsewhere_is_found_for_ever() {
+    let bench = Bench::on(&golden("journal-object")).expect("it opens");
+    let owned = bench.ledger.owned(ADA, "resp_68a1f0c2", Timestamp::default()).expect("readable");
+    let owned = owned.expect("it is there");
+    assert_eq!((owned.request.int(), &*owned.record), (5, &b"40"[..]));
 }
 
 /// From the third journal on a charge says by which key it was, also what went beyond its hold.

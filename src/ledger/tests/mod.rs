@@ -12,6 +12,7 @@ mod full;
 mod golden;
 mod keeper;
 mod memory;
+mod owned;
 mod power;
 #[path = "../../../tests/model/reference.rs"]
 mod reference;

@@ -80,6 +80,15 @@ pub(in crate::meter) fn plain_usage(answer: &[u8]) -> Option<(&str, Option<&str>
     (usage.starts_with('{') && ends_the_answer(tail)).then_some((usage, tier))
 }
 
+/// The `id` of a plain answer that begins with it, as nearly all do.
+pub(in crate::meter) fn id(answer: &[u8]) -> Option<&str> {
+    let rest = answer.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"\"id\"")?.trim_ascii_start().strip_prefix(b":")?;
+    let word = rest.trim_ascii_start().strip_prefix(b"\"")?;
+    let word = &word[..memchr(b'"', word)?];
+    if word.contains(&b'\\') { None } else { std::str::from_utf8(word).ok() }
+}
+
 /// More than one tier, or one that is no plain string.
 struct Unclear;
 
@@ -149,6 +158,16 @@ mod tests {
         check(r#","service_tier": "priority""#, Some(Some("priority")));
         check(r#","service_tier":"flex","x":{"service_tier":"priority"}"#, None);
         check(r#","service_tier":7"#, None);
+    }
+
+    #[test]
+    fn the_name_of_an_answer_is_found_where_it_comes_first() {
+        let check = |answer: &str, expect| assert_eq!(id(answer.as_bytes()), expect, "{answer}");
+        check(r#"{"id":"resp_1","object":"response"}"#, Some("resp_1"));
+        check(" {\n  \"id\" : \"resp_1\"", Some("resp_1"));
+        for other in [r#"{"x":{"id":"a"}}"#, r#"{"id":"a\u0062"}"#, r#"{"id":7}"#, r#"{"id":"a"#, "", "[]"] {
+            check(other, None);
+        }
     }
 
     #[test]

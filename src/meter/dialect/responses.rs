@@ -19,6 +19,9 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
         return answer.read_plain(tally);
     };
     let response = event.response.as_ref();
+    if let Some(id) = response.and_then(|response| response.id.as_ref()) {
+        tally.object(id);
+    }
     let part = match &*kind {
         "response.completed" | "response.incomplete" => Part::Last,
         "response.failed" | "error" => Part::Error,
@@ -61,6 +64,8 @@ struct Event<'a> {
 #[serde(default)]
 struct Ended<'a> {
     #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
@@ -69,6 +74,8 @@ struct Ended<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     output: Option<Vec<Item<'a>>>,
     #[serde(borrow)]
@@ -101,6 +108,9 @@ impl Answer<'_> {
         }
         if let Some(tier) = &self.service_tier {
             tally.tier(tier);
+        }
+        if let Some(id) = &self.id {
+            tally.object(id);
         }
         match (&self.output, &self.error) {
             // A run that failed at work is billed for what it used.

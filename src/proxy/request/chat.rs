@@ -39,6 +39,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
+        stored_tokens: 0,
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         // Providers differ in which of two counts.

@@ -20,6 +20,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: 0,
+        stored_tokens: 0,
         cached_for: CachedFor::Minutes,
         tier: Tier::Default,
         output_tokens_max: None,

@@ -20,6 +20,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model,
         input_bytes: 0,
         images: 0,
+        stored_tokens: 0,
         cached_for,
         tier,
         output_tokens_max: None,

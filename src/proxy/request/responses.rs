@@ -1,10 +1,11 @@
 //! `POST /v1/responses`: items in, one answer of items out.
 //!
-//! What the provider keeps from one request to the next belongs to an account that customers share,
-//! so nothing that refers to it is sold. Tools that the provider runs have prices of their own.
+//! What the provider keeps from one request to the next belongs to an account that customers share:
+//! a request may go on from a response of its own customer, and what else refers to it is not sold.
+//! Tools that the provider runs have prices of their own.
 
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
 use crate::admit::{Demand, Work};
 use memchr::memmem;
 use serde::de::IgnoredAny;
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Fields that decide about the charge, or about what is kept.
-const METERED: [&str; 12] = [
+const METERED: [&str; 13] = [
     "model",
     "input",
     "instructions",
@@ -21,14 +22,14 @@ const METERED: [&str; 12] = [
     "service_tier",
     "tools",
     "background",
+    "store",
     "previous_response_id",
     "conversation",
     "prompt",
     "context_management",
 ];
 /// Fields that refer to what the provider keeps, or would have it change it on its own.
-const KEPT: [(&str, &str); 4] = [
-    ("previous_response_id", "earlier responses are not kept here: send their items as input"),
+const KEPT: [(&str, &str); 3] = [
     ("conversation", "conversations are not kept here: send their items as input"),
     ("prompt", "stored prompts are not sold by this gateway: send instructions and input"),
     ("context_management", "this is not sold by this gateway: leave it out"),
@@ -54,6 +55,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
+        stored_tokens: 0,
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,
@@ -63,6 +65,26 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
     Ok(Asked { demand, stream })
+}
+
+/// What a request has to do with what its provider keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Whether its answer is kept.
+    pub answer: bool,
+    /// The response that it goes on from.
+    pub previous: Option<Box<str>>,
+}
+
+/// Reads what is to be kept and what is gone on from. Responses are kept unless that is declined.
+pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
+    const PREVIOUS: &str = "previous_response_id";
+    let previous: Option<Cow<'_, str>> = optional(PREVIOUS, fields.get(PREVIOUS), "a string")?;
+    if previous.as_ref().is_some_and(|id| !is_object_id(id)) {
+        return Err(bad(PREVIOUS, "must be the id of a response"));
+    }
+    let declined = optional("store", fields.get("store"), "true or false")? == Some(false);
+    Ok(Kept { answer: !declined, previous: previous.map(Into::into) })
 }
 
 fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
@@ -176,6 +198,17 @@ mod tests {
         assert!(read(r#""input":"a","tools":[{"type":"function","name":"f"}],"background":false"#).is_ok());
     }
 
+    #[test]
+    fn an_answer_is_kept_unless_that_is_declined() {
+        let kept = |fields: &str| read(&format!(r#""input":"a"{fields}"#)).unwrap().kept;
+        let previous = Some("resp_1".into());
+        assert_eq!(kept(""), Kept { answer: true, previous: None });
+        assert_eq!(kept(r#","store":null,"previous_response_id":null"#), kept(""));
+        assert_eq!(kept(r#","store":false"#), Kept::default());
+        assert_eq!(kept(r#","previous_response_id":"resp_1""#), Kept { answer: true, previous });
+        assert!(read(r#""input":"a","Store":false"#).is_err(), "in other letters it might count");
+    }
+
     fn check_refused(fields: &str, param: &str, says: &str) {
         let refused = read(fields).expect_err(fields);
         assert_eq!(refused.param, Some(param), "{fields}: {}", refused.message);
@@ -187,7 +220,11 @@ mod tests {
         check_refused(r#""stream":true"#, "input", "provide input");
         check_refused(r#""input":{}"#, "input", "array of items");
         check_refused(r#""input":"a","background":true"#, "background", "not sold");
-        check_refused(r#""input":"a","previous_response_id":"resp_1""#, "previous_response_id", "not kept");
+        for id in ["7", "\"\"", "\"../files\"", "\"a\\u0000\""] {
+            let previous = format!(r#""input":"a","previous_response_id":{id}"#);
+            check_refused(&previous, "previous_response_id", "must be");
+        }
+        check_refused(r#""input":"a","store":"no""#, "store", "true or false");
         check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
         check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
         check_refused(r#""input":"a","service_tier":"ultrafast""#, "service_tier", "must be auto");

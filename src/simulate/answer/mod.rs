@@ -11,6 +11,7 @@ mod responses;
 
 use super::faults::Reported;
 use super::request::Request;
+use super::stored::{Kept, Run};
 use crate::endpoint::Endpoint;
 use crate::usage::Usage;
 use std::fmt::Write;
@@ -180,6 +181,21 @@ impl Answer {
             | Endpoint::Transcriptions
             | Endpoint::Translations => unreachable!("answered by `media`"),
         }
+    }
+
+    /// A response as it is kept, where it is one.
+    pub fn kept(&self, counts: &Counts, reads: Option<u32>) -> Kept {
+        Kept {
+            id: format!("resp_{:016x}", self.stamp.id),
+            tokens: counts.prompt_tokens + counts.completion_tokens,
+            whole: responses::plain(self),
+            run: reads.map(|reads| Run { at_work: responses::begun(self, "in_progress"), reads }),
+        }
+    }
+
+    /// A response that waits to be made.
+    pub fn queued(&self) -> String {
+        responses::begun(self, "queued")
     }
 
     /// What all events of its stream share; `None` where there is no stream.

@@ -8,6 +8,14 @@ pub(super) fn plain(answer: &Answer) -> String {
     response(answer, &message(answer, &text(answer)))
 }
 
+/// The answer of which nothing was made yet, as one JSON object.
+pub(super) fn begun(answer: &Answer, status: &str) -> String {
+    let prefix = prefix(answer);
+    format!(
+        r#"{prefix}"background":true,"status":"{status}","incomplete_details":null,"error":null,"output":[],"usage":null}}"#
+    )
+}
+
 /// What every event that carries the answer begins with.
 pub(super) fn prefix(answer: &Answer) -> String {
     let Stamp { id, created } = answer.stamp;

@@ -106,7 +106,9 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
         }
         check_arithmetic(receipt, &prices);
     }
-    audit.unpaid += served.values().map(Vec::len).sum::<usize>();
+    // What is kept is read free of charge.
+    let unpaid = |served: &&&Served| !served.usage().is_none();
+    audit.unpaid += served.values().flatten().filter(unpaid).count();
     audit.receipts = receipts;
     let captures = audit.reported + audit.estimated;
     assert_eq!(audit.verified["captures"], Value::from(captures));

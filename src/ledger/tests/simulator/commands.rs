@@ -36,7 +36,10 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             let more = i128::from(world.flaw == Flaw::Overcharges && amount >= 0);
             let charge = Charge { amount: atto(amount + more), cost: atto(3) };
             let record = (amount + more).to_string().into_bytes().into();
-            (customer, Command::Capture { request: RequestId::from_int(request), charge, record })
+            (
+                customer,
+                Command::Capture { request: RequestId::from_int(request), charge, record, object: None },
+            )
         }
         Operation::Release { customer, request } => {
             let (request, reason) = (RequestId::from_int(request), Release::Expired);

@@ -1,0 +1,45 @@
+//! What is kept elsewhere for customers: whose it is, and which request made it.
+//!
+//! The charge of a request names what was made for it; the index finds the charge by that name. So it
+//! is as durable as the charge, is told to another process with it, and takes no room of its own. It is
+//! never forgotten early and never kept for long: whoever asks says from when on it counts.
+
+use super::entry::{Change, Entry};
+use super::places::Window;
+use super::{Ledger, Seq};
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, RequestId};
+use std::io;
+use std::sync::Arc;
+
+/// Something that is kept elsewhere for a customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The request that made it.
+    pub request: RequestId,
+    /// What that was charged for, opaque here.
+    pub record: Arc<[u8]>,
+}
+
+impl Ledger {
+    /// What is kept for this customer under a name, if that was made since then. Of another customer's
+    /// it says as little as of what never was.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or it is not there and another process writes the journal. Reads from the disk: not on a thread that serves.
+    pub fn owned(&self, customer: CustomerId, object: &str, since: Timestamp) -> io::Result<Option<Owned>> {
+        let window = Window { after: Seq::START, from: Some(since), to: None };
+        let entries = self.index.of_object(object, &window)?;
+        let theirs = |entry: &&Entry| entry.customer == customer && entry.at >= since;
+        // The last one counts, if a provider ever gives a name twice.
+        let owned = |entry: &Entry| {
+            let Change::Captured { request, record, .. } = &entry.change else { return None };
+            Some(Owned { request: *request, record: Arc::clone(record) })
+        };
+        let found = entries.iter().rev().filter(theirs).find_map(owned);
+        if found.is_none() && self.away.load().is_some() {
+            return Err(io::Error::other("another process writes the journal"));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,245 @@
+//! What providers keep for customers: found by its name, for its owner alone, at the account that has it.
+//!
+//! A response is kept by the account that made it, and accounts are shared. So its name alone opens
+//! nothing: the ledger says whose charge it was made for ([`Ledger::owned`](crate::ledger::Ledger)), and
+//! for everybody else it is not there. Reading, cancelling and deleting it is free.
+
+use super::context::Context;
+use super::fetch::Fetched;
+use super::request::{BadRequest, is_object_id};
+use super::respond::Refusal;
+use super::{Gateway, body, forward, local};
+use crate::auth::Caller;
+use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
+use crate::live::Live;
+use crate::meter::redact;
+use crate::settle::Detail;
+use bytes::Bytes;
+use http::{Method, header};
+use pingora_proxy::Session;
+use std::fmt;
+use std::sync::Arc;
+
+/// How long a provider keeps a response, in microseconds: what is older is not there any more.
+const KEPT_US: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+
+/// What is referred to and cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoObject {
+    /// The response that a request goes on from.
+    Previous(Box<str>),
+    /// A response.
+    Response(Box<str>),
+    /// A response whose account is not in the configuration any more.
+    OutOfReach(Box<str>),
+}
+
+impl NoObject {
+    /// The field of a request that refers to it.
+    pub const fn param(&self) -> Option<&'static str> {
+        match self {
+            NoObject::Previous(_) => Some("previous_response_id"),
+            NoObject::Response(_) | NoObject::OutOfReach(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for NoObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoObject::Previous(id) => write!(
+                f,
+                "Previous response with id '{id}' not found. It is kept for 30 days, unless store was false; \
+                 after that, send its items as input."
+            ),
+            NoObject::Response(id) => write!(f, "Response with id '{id}' not found."),
+            NoObject::OutOfReach(id) => write!(
+                f,
+                "Response with id '{id}' is kept by a provider that this service does not use any more. \
+                 To go on from it, send its items as input."
+            ),
+        }
+    }
+}
+
+/// Something that is kept for whoever asks.
+pub(super) struct Kept {
+    /// The place in the pool of the account that has it.
+    pub account: usize,
+    /// What it read and wrote, in tokens.
+    pub tokens: u64,
+}
+
+/// What of a response is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Itself,
+    Cancel,
+    InputItems,
+}
+
+/// A response that is asked for by its path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked<'a> {
+    id: &'a str,
+    part: Part,
+}
+
+impl<'a> Asked<'a> {
+    /// What is asked for at this path of ours; `None` where nothing is kept.
+    pub fn at(path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/v1/responses/")?;
+        let (id, part) = match rest.split_once('/') {
+            None => (rest, Part::Itself),
+            Some((id, "cancel")) => (id, Part::Cancel),
+            Some((id, "input_items")) => (id, Part::InputItems),
+            Some(_) => return None,
+        };
+        // Endpoints of their own, which are not sold.
+        let other = matches!((id, part), ("input_tokens" | "compact", Part::Itself));
+        (is_object_id(id) && !other).then_some(Asked { id, part })
+    }
+
+    /// The methods that it takes.
+    pub const fn takes(&self) -> &'static str {
+        match self.part {
+            Part::Itself => "GET, DELETE",
+            Part::Cancel => "POST",
+            Part::InputItems => "GET",
+        }
+    }
+
+    /// Whether it takes this one.
+    pub fn allows(&self, method: &Method) -> bool {
+        self.takes().split(", ").any(|takes| takes == method.as_str())
+    }
+
+    /// Where it stands at an account, below its base URL.
+    fn path(&self, responses: &str, query: Option<&str>) -> String {
+        let part = match self.part {
+            Part::Itself => "",
+            Part::Cancel => "/cancel",
+            Part::InputItems => "/input_items",
+        };
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        [responses, "/", self.id, part, mark, query].concat()
+    }
+}
+
+impl Gateway {
+    /// What is kept for the caller under this name.
+    ///
+    /// # Errors
+    /// When there is nothing of theirs, nobody has it any more, or the ledger cannot be read.
+    pub(super) async fn kept(&self, caller: &Caller, live: &Live, id: &str) -> Result<Kept, Refusal> {
+        let (ledger, customer, object) = (Arc::clone(&self.ledger), caller.customer(), id.to_owned());
+        let since = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(KEPT_US));
+        let looked = tokio::task::spawn_blocking(move || ledger.owned(customer, &object, since)).await;
+        let owned = looked.map_err(|_| Refusal::Overloaded)?.map_err(|why| {
+            tracing::warn!(%why, "it cannot be told what is kept for a customer");
+            Refusal::Overloaded
+        })?;
+        let owned = owned.ok_or_else(|| Refusal::NoObject(NoObject::Response(id.into())))?;
+        let detail: Detail = serde_json::from_slice(&owned.record).map_err(|_| Refusal::Overloaded)?;
+        let name = detail.attempts.last().map(|attempt| &*attempt.upstream);
+        let account = live.pool.accounts().iter().position(|account| Some(&*account.name) == name);
+        let account = account.ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))?;
+        Ok(Kept { account, tokens: detail.usage.tokens() })
+    }
+
+    /// What a request goes on from, if its owner and nobody else asks.
+    ///
+    /// # Errors
+    /// When it is not there, or whoever has it does not serve the model.
+    pub(super) async fn previous(
+        &self,
+        caller: &Caller,
+        live: &Live,
+        id: &str,
+        model: &str,
+    ) -> Result<Kept, Refusal> {
+        let kept = self.kept(caller, live, id).await.map_err(|refusal| match refusal {
+            Refusal::NoObject(NoObject::Response(id)) => Refusal::NoObject(NoObject::Previous(id)),
+            other => other,
+        })?;
+        if live.pool.accounts()[kept.account].serves(Endpoint::Responses, model).is_none() {
+            let message = format!(
+                "model: whoever keeps the response `{id}` does not serve `{model}`: ask for the same model again"
+            );
+            return Err(Refusal::BadRequest(BadRequest { message, param: Some("model") }));
+        }
+        Ok(kept)
+    }
+
+    /// `/v1/responses/{id}` and below: answered by the account that has it, as it came.
+    pub(super) async fn answer_stored(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        asked: &Asked<'_>,
+    ) -> Result<(), Refusal> {
+        let live = Arc::clone(&ctx.live);
+        let caller = self.pass(session, ctx, Endpoint::Responses.name())?;
+        let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
+        // What is cancelled needs no words; what comes with it is not kept.
+        body::read(session, &live.config.gateway, &mut permit).await?;
+        let asks = session.req_header();
+        if asks.uri.query().is_some_and(is_streamed) {
+            let message = "stream: what is kept is not streamed here: leave it out".into();
+            return Err(Refusal::BadRequest(BadRequest { message, param: Some("stream") }));
+        }
+        let kept = self.kept(&caller, &live, asked.id).await?;
+        let account = &live.pool.accounts()[kept.account];
+        let path = asked.path(&account.path_of(Endpoint::Responses), asks.uri.query());
+        let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
+        let Fetched { mut header, body } = fetched;
+        let body = if header.status.is_success() { body } else { redact(&body).map_or(body, Bytes::from) };
+        forward::response(&mut header, ctx.request).map_err(|_| Refusal::Overloaded)?;
+        header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(|_| Refusal::Overloaded)?;
+        ctx.status = header.status.as_u16();
+        // A client that did not wait for its answer is not told.
+        let _ = local::write(session, ctx, header, body).await;
+        Ok(())
+    }
+}
+
+/// Whether a query asks for events.
+fn is_streamed(query: &str) -> bool {
+    query.split('&').any(|field| field.split('=').next() == Some("stream") && field != "stream=false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expect: Option<(&str, Part)>) {
+        let found = Asked::at(path);
+        assert_eq!(found, expect.map(|(id, part)| Asked { id, part }), "{path}");
+    }
+
+    #[test]
+    fn what_is_kept_is_told_by_its_path() {
+        check("/v1/responses/resp_1", Some(("resp_1", Part::Itself)));
+        check("/v1/responses/resp_1/cancel", Some(("resp_1", Part::Cancel)));
+        check("/v1/responses/resp_1/input_items", Some(("resp_1", Part::InputItems)));
+        for other in ["", "/", "/resp_1/", "/resp_1/x", "/resp_1/cancel/x", "/a.b", "/a%2f", "/compact"] {
+            check(&format!("/v1/responses{other}"), None);
+        }
+        check("/v1/responses/input_tokens", None);
+        check("/v1/files/file_1", None);
+    }
+
+    #[test]
+    fn it_is_asked_for_where_the_account_has_it() {
+        let asked = Asked { id: "resp_1", part: Part::InputItems };
+        assert_eq!(asked.path("/v1/responses", Some("limit=2")), "/v1/responses/resp_1/input_items?limit=2");
+        assert_eq!(asked.path("/v1/responses", None), "/v1/responses/resp_1/input_items");
+        assert!(asked.allows(&Method::GET) && !asked.allows(&Method::DELETE));
+        for streamed in ["stream=true", "a=b&stream=1", "stream"] {
+            assert!(is_streamed(streamed), "{streamed}");
+        }
+        assert!(!is_streamed("stream=false&include[]=stream"));
+    }
+}
