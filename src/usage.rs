@@ -214,6 +214,11 @@ impl Usage {
             + self.image_input
     }
 
+    /// All tokens that were written.
+    pub const fn output_total(&self) -> u64 {
+        self.output + self.reasoning + self.audio_output + self.image_output
+    }
+
     /// All tokens.
     pub fn tokens(&self) -> u64 {
         self.total_of(Unit::Token)

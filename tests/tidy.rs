@@ -371,13 +371,22 @@ fn each_invariant_is_held_by_a_test_that_names_it() {
 }
 
 /// What may go wrong with a charge, and the test that says what comes of it then.
-const CASES: [(&str, &str, &str); 20] = [
+const CASES: [(&str, &str, &str); 21] = [
     ("a crash with open holds", "tests/crash.rs", "what_clients_received_is_charged_exactly_through_kills"),
-    ("a client hangs up", "tests/it/money.rs", "hanging_up_stops_the_provider_and_costs_what_was_delivered"),
+    (
+        "a client hangs up",
+        "tests/it/hang_up.rs",
+        "hanging_up_stops_the_provider_and_costs_what_was_delivered",
+    ),
     (
         "a client hangs up, drained",
-        "tests/it/money.rs",
+        "tests/it/hang_up.rs",
         "hanging_up_on_a_drained_stream_costs_what_the_provider",
+    ),
+    (
+        "a drain that runs out",
+        "tests/it/hang_up.rs",
+        "a_drain_that_runs_out_costs_what_the_provider_was_stopped_at",
     ),
     (
         "an upstream is cut without usage",

@@ -189,6 +189,7 @@ impl Noted {
                         priority,
                         limits,
                         on_hang_up,
+                        drain,
                         timeouts,
                     }
                 ),

@@ -172,6 +172,8 @@ pub struct Upstream {
     pub limits: Limits,
     /// What happens when a client goes before the answer is complete.
     pub on_hang_up: OnHangUp,
+    /// How far an answer is read on that nobody reads.
+    pub drain: Drain,
     /// How long it may take.
     pub timeouts: Timeouts,
 }
@@ -237,11 +239,22 @@ pub enum OnHangUp {
     Drain,
 }
 
+/// How far an answer is read on for a client that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// For at most this long.
+    pub time: Duration,
+    /// For about so many tokens of text, by their bytes.
+    pub tokens_max: u64,
+}
+
 /// How long an upstream account may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To accept a connection, TLS included.
     pub connect: Duration,
+    /// To send the header of an answer that comes in pieces; `None`: as `silence`.
+    pub first_byte: Option<Duration>,
     /// To send the first byte of its answer, and from each piece to the next.
     pub silence: Duration,
     /// From the request to the end of the answer.

@@ -313,6 +313,11 @@ impl<'a> Section<'a> {
         Duration::from_millis(self.number(key, 1..=DURATION_MS_MAX, default))
     }
 
+    /// The same, where there is no default.
+    pub(super) fn optional_millis(&mut self, key: &'static str) -> Option<Duration> {
+        self.get(key).and_then(|node| node.number(1..=DURATION_MS_MAX)).map(Duration::from_millis)
+    }
+
     /// One of a few words; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> T {
         let default = choices[0].1;

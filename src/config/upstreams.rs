@@ -3,7 +3,7 @@
 use super::book::is_model_name;
 use super::reader::{Node, Required, Section};
 use super::validate::{SecretKeys, secret};
-use super::{BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Scheme, Timeouts, Upstream, tls};
+use super::{BaseUrl, Check, Dialect, Drain, Limits, Models, OnHangUp, Scheme, Timeouts, Upstream, tls};
 use crate::money::Amount;
 use crate::settle::price::books::PriceBooks;
 use std::collections::{HashMap, HashSet};
@@ -19,6 +19,9 @@ const PRIORITY_MAX: u64 = 100;
 const CONCURRENCY_MAX: u64 = 100_000;
 /// More requests or tokens in a minute than one credential is ever allowed.
 const PER_MINUTE_MAX: u64 = 1_000_000_000;
+
+/// The longest answer that any model writes, in tokens, many times over.
+const DRAIN_TOKENS_MAX: u64 = 1_000_000_000;
 
 /// Reads all of them. Without a price book, which then has faults of its own, prices are not checked.
 pub(super) fn read(root: &mut Section<'_>, book: Option<&PriceBooks>) -> Option<Vec<Upstream>> {
@@ -55,6 +58,7 @@ fn upstream(
     let limits = limits(section.section("limits"));
     let hang_ups = [("auto", OnHangUp::Auto), ("cancel", OnHangUp::Cancel), ("drain", OnHangUp::Drain)];
     let on_hang_up = section.choice("on_hang_up", &hang_ups);
+    let drain = drain(section.section("drain"));
     let timeouts = timeouts(section.section("timeouts"));
     section.finish();
     let (name, base_url, models, api_key) = (name?, base_url?, models?, api_key?.0);
@@ -77,6 +81,7 @@ fn upstream(
         priority,
         limits,
         on_hang_up,
+        drain,
         timeouts,
     })
 }
@@ -169,9 +174,17 @@ fn spend(text: &str) -> Result<Amount, &'static str> {
     amount.ok_or("must be US dollars above zero, such as \"100.00\"")
 }
 
+fn drain(mut section: Section<'_>) -> Drain {
+    let time = section.millis("timeout_ms", 300_000);
+    let tokens_max = section.number("tokens_max", 0..=DRAIN_TOKENS_MAX, 32_768);
+    section.finish();
+    Drain { time, tokens_max }
+}
+
 fn timeouts(mut section: Section<'_>) -> Timeouts {
     let timeouts = Timeouts {
         connect: section.millis("connect_ms", 5_000),
+        first_byte: section.optional_millis("first_byte_ms"),
         silence: section.millis("silence_ms", 120_000),
         total: section.millis("total_ms", 3_600_000),
     };

@@ -123,7 +123,8 @@ pub struct Delivered {
     pub text: String,
     /// The length of all delivered text in bytes.
     pub bytes: u64,
-    /// Events that carried text, audio or an image; 1 for a plain answer that has any, or anything else of value.
+    /// Events that carried text, audio or an image, or were too long to be read; 1 for a plain answer that has
+    /// any, or anything else of value.
     pub events: u64,
     /// Whole images.
     pub images: u64,
@@ -216,7 +217,9 @@ impl Tally {
         self.delivered.events += u64::from(!text.is_empty());
     }
 
-    pub(super) fn into_reading(self, endpoint: Endpoint, shape: Shape, oddities: Oddities) -> Reading {
+    pub(super) fn into_reading(mut self, endpoint: Endpoint, shape: Shape, oddities: Oddities) -> Reading {
+        // They were delivered, whatever they said.
+        self.delivered.events += oddities.oversized;
         let begun = self.begun.as_deref();
         let usage = self.usage.map(|raw| match begun {
             Some(begun) if !raw.is_empty() => Reported::new(endpoint, format!("[{begun},{raw}]")),

@@ -42,6 +42,15 @@ enum Fate {
     TakenOut,
 }
 
+/// How an event is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Without parsing it, where it says nothing but text.
+    Quick,
+    /// As JSON, whole.
+    Parsed,
+}
+
 impl StreamMeter {
     /// A meter at the start of a stream.
     pub fn new(endpoint: Endpoint, usage_chunk: UsageChunk) -> Self {
@@ -89,7 +98,7 @@ impl StreamMeter {
             at = place.end;
             match piece {
                 Piece::Event(event) => {
-                    self.last = self.judge(&event).unwrap_or_else(|Unreadable| {
+                    self.last = self.judge(&event, Way::Quick).unwrap_or_else(|Unreadable| {
                         self.unparsed += 1;
                         Fate::Passes
                     });
@@ -121,7 +130,8 @@ impl StreamMeter {
     /// is read, and taken out where it is the extra chunk; one that is cut is not an oddity.
     pub fn finish(&mut self) -> Bytes {
         let Some(tail) = self.splitter.finish() else { return Bytes::new() };
-        let fate = self.judge(&tail).unwrap_or(Fate::Passes);
+        // It may be cut, which the quick way does not see.
+        let fate = self.judge(&tail, Way::Parsed).unwrap_or(Fate::Passes);
         match fate {
             Fate::TakenOut => Bytes::new(),
             Fate::Passes => Bytes::from(tail.raw.into_owned()),
@@ -160,7 +170,7 @@ impl StreamMeter {
         }
     }
 
-    fn judge(&mut self, event: &Event<'_>) -> Result<Fate, Unreadable> {
+    fn judge(&mut self, event: &Event<'_>, way: Way) -> Result<Fate, Unreadable> {
         let Some(data) = event.data() else { return Ok(Fate::Passes) };
         let data = data.trim_ascii();
         if data == b"[DONE]" {
@@ -170,7 +180,8 @@ impl StreamMeter {
         if data.is_empty() {
             return Ok(Fate::Passes);
         }
-        if self.endpoint == Endpoint::Chat
+        if way == Way::Quick
+            && self.endpoint == Endpoint::Chat
             && let Some(text) = quick::delivered_text(data)
         {
             self.tally.add_text(text);

@@ -97,6 +97,7 @@ macro_rules! data {
 }
 
 mod media;
+mod usage;
 
 const PLAIN_EVENT: Expected<'_> = Expected {
     endpoint: Endpoint::Chat,
@@ -437,7 +438,7 @@ fn an_oversized_event_passes_unread() {
         let (out, reading) = run(Endpoint::Chat, UsageChunk::Hide, &pieces);
         assert!(out == expected.as_bytes());
         assert_eq!((reading.shape, reading.oddities.oversized), (Shape::Complete, 1));
-        assert!(reading.usage.is_some() && reading.delivered.events == 0);
+        assert!(reading.usage.is_some() && (reading.delivered.events, reading.delivered.bytes) == (1, 0));
     };
     check(vec![stream.clone()]);
     check(stream.chunks(1).map(|byte| stream.slice_ref(byte)).collect());

@@ -3,20 +3,23 @@
 use super::Gateway;
 use super::bill::Settled;
 use super::context::InExchange;
-use super::downstream::HangUp;
-use super::request::Request;
+use super::exchange::Exchange;
+use super::line::{HangUp, ran_out};
+use super::request::{Comes as AnswerComes, Request};
 use super::respond::Refusal;
 use crate::admit::estimate;
+use crate::config::OnHangUp;
 use crate::id::CustomerId;
 use crate::live::Live;
+use crate::meter::tokenizer::BYTES_PER_TOKEN;
 use crate::settle::Attempt;
-use crate::settle::price::ModelPrice;
+use crate::settle::price::{ModelPrice, Reasoning};
 use crate::upstream::headroom::Expected;
 use crate::upstream::health::Fault;
 use crate::upstream::limits::Most;
 use crate::upstream::queue::Unserved;
 use crate::upstream::select::mix;
-use crate::upstream::{Ask, Comes, Lease, Need, NoAccount};
+use crate::upstream::{Account, Ask, Comes, Lease, Need, NoAccount};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use std::sync::Arc;
@@ -79,6 +82,7 @@ impl Gateway {
         if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
             // Nothing is under way that could be drained.
             admitted.line.set_hang_up(HangUp::Cancel);
+            admitted.line.awaits(None);
             let place = pool.join(&ask, bounds, now);
             let waited = tokio::select! {
                 waited = async { place?.wait().await } => waited,
@@ -172,6 +176,43 @@ impl Gateway {
             ms: u64::try_from(lease.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
     }
+}
+
+/// What it means to an account when its client hangs up.
+pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
+    let request = &exchange.request;
+    let hidden = exchange.price.hidden_reasoning == Reasoning::Hidden;
+    let uncounted = hidden || request.comes == AnswerComes::Json || request.demand.images > 0;
+    let drain = HangUp::Drain(account.drain.time);
+    match account.on_hang_up {
+        // Nothing of it can be counted, whatever was delivered.
+        _ if !request.is_countable(&exchange.price) => drain,
+        OnHangUp::Drain => drain,
+        OnHangUp::Cancel => HangUp::Cancel,
+        // What a stream of text delivered can be counted; the rest cannot.
+        OnHangUp::Auto if uncounted => drain,
+        OnHangUp::Auto => HangUp::Cancel,
+    }
+}
+
+/// When the answer must have begun, where that is bounded for those that come in pieces.
+pub(super) fn first_byte_by(account: &Account, comes: AnswerComes, now: Instant) -> Option<Instant> {
+    match comes {
+        // It begins when it is complete.
+        AnswerComes::Json => None,
+        AnswerComes::Events | AnswerComes::Audio => now.checked_add(account.timeouts.first_byte?),
+    }
+}
+
+/// Whether an answer that nobody reads may be read on, as far as its text tells.
+pub(super) fn drains_on(admitted: &mut InExchange) -> Result<(), Box<Error>> {
+    if admitted.line.gone_since().is_none() {
+        return Ok(());
+    }
+    let read = admitted.exchange.delivered_bytes();
+    let since = read - *admitted.gone_at_bytes.get_or_insert(read);
+    let max = admitted.lease.as_ref().map_or(0, |lease| lease.account().drain.tokens_max);
+    if since / BYTES_PER_TOKEN > max { Err(ran_out()) } else { Ok(()) }
 }
 
 /// Waits a little before another attempt, differently for each of those that failed by the same.

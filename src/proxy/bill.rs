@@ -1,13 +1,11 @@
 //! The bill of one exchange: how it ended, what it used, and the charge that ends its hold.
 
-use crate::admit::{Demand, Work};
 use crate::endpoint::Endpoint;
 use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome};
-use crate::meter::{Delivered, Reading};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, Tier};
 use crate::settle::{self, Attempt, Detail};
-use crate::usage::{Class, Metered, Unit, Usage};
+use crate::usage::{Metered, Usage};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,50 +79,6 @@ pub struct Cost {
     pub upstream: Box<str>,
     /// How much.
     pub amount: Amount,
-}
-
-/// What an answer used, where that is counted rather than told.
-pub enum Counted {
-    /// This much, as the request and the answer say it.
-    Is(Usage),
-    /// Nothing that is sold was delivered.
-    Nothing,
-    /// It is sold by what the provider tells.
-    IsToldInstead,
-}
-
-/// Counts what the request and the answer say themselves, for a model that is sold by that.
-pub fn counted(demand: &Demand, price: &ModelPrice, delivered: &Delivered) -> Counted {
-    match (price.sold_by, demand.work) {
-        // Bought by what it is given to say, however much of that was heard.
-        (Unit::Character, _) if delivered.events == 0 => Counted::Nothing,
-        (Unit::Character, Work::Speech { characters, .. }) => {
-            Counted::Is(Usage { characters, ..Usage::default() })
-        }
-        (Unit::Image, _) if delivered.images == 0 => Counted::Nothing,
-        (Unit::Image, _) => Counted::Is(Usage { images: delivered.images, ..Usage::default() }),
-        (Unit::Character, Work::Text | Work::Audio { .. } | Work::Images) => {
-            unreachable!("a model that is sold by characters is admitted to speak")
-        }
-        (Unit::Token | Unit::Second, _) => Counted::IsToldInstead,
-    }
-}
-
-/// Whether the model is sold by what was used.
-pub fn is_sold(usage: &Usage, price: &ModelPrice) -> bool {
-    Class::ALL.into_iter().all(|class| usage.of(class) == 0 || class.unit() == price.sold_by)
-}
-
-/// Whether a whole answer says what it is charged by. Text can be counted; audio and images cannot.
-pub fn is_countable(demand: &Demand, price: &ModelPrice, reading: &Reading) -> bool {
-    match (counted(demand, price, &reading.delivered), demand.work) {
-        (Counted::Is(_), _) | (Counted::IsToldInstead, Work::Text | Work::Speech { .. }) => true,
-        (Counted::Nothing, _) => false,
-        (Counted::IsToldInstead, Work::Audio { .. } | Work::Images) => {
-            let told = reading.usage.as_ref().and_then(|reported| reported.usage.as_ref().ok());
-            told.is_some_and(|usage| is_sold(usage, price))
-        }
-    }
 }
 
 /// What a charge needs to know beside the usage.

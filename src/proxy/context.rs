@@ -1,7 +1,7 @@
 //! The context of one request: what one hook leaves for the next.
 
-use super::downstream::Line;
 use super::exchange::Exchange;
+use super::line::Line;
 use super::respond::Refusal;
 use super::trace::Trace;
 use crate::admit::gate::Passed;
@@ -102,6 +102,8 @@ pub struct InExchange {
     pub judged: Option<Judged>,
     /// A connection that had been kept alive was found closed: once, that is nobody's fault.
     pub stale: bool,
+    /// Bytes of text that the client could have read when it was found gone.
+    pub gone_at_bytes: Option<u64>,
     /// How the last attempt failed.
     pub fault: Option<Fault>,
     /// How often it is tried.

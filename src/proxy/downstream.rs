@@ -11,11 +11,11 @@
 
 use super::bill::Settled;
 use super::exchange::Exchange;
+use super::line::Line;
 use crate::ledger::Down;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header, response};
-use parking_lot::Mutex;
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::custom::CustomMessageWrite;
@@ -25,60 +25,10 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a plain answer cost, in USD.
 const CHARGE: HeaderName = HeaderName::from_static("x-tollgate-charge");
-
-/// What a client that hangs up means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HangUp {
-    /// The provider is stopped.
-    Cancel,
-    /// The provider's answer is read to its end.
-    Drain,
-}
-
-/// Between the hooks and the session.
-#[derive(Default)]
-pub struct Line {
-    inner: Mutex<Option<Box<HttpSession>>>,
-    hang_up: Mutex<Option<HangUp>>,
-    gone: Mutex<Option<Instant>>,
-    stalled: AtomicBool,
-}
-
-impl Line {
-    /// Says what a client that hangs up means from now on.
-    pub fn set_hang_up(&self, hang_up: HangUp) {
-        *self.hang_up.lock() = Some(hang_up);
-    }
-
-    /// Since when the client is gone, if it is and its answer is being drained.
-    pub fn gone_since(&self) -> Option<Instant> {
-        *self.gone.lock()
-    }
-
-    /// Whether the client is gone because it did not read.
-    pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
-    }
-
-    /// The client went away: gives the error back unless the answer is to be drained.
-    fn went(&self, error: Box<Error>) -> Result<()> {
-        if *error.etype() == ErrorType::WriteTimedout {
-            self.stalled.store(true, Ordering::Relaxed);
-        }
-        match *self.hang_up.lock() {
-            Some(HangUp::Drain) => {
-                self.gone.lock().get_or_insert_with(Instant::now);
-                Ok(())
-            }
-            Some(HangUp::Cancel) | None => Err(error.into_down()),
-        }
-    }
-}
 
 /// Puts `session` under the rules of `exchange`.
 pub fn keep(session: &mut pingora_proxy::Session, exchange: &Arc<Exchange>, line: &Arc<Line>) {
@@ -209,21 +159,12 @@ impl CustomSession for Kept {
     async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
         let Kept { inner, exchange, line, .. } = self;
         let inner = inner.as_mut().expect("present until dropped");
-        let gone = async {
-            if line.gone_since().is_none() {
-                match inner.read_body_or_idle(true).await {
-                    Ok(piece) => return Ok(piece),
-                    Err(error) => line.went(error)?,
-                }
-            }
-            std::future::pending().await
-        };
         tokio::select! {
             biased;
             () = exchange.permit.stopped() => {
                 Err(Error::explain(ErrorType::ConnectionClosed, "the operator ended it").into_down())
             }
-            gone = gone => gone,
+            heard = line.listen(inner.read_body_or_idle(true)) => heard,
         }
     }
 

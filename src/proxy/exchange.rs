@@ -4,16 +4,17 @@
 //! holds back the end of the answer until the charge is durable. Whoever sees the end first
 //! settles; the hold makes sure that it happens once.
 
-use super::bill::{self, Bill, Counted, End, Settled};
+use super::bill::{Bill, End, Settled};
+use super::due::{self, Due};
 use super::request::{Comes, Request, is_object_id};
 use crate::admit::Admitted;
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
 use crate::ledger::{Commit, Down, Hold};
-use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Reported, Shape, StreamMeter, redact, tokenizer};
+use crate::meter::{BodyMeter, Decoder, Reading, Shape, StreamMeter, redact};
 use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
-use crate::usage::{Metered, Unit, Usage};
+use crate::usage::Metered;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -213,6 +214,19 @@ impl Exchange {
         self.state.lock().hold.is_none()
     }
 
+    /// Bytes of text that came of a stream so far.
+    pub fn delivered_bytes(&self) -> u64 {
+        match &self.state.lock().answer {
+            Answer::Stream(meter) => meter.delivered().bytes,
+            Answer::Awaited
+            | Answer::Plain(_)
+            | Answer::Audio { .. }
+            | Answer::Refusal(_)
+            | Answer::Judged(_)
+            | Answer::Ended => 0,
+        }
+    }
+
     /// When the first byte of the answer came.
     pub fn first_byte(&self) -> Option<Instant> {
         self.state.lock().first_byte
@@ -285,7 +299,7 @@ impl Exchange {
             Answer::Plain(meter) => {
                 let (body, reading) = meter.end();
                 match reading.shape {
-                    Shape::Complete if !bill::is_countable(&self.request.demand, &self.price, &reading) => {
+                    Shape::Complete if !due::is_countable(&self.request.demand, &self.price, &reading) => {
                         return Err(Unusable("it does not tell what it used"));
                     }
                     Shape::Complete => self.settle(&mut state, reading, End::Complete),
@@ -306,10 +320,7 @@ impl Exchange {
     fn end_stream(&self, state: &mut State) {
         let Answer::Stream(meter) = std::mem::replace(&mut state.answer, Answer::Ended) else { return };
         let reading = meter.end();
-        let end = match reading.shape {
-            Shape::Complete | Shape::Finished => End::Complete,
-            Shape::Failed | Shape::Garbage | Shape::Cut => End::Cut,
-        };
+        let end = due::end_of(reading.shape);
         self.settle(state, reading, end);
     }
 
@@ -338,67 +349,33 @@ impl Exchange {
         }
     }
 
-    fn settle(&self, state: &mut State, reading: Reading, end: End) {
+    fn settle(&self, state: &mut State, mut reading: Reading, end: End) {
         let Some(hold) = state.hold.take() else { return };
         let mut bill = self.bill(state, end);
-        let failed = matches!(reading.shape, Shape::Failed);
         bill.tier = reading.tier.unwrap_or(bill.tier);
-        let kept = reading.object.filter(|id| self.request.kept.answer && is_object_id(id));
+        let kept = reading.object.take().filter(|id| self.request.kept.answer && is_object_id(id));
         bill.object = kept.map(Into::into);
-        let reported = match bill::counted(&self.request.demand, &self.price, &reading.delivered) {
-            Counted::Is(usage) => {
-                let raw = reading.usage.as_ref().map(|reported| &*reported.raw);
-                let (commit, settled) = bill.capture(hold, usage, Metered::Counted, raw);
-                return self.set(Settling::Committing(commit, settled));
-            }
-            Counted::Nothing => {
-                let (commit, settled) = bill.release(hold);
-                return self.set(Settling::Committing(commit, settled));
-            }
-            Counted::IsToldInstead => reading.usage,
-        };
-        let settling = match reported {
-            Some(Reported { raw, usage: Ok(usage) }) if bill::is_sold(&usage, &self.price) => {
-                let (commit, settled) = bill.capture(hold, usage, Metered::Reported, Some(&raw));
-                Settling::Committing(commit, settled)
-            }
-            Some(Reported { usage, .. }) => {
-                let why = usage.map_or_else(|absurd| absurd.to_string(), |_| "it is of another kind".into());
-                tracing::warn!(why, "a provider's usage report is refused and estimated instead");
-                self.estimate(hold, bill, reading.delivered, reading.begun)
-            }
-            // A client that leaves once the provider answers has had its input read, as the provider bills.
-            None if reading.delivered.events == 0 && (!end.is_early() || failed) => {
+        self.set(match due::due(&self.request.demand, &self.price, reading, end) {
+            Due::Nothing => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
-            None => self.estimate(hold, bill, reading.delivered, reading.begun),
-        };
-        self.set(settling);
-    }
-
-    /// Counts on a thread that may block. What is not sold by tokens cannot be counted so.
-    fn estimate(&self, hold: Hold, bill: Bill, delivered: Delivered, begun: Option<Usage>) -> Settling {
-        if self.price.sold_by != Unit::Token {
-            let (commit, settled) = bill.release(hold);
-            return Settling::Committing(commit, settled);
-        }
-        let body = self.request.countable();
-        let (encoding, stored) = (self.price.encoding, self.request.demand.stored_tokens);
-        Settling::Estimating(tokio::task::spawn_blocking(move || {
-            let usage = match begun {
-                // The provider told of the input before it stopped.
-                Some(begun) => {
-                    let output = tokenizer::count_delivered(encoding, &delivered);
-                    Usage { output, reasoning: 0, ..begun }
+            Due::Known { usage, metered, reported } => {
+                let (commit, settled) = bill.capture(hold, usage, metered, reported.as_deref());
+                Settling::Committing(commit, settled)
+            }
+            Due::Uncounted(uncounted) => {
+                if let Some(why) = &uncounted.refused {
+                    tracing::warn!(why, "a provider's usage report is refused and estimated instead");
                 }
-                None => {
-                    let shown = tokenizer::estimate(encoding, &body, &delivered);
-                    Usage { input: shown.input.saturating_add(stored), ..shown }
-                }
-            };
-            bill.capture(hold, usage, Metered::Estimated, None)
-        }))
+                let (asked, encoding) = (self.request.countable(), self.price.encoding);
+                // On a thread that may block.
+                Settling::Estimating(tokio::task::spawn_blocking(move || {
+                    let usage = uncounted.count(encoding, &asked);
+                    bill.capture(hold, usage, Metered::Estimated, None)
+                }))
+            }
+        });
     }
 
     fn release(&self, state: &mut State, end: End) {

@@ -13,10 +13,12 @@ mod bill;
 mod body;
 pub mod context;
 mod downstream;
+mod due;
 pub mod exchange;
 pub mod fetch;
 mod forward;
 mod framing;
+mod line;
 pub mod listen;
 mod local;
 mod rates;
@@ -37,13 +39,11 @@ use crate::admit::gate::Gates;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::clock::{Tick, Timestamp};
-use crate::config::OnHangUp;
 use crate::id::RequestId;
 use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
-use crate::settle::price::Reasoning;
 use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
@@ -51,14 +51,12 @@ use attempt::NoLease;
 use bill::End;
 use bytes::Bytes;
 use context::{BodyBudget, Context, InExchange, Judged};
-use downstream::HangUp;
 use fetch::Fetcher;
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use request::Comes;
 use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,8 +64,6 @@ use trace::Trace;
 
 /// The longest that a client is listened to that was refused while it still sent.
 const LINGER_MAX: Duration = Duration::from_secs(5);
-/// The longest that an answer is read on for a client that is gone.
-const DRAIN_MAX: Duration = Duration::from_secs(300);
 
 /// Says by which runtime requests are served.
 pub type Serving = tokio::sync::watch::Sender<Option<tokio::runtime::Handle>>;
@@ -167,18 +163,7 @@ impl ProxyHttp for Gateway {
         admitted.attempts += 1;
         let account = Arc::clone(lease.account());
         admitted.exchange.begin_attempt(admitted.exchange.request.body_for(lease.model()));
-        let request = &admitted.exchange.request;
-        let hidden = admitted.exchange.price.hidden_reasoning == Reasoning::Hidden;
-        let uncounted = hidden || request.comes == Comes::Json || request.demand.images > 0;
-        admitted.line.set_hang_up(match account.on_hang_up {
-            // Nothing of it can be counted, whatever was delivered.
-            _ if !request.is_countable(&admitted.exchange.price) => HangUp::Drain,
-            OnHangUp::Drain => HangUp::Drain,
-            OnHangUp::Cancel => HangUp::Cancel,
-            // What a stream of text delivered can be counted; the rest cannot.
-            OnHangUp::Auto if uncounted => HangUp::Drain,
-            OnHangUp::Auto => HangUp::Cancel,
-        });
+        admitted.line.set_hang_up(attempt::hang_up(&account, &admitted.exchange));
         admitted.lease = Some(lease);
         let Some(address) = account.address() else {
             return Err(self.failed(admitted, Fault::Connect, None, "the account's name does not resolve"));
@@ -194,10 +179,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.times.forwarded.get_or_insert_with(Instant::now);
-        let Some(InExchange { exchange, lease: Some(lease), .. }) = ctx.admitted.as_mut() else {
+        let Some(InExchange { exchange, line, lease: Some(lease), .. }) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
         exchange.note_sent();
+        line.awaits(attempt::first_byte_by(lease.account(), exchange.request.comes, Instant::now()));
         lease.sent();
         let account = lease.account();
         let (path, length) = (account.path_of(exchange.request.endpoint), exchange.upstream_body().len());
@@ -221,6 +207,7 @@ impl ProxyHttp for Gateway {
         let Some(admitted) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
+        admitted.line.awaits(None);
         let status = response.status.as_u16();
         let report = forward::report(response);
         if let Some(lease) = &admitted.lease {
@@ -296,16 +283,10 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        let Some(admitted) = ctx.admitted.as_ref() else { return Ok(None) };
-        let too_long = |since: Option<Instant>, max| since.is_some_and(|since| since.elapsed() > max);
-        let total = admitted.lease.as_ref().map_or(DRAIN_MAX, |lease| lease.account().timeouts.total);
-        if too_long(admitted.line.gone_since(), DRAIN_MAX) {
-            // By nobody's fault but the client's: it pays for what the provider was stopped at.
-            return Err(
-                Error::explain(ErrorType::ConnectionClosed, "the client is gone for long").into_down()
-            );
-        }
-        if ctx.started.elapsed() > total {
+        let Some(admitted) = ctx.admitted.as_mut() else { return Ok(None) };
+        attempt::drains_on(admitted)?;
+        let taken = ctx.started.elapsed();
+        if admitted.lease.as_ref().is_some_and(|lease| taken > lease.account().timeouts.total) {
             return Err(Error::explain(ErrorType::ReadTimedout, "the answer takes too long").into_up());
         }
         let piece = body.take().unwrap_or_default();
@@ -358,6 +339,10 @@ impl ProxyHttp for Gateway {
         if self.ledger.is_down() {
             ctx.refusal = Some(Refusal::Overloaded);
         }
+        if admitted.line.take_late() {
+            // Its client is still there: whoever listens to it gave up waiting.
+            error.as_up();
+        }
         let over = ctx.refusal.is_some() || admitted.exchange.is_settled();
         if over || *error.esource() == ErrorSource::Downstream {
             error.set_retry(false);
@@ -373,7 +358,11 @@ impl ProxyHttp for Gateway {
             let fault = forward::judge_429(&body, wait);
             return self.failed(admitted, fault, Some(status), "the provider refused the request");
         }
-        let silent = !admitted.answered && untouched;
+        let fault = match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
+            _ => Fault::Broken,
+        };
+        let silent = !admitted.answered && untouched && fault != Fault::Timeout;
         if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
             self.note_attempt(admitted, "stale", None);
             admitted.lease.take().as_mut().map(Lease::unsent);
@@ -381,10 +370,6 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
-        let fault = match error.etype() {
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
-            _ => Fault::Broken,
-        };
         let mut error = self.failed(admitted, fault, None, "the attempt broke");
         if !untouched || admitted.line.gone_since().is_some() {
             error.set_retry(false);

@@ -1,8 +1,9 @@
 //! Where a request is served, and the way of one that needs a provider up to its hold.
 
 use super::context::{Context, InExchange, Place};
-use super::downstream::{self, Line};
+use super::downstream;
 use super::exchange::Exchange;
+use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
 use super::{Gateway, address, attempt, body, local, stored};
@@ -218,6 +219,7 @@ impl Gateway {
             answered: false,
             judged: None,
             stale: false,
+            gone_at_bytes: None,
             fault: None,
             retry: live.config.retry,
             _body: permit,

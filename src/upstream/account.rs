@@ -6,25 +6,19 @@ use super::health::{Breaker, Fault, Health, Reach};
 use super::latency::Latency;
 use super::limits::{Limits, Most, Share, Use};
 use super::queue::Queue;
+use super::spoken::{presented, speaks};
 use super::told::{Kind, Report};
 use crate::clock::Timestamp;
-use crate::config::{self, Authorities, BaseUrl, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
+use crate::config::{self, Authorities, BaseUrl, Dialect, Drain, Models, OnHangUp, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
 use crate::money::Amount;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Where Anthropic looks for a credential.
-pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// Which version of Anthropic's API is meant.
-pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
-/// The one that all its documentation is of.
-pub const ANTHROPIC_VERSION_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// One member of the pool.
 pub struct Account {
@@ -42,6 +36,8 @@ pub struct Account {
     pub models: Models,
     /// What a client that hangs up means for it.
     pub on_hang_up: OnHangUp,
+    /// How far an answer is read on for it.
+    pub drain: Drain,
     /// How long its answers may take.
     pub timeouts: Timeouts,
     pub(super) weight: u32,
@@ -187,6 +183,7 @@ impl Account {
             dialect: upstream.dialect,
             models: upstream.models.clone(),
             on_hang_up: upstream.on_hang_up,
+            drain: upstream.drain,
             timeouts: upstream.timeouts,
             weight: upstream.weight,
             priority: upstream.priority,
@@ -467,32 +464,6 @@ impl Model {
             Comes::Streamed => self.events,
         }
     }
-}
-
-/// The dialect that an endpoint is spoken in.
-pub(super) const fn speaks(endpoint: Endpoint) -> Dialect {
-    match endpoint {
-        Endpoint::Messages => Dialect::Anthropic,
-        Endpoint::Chat
-        | Endpoint::Responses
-        | Endpoint::Completions
-        | Endpoint::Embeddings
-        | Endpoint::Moderations
-        | Endpoint::ImageGenerations
-        | Endpoint::ImageEdits
-        | Endpoint::Speech
-        | Endpoint::Transcriptions
-        | Endpoint::Translations => Dialect::OpenAi,
-    }
-}
-
-fn presented(dialect: Dialect, key: &Secret) -> Option<HeaderValue> {
-    let mut value = match dialect {
-        Dialect::OpenAi => HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?,
-        Dialect::Anthropic => HeaderValue::from_str(key.expose()).ok()?,
-    };
-    value.set_sensitive(true);
-    Some(value)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! the addresses of one host name. Its health is about an address; that of an account is in
 //! [`super::health`].
 
-use super::account::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
+use super::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
 use crate::config::{self, Authorities, BaseUrl, Dialect, Scheme};
 use async_trait::async_trait;
 use http::{HeaderValue, header};

@@ -20,6 +20,7 @@ mod lease;
 pub mod limits;
 pub mod queue;
 pub mod select;
+pub mod spoken;
 pub mod told;
 pub mod window;
 

@@ -6,8 +6,8 @@
 //! model, whoever comes for it waits behind them, so that nobody is overtaken for the same; other
 //! models are not held up, and have places of their own.
 
-use super::account::speaks;
 use super::fair::{Fair, Ticket};
+use super::spoken::speaks;
 use super::{Accounts, Ask, Lease, Need, NoAccount};
 use crate::config::{self, Dialect};
 use crate::endpoint::Endpoint;

@@ -18,6 +18,8 @@ mod answers;
 mod endpoints;
 mod stored;
 mod money;
+mod hang_up;
+mod cuts;
 mod media;
 mod broken;
 mod policy;

@@ -4,7 +4,7 @@ use crate::support::books::audit_stopped;
 use crate::support::gateway::text;
 use crate::support::scripted::Then;
 use crate::support::{
-    Account, Answer, Client, Customer, Gateway, Script, Scripted, Simulated, ask, audit, eventually,
+    Account, Answer, Client, Customer, Gateway, Script, Scripted, Simulated, ask, audit, slow_stream,
     streamed, text_of_stream,
 };
 use flate2::Compression;
@@ -206,131 +206,6 @@ async fn an_error_in_the_middle_of_a_stream_costs_what_came_before_it() {
     audit(gateway, &[]).counts(0, 2, 0);
 }
 
-/// A stream of 60 chunks in no less than 600 ms.
-fn slow_stream(model: &str) -> Value {
-    let mut body = streamed(ask(&[("tokens", "60"), ("chunks", "60"), ("pace_ms", "10")]));
-    body["model"] = json!(model);
-    body
-}
-
-/// Reads a stream until it says `word`, and hangs up.
-async fn hang_up_at(client: &Client, body: &Value, word: &str) -> (String, String) {
-    let mut response = client.chat(body.to_string()).send().await.unwrap();
-    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let mut came = String::new();
-    while !came.contains(word) {
-        came.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
-    }
-    (id, text_of_stream(&came))
-}
-
-#[tokio::test]
-async fn hanging_up_stops_the_provider_and_costs_what_was_delivered() {
-    for on_hang_up in ["cancel", "auto"] {
-        let (provider, gateway, customer) = start(on_hang_up);
-        for client in Client::both(&gateway, &customer) {
-            let (id, delivered) = hang_up_at(&client, &slow_stream("gpt-4o-mini"), "tok9").await;
-            // Over HTTP/1.1 hanging up is closing the connection.
-            let receipt = gateway.receipt(&id).await;
-            let ended = (text(&receipt["metered"]), text(&receipt["end"]));
-            assert_eq!(ended, ("estimated".into(), "client_gone".into()), "{receipt}");
-            let output = receipt["usage"]["output"].as_u64().unwrap();
-            let seen = tokenizer::count(Encoding::O200kBase, &delivered);
-            let entry = eventually("the provider noticed", || provider.served(&id).pop()).await;
-            assert!(!entry.complete && entry.tokens_sent < 60, "{entry:?}");
-            let sent: Vec<String> = (0..entry.tokens_sent).map(|word| format!("tok{word}")).collect();
-            let sent = tokenizer::count(Encoding::O200kBase, &sent.join(" "));
-            assert!((seen..=sent).contains(&output), "{seen} <= {output} <= {sent}: {receipt}");
-            assert!(charge(&receipt) > Amount::ZERO);
-        }
-        audit(gateway, &[&provider]).counts(0, 2, 0);
-    }
-}
-
-#[tokio::test]
-async fn hanging_up_before_the_first_byte_of_a_stream_costs_the_input() {
-    let provider = Scripted::always(Script::send("").then(Then::Silence));
-    let gateway = Gateway::start(&[Account::scripted(&provider)]);
-    let customer = gateway.customer("25.00");
-    let client = Client::h1(&gateway, &customer);
-    let request = tokio::spawn(client.chat(slow_stream("gpt-4o-mini").to_string()).send());
-    eventually("the provider has it", || (!provider.seen().is_empty()).then_some(())).await;
-    request.abort();
-    drop(client);
-    let (posted, _) = eventually("its charge", || {
-        let (posted, available) = gateway.balance(&customer);
-        (posted == available).then_some((posted, available))
-    })
-    .await;
-    assert!(Amount::parse(&posted).unwrap() < Amount::parse("25.00").unwrap());
-}
-
-#[tokio::test]
-async fn hanging_up_before_the_first_word_of_a_stream_costs_the_input() {
-    let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    let event = format!("data: {role}\n\n");
-    let script = Script::send(format!("{head}{:x}\r\n{event}\r\n", event.len())).then(Then::Silence);
-    let provider = Scripted::always(script);
-    let gateway = Gateway::start(&[Account::scripted(&provider).with("on_hang_up: cancel")]);
-    let customer = gateway.customer("25.00");
-    let client = Client::h1(&gateway, &customer);
-    let (id, _) = hang_up_at(&client, &slow_stream("gpt-4o-mini"), "assistant").await;
-    drop(client);
-    let receipt = gateway.receipt(&id).await;
-    assert_eq!(text(&receipt["metered"]), "estimated", "{receipt}");
-    assert!(receipt["usage"]["input"].as_u64().unwrap() > 0 && charge(&receipt) > Amount::ZERO, "{receipt}");
-    assert_eq!(receipt["usage"]["output"], 0);
-}
-
-#[tokio::test]
-async fn hanging_up_on_a_drained_stream_costs_what_the_provider_reports() {
-    // `auto` drains where reasoning is hidden, and `drain` always.
-    for (on_hang_up, model) in [("drain", "gpt-4o-mini"), ("auto", "thinker")] {
-        let (provider, gateway, customer) = start(on_hang_up);
-        for client in Client::both(&gateway, &customer) {
-            let (id, _) = hang_up_at(&client, &slow_stream(model), "tok3").await;
-            let receipt = gateway.receipt(&id).await;
-            assert_eq!(text(&receipt["metered"]), "reported", "{receipt}");
-            assert_eq!(receipt["usage"]["output"], 60);
-            assert!(provider.served(&id)[0].complete);
-        }
-        audit(gateway, &[&provider]).is_exact(2);
-    }
-}
-
-#[tokio::test]
-async fn hanging_up_before_a_plain_answer_costs_it_whole_or_its_input() {
-    for (on_hang_up, is_drained) in [("drain", true), ("auto", true), ("cancel", false)] {
-        let (provider, gateway, customer) = start(on_hang_up);
-        for client in Client::both(&gateway, &customer) {
-            let before = provider.provider.log().len();
-            let body = ask(&[("latency_ms", "400")]).to_string();
-            let request = tokio::spawn(client.chat(body).send());
-            // It is under way once it is held; then the client goes.
-            eventually("a hold", || {
-                let (posted, available) = gateway.balance(&customer);
-                (posted != available).then_some(())
-            })
-            .await;
-            request.abort();
-            drop(client);
-            eventually("its end", || {
-                let (posted, available) = gateway.balance(&customer);
-                (posted == available && provider.provider.log().len() > before).then_some(())
-            })
-            .await;
-        }
-        let audit = audit(gateway, &[&provider]);
-        if is_drained {
-            audit.is_exact(2)
-        } else {
-            audit.counts(0, 2, 0)
-        }
-        assert_eq!(audit.unpaid, 0, "{on_hang_up}: {audit:#?}");
-    }
-}
-
 #[tokio::test]
 async fn a_balance_that_covers_100_of_500_serves_100() {
     let provider = Simulated::start();
@@ -430,30 +305,4 @@ async fn what_was_held_when_the_machine_failed_is_not_charged() {
     gateway.settles_at(&customer, "24.9999886").await;
     assert_eq!(Client::h1(&gateway, &customer).ask(&ask(&[])).await.status, 200, "it goes on as before");
     audit(gateway, &[&provider]).counts(2, 0, 1);
-}
-
-#[tokio::test]
-async fn many_that_hang_up_leave_nothing_behind() {
-    let (provider, gateway, customer) = start("cancel");
-    let [h1, h2] = Client::both(&gateway, &customer);
-    let body = slow_stream("gpt-4o-mini");
-    let hang_ups = (0..100).map(|number| {
-        let client = if number % 2 == 0 { h1.clone() } else { h2.clone() };
-        let word = format!("tok{}", number % 40);
-        let body = &body;
-        async move { hang_up_at(&client, body, &word).await }
-    });
-    assert_eq!(join_all(hang_ups).await.len(), 100);
-    eventually("no request is left", || {
-        let scrape = gateway.scrape();
-        (scrape.contains("tollgate_in_flight 0") && scrape.contains("tollgate_holds_open 0")).then_some(())
-    })
-    .await;
-    eventually("the provider was left alone", || (provider.provider.log().len() == 100).then_some(())).await;
-    assert!(provider.provider.log().iter().all(|served| !served.complete));
-    let free = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 1"#;
-    eventually("the account is free", || gateway.scrape().contains(free).then_some(())).await;
-    let audit = audit(gateway, &[&provider]);
-    audit.counts(0, 100, 0);
-    assert!(audit.receipts.iter().all(|receipt| receipt.charge > Amount::ZERO));
 }

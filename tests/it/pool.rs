@@ -266,3 +266,37 @@ async fn more_requests_than_the_pool_takes_are_told_to_come_back() {
     audit.counts(served, 0, 10 - served);
     assert_eq!(audit.unpaid, 0);
 }
+
+/// An answer that does not begin in time is asked for elsewhere; one that comes whole begins when it is complete.
+#[tokio::test]
+async fn a_stream_that_does_not_begin_in_time_is_served_by_another() {
+    let silent = Scripted::always(Script::send("").then(Then::Silence));
+    let provider = Simulated::start();
+    let slow = Account::scripted(&silent).with("weight: 1000, timeouts: { first_byte_ms: 100 }");
+    let usual = Account::of(&provider).with("timeouts: { first_byte_ms: 100 }");
+    let gateway = Gateway::start(&[slow, usual]);
+    let customer = gateway.customer("1.00");
+    let begun = std::time::Instant::now();
+    let mut failovers = 0;
+    for client in Client::both(&gateway, &customer) {
+        for _ in 0..3 {
+            let answer = client.ask(&streamed(ask(&[]))).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(answer.text().ends_with("data: [DONE]\n\n"), "{answer:?}");
+            let receipt = gateway.receipt(&answer.id()).await;
+            let outcomes = outcomes(&receipt);
+            assert_eq!(outcomes.last().unwrap(), &("first".into(), "ok".into()), "{receipt}");
+            assert!(outcomes.len() == 1 || outcomes[0] == ("scripted".into(), "timeout".into()), "{receipt}");
+            failovers += outcomes.len() - 1;
+        }
+    }
+    assert!(failovers > 0 && begun.elapsed() < std::time::Duration::from_secs(30), "{failovers}");
+    gateway.json(&["upstream", "drain", "scripted"]);
+    for client in Client::both(&gateway, &customer) {
+        let plain = client.ask(&ask(&[("latency_ms", "400")])).await;
+        assert_eq!(plain.status, 200, "{plain:?}");
+        // Alone, it is not asked again, and the client is told.
+        client.ask(&streamed(ask(&[("latency_ms", "400")]))).await.is_error(504, Some("upstream_timeout"));
+    }
+    audit(gateway, &[&provider]).counts(8, 0, 2);
+}

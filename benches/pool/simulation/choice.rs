@@ -5,7 +5,7 @@ use super::{ACCOUNTS, SILENT_PER_MINUTE, Tells};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tollgate::config::{
-    BaseUrl, Check, Dialect, Limits, Models, OnHangUp, Queue, Secret, Timeouts, Upstream,
+    BaseUrl, Check, Dialect, Drain, Limits, Models, OnHangUp, Queue, Secret, Timeouts, Upstream,
 };
 use tollgate::endpoint::Endpoint;
 use tollgate::id::CustomerId;
@@ -204,6 +204,7 @@ pub fn upstream(place: usize) -> Upstream {
             spend_per_day: None,
         },
         on_hang_up: OnHangUp::Auto,
-        timeouts: Timeouts { connect: minute, silence: minute, total: minute },
+        drain: Drain { time: minute, tokens_max: 1_000 },
+        timeouts: Timeouts { connect: minute, first_byte: None, silence: minute, total: minute },
     }
 }

@@ -136,7 +136,8 @@ upstreams:
     check: connect
     limits: { concurrency: 1, requests_per_minute: 2, tokens_per_minute: 3, spend_usd_per_day: \"0.5\" }
     on_hang_up: drain
-    timeouts: { connect_ms: 1, silence_ms: 2, total_ms: 3 }
+    drain: { timeout_ms: 8, tokens_max: 0 }
+    timeouts: { connect_ms: 1, first_byte_ms: 4, silence_ms: 2, total_ms: 3 }
 queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
 log: { format: text, success_one_in: 7 }
@@ -174,6 +175,9 @@ fn every_key_counts() {
     assert_eq!(second.limits.spend_per_day, Some(Amount::parse("0.5").unwrap()));
     let timeouts = second.timeouts;
     assert_eq!([timeouts.connect, timeouts.silence, timeouts.total], [1, 2, 3].map(ms));
+    assert_eq!((first.timeouts.first_byte, timeouts.first_byte), (None, Some(ms(4))));
+    let drains = [first, second].map(|upstream| (upstream.drain.time, upstream.drain.tokens_max));
+    assert_eq!(drains, [(ms(300_000), 32_768), (ms(8), 0)]);
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::ZERO, 5));
     assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));

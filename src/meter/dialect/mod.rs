@@ -14,6 +14,8 @@ mod text;
 mod usage;
 
 pub(super) use chat::ToolCall;
+#[cfg(test)]
+pub(super) use random::Random;
 pub(super) use text::Text;
 pub use usage::{Absurd, Field, Why};
 

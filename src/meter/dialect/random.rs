@@ -3,7 +3,7 @@
 use crate::usage::Usage;
 
 /// A source of counts.
-pub(super) struct Random(u64);
+pub(in crate::meter) struct Random(u64);
 
 impl Default for Random {
     fn default() -> Self {
@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// Counts of about the same size, which may be that of a part that exceeds its whole.
-    pub(super) fn counts(&mut self) -> [u64; 5] {
+    pub(in crate::meter) fn counts(&mut self) -> [u64; 5] {
         let bounds = [1, 10, 10_000, Usage::CLASS_MAX + 1];
         let bound = bounds[usize::try_from(self.below(4)).expect("small")];
         [(); 5].map(|()| self.below(bound))

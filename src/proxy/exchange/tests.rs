@@ -4,6 +4,7 @@ use super::*;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::ledger::{Applied, Budgets, KeyCreated, Ledger, Terms};
 use crate::money::Amount;
+use crate::usage::Usage;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 

@@ -1,6 +1,6 @@
 //! Accounts over a reload: what is kept by the name, and what goes with a credential.
 
-use crate::config::{self, BaseUrl, Check, Dialect, Models, OnHangUp, Secret, Timeouts, Upstream};
+use crate::config::{self, BaseUrl, Check, Dialect, Drain, Models, OnHangUp, Secret, Timeouts, Upstream};
 use crate::endpoint::Endpoint;
 use crate::id::CustomerId;
 use crate::money::Amount;
@@ -24,7 +24,8 @@ fn upstream(key: &str, limits: config::Limits) -> Upstream {
         priority: 0,
         limits,
         on_hang_up: OnHangUp::Auto,
-        timeouts: Timeouts { connect: minute, silence: minute, total: minute },
+        drain: Drain { time: minute, tokens_max: 1_000 },
+        timeouts: Timeouts { connect: minute, first_byte: None, silence: minute, total: minute },
     }
 }
 

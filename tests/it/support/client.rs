@@ -156,6 +156,24 @@ pub fn text_of_stream(text: &str) -> String {
         .collect()
 }
 
+/// A stream of 60 chunks in no less than 600 ms.
+pub fn slow_stream(model: &str) -> Value {
+    let mut body = streamed(ask(&[("tokens", "60"), ("chunks", "60"), ("pace_ms", "10")]));
+    body["model"] = json!(model);
+    body
+}
+
+/// Reads a stream until it says `word`, and hangs up.
+pub async fn hang_up_at(client: &Client, body: &Value, word: &str) -> (String, String) {
+    let mut response = client.chat(body.to_string()).send().await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let mut came = String::new();
+    while !came.contains(word) {
+        came.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    (id, text_of_stream(&came))
+}
+
 /// A connection for raw HTTP/1.1.
 pub struct Raw {
     reader: BufReader<TcpStream>,

@@ -1,0 +1,118 @@
+//! The line to the client of one exchange, between the hooks and its session: what a hang-up means,
+//! and how long is waited for whom.
+
+use parking_lot::Mutex;
+use pingora::protocols::http::server::Session as HttpSession;
+use pingora::{Error, ErrorType, Result};
+use std::time::{Duration, Instant};
+
+/// What a client that hangs up means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    /// The provider is stopped.
+    Cancel,
+    /// The provider's answer is read to its end, for at most this long.
+    Drain(Duration),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Line {
+    /// Where the session is put when its rules are taken off.
+    pub(super) inner: Mutex<Option<Box<HttpSession>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hang_up: Option<HangUp>,
+    gone: Option<Instant>,
+    stalled: bool,
+    first_byte_by: Option<Instant>,
+    late: bool,
+}
+
+impl Line {
+    /// Says what a client that hangs up means from now on.
+    pub fn set_hang_up(&self, hang_up: HangUp) {
+        self.state.lock().hang_up = Some(hang_up);
+    }
+
+    /// An answer is awaited; until then at most, if that is set.
+    pub fn awaits(&self, by: Option<Instant>) {
+        self.state.lock().first_byte_by = by;
+    }
+
+    /// Whether the last attempt ended because no answer began in time. Tells it once.
+    pub fn take_late(&self) -> bool {
+        std::mem::take(&mut self.state.lock().late)
+    }
+
+    /// Since when the client is gone, if it is and its answer is being drained.
+    pub fn gone_since(&self) -> Option<Instant> {
+        self.state.lock().gone
+    }
+
+    /// Whether the client is gone because it did not read.
+    pub fn is_stalled(&self) -> bool {
+        self.state.lock().stalled
+    }
+
+    /// The client went away: gives the error back unless the answer is to be drained.
+    pub fn went(&self, error: Box<Error>) -> Result<()> {
+        let mut state = self.state.lock();
+        state.stalled |= *error.etype() == ErrorType::WriteTimedout;
+        match state.hang_up {
+            Some(HangUp::Drain(_)) => {
+                state.gone.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            Some(HangUp::Cancel) | None => Err(error.into_down()),
+        }
+    }
+
+    /// Listens to the client, by `read`, for as long as there is something to wait for.
+    ///
+    /// # Errors
+    /// When the client is gone and nothing is drained for it, or for too long; when no answer began in time.
+    pub async fn listen<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.gone_since().is_none() {
+            let by = self.state.lock().first_byte_by;
+            let read = tokio::select! {
+                read = read => read,
+                () = until(by) => {
+                    self.state.lock().late = true;
+                    return Err(Error::explain(ErrorType::ReadTimedout, "no answer began in time").into_up());
+                }
+            };
+            match read {
+                Ok(read) => return Ok(read),
+                Err(error) => self.went(error)?,
+            }
+        }
+        until(self.drained_by()).await;
+        Err(ran_out())
+    }
+
+    fn drained_by(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        match (state.gone, state.hang_up) {
+            (Some(gone), Some(HangUp::Drain(time))) => gone.checked_add(time),
+            (Some(_), Some(HangUp::Cancel) | None) | (None, _) => None,
+        }
+    }
+}
+
+/// A drain has reached its bounds, by nobody's fault but the client's: it pays for what the provider was
+/// stopped at.
+pub fn ran_out() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client is gone for long").into_down()
+}
+
+/// Waits until then; without a moment, for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
