@@ -181,6 +181,7 @@ impl Noted {
                         name,
                         dialect,
                         base_url,
+                        api_version,
                         api_key,
                         ca,
                         models,

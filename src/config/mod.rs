@@ -156,6 +156,8 @@ pub struct Upstream {
     pub dialect: Dialect,
     /// Where requests go.
     pub base_url: BaseUrl,
+    /// Which version of Azure's API is asked, at the paths of its deployments; `None`: paths as OpenAI has them.
+    pub api_version: Option<Box<str>>,
     /// The credential, sent nowhere but to `base_url`.
     pub api_key: Secret,
     /// Who vouches for its certificate; those that the system trusts unless told otherwise.
@@ -185,6 +187,8 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's, which serves messages alone.
     Anthropic,
+    /// OpenAI's as Azure serves it: another header for the credential, and deployments for models.
+    Azure,
 }
 
 /// Which models an upstream account serves.

@@ -44,8 +44,14 @@ fn upstream(
 ) -> Option<Upstream> {
     let name = section.required(Required { key: "name", example: "openai-1" });
     let name = name.and_then(|node| name_of(&node, names));
-    let dialect =
-        section.choice("dialect", &[("openai", Dialect::OpenAi), ("anthropic", Dialect::Anthropic)]);
+    let dialects =
+        [("openai", Dialect::OpenAi), ("anthropic", Dialect::Anthropic), ("azure", Dialect::Azure)];
+    let dialect = section.choice("dialect", &dialects);
+    let api_version = section.get("api_version");
+    if let Some(node) = api_version.clone().filter(|_| dialect != Dialect::Azure) {
+        node.into_key().fault("is for `dialect: azure`: write that, or remove it");
+    }
+    let api_version = api_version.and_then(|node| node.parsed(version));
     let base_url = section.required(Required { key: "base_url", example: "https://api.openai.com/v1" });
     let base_url = base_url.and_then(|node| node.parsed(BaseUrl::parse));
     let api_key = secret(&mut section, SecretKeys { inline: "api_key", file: "api_key_file" });
@@ -73,6 +79,7 @@ fn upstream(
         name,
         dialect,
         base_url,
+        api_version,
         api_key,
         ca,
         models,
@@ -157,6 +164,16 @@ fn check_model(node: &Node<'_>, name: &str, book: Option<&PriceBooks>) {
         node.fault("must be the name of a model: 1 to 128 of A-Z, a-z, 0-9 and . _ : / -");
     } else if book.is_some_and(|books| books.each().all(|book| book.find(name).is_none())) {
         node.fault(format!("model `{name}` has no price: add it to the price book, or remove it here"));
+    }
+}
+
+/// A version is put into a path as it is.
+fn version(text: &str) -> Result<Box<str>, &'static str> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    if plain && (1..=NAME_CHARACTERS_MAX).contains(&text.len()) {
+        Ok(text.into())
+    } else {
+        Err("must be a version of Azure's API, such as \"2024-10-21\"")
     }
 }
 

@@ -8,7 +8,7 @@ use crate::id::RequestId;
 use crate::meter::Decoder;
 use crate::upstream::Account;
 use crate::upstream::health::Fault;
-use crate::upstream::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
+use crate::upstream::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, credential_header};
 use crate::upstream::told::Report;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use pingora::upstreams::peer::{ALPN, HttpPeer};
@@ -79,12 +79,10 @@ pub fn request(
     };
     let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
     headers.insert(header::HOST, account.authority.clone());
+    headers.insert(credential_header(account.dialect), account.authorization.clone());
     match account.dialect {
-        Dialect::OpenAi => {
-            headers.insert(header::AUTHORIZATION, account.authorization.clone());
-        }
+        Dialect::OpenAi | Dialect::Azure => {}
         Dialect::Anthropic => {
-            headers.insert(API_KEY, account.authorization.clone());
             let version = client.headers.get(ANTHROPIC_VERSION).cloned().unwrap_or(ANTHROPIC_VERSION_DEFAULT);
             headers.insert(ANTHROPIC_VERSION, version);
         }

@@ -186,7 +186,8 @@ impl ProxyHttp for Gateway {
         line.awaits(attempt::first_byte_by(lease.account(), exchange.request.comes, Instant::now()));
         lease.sent();
         let account = lease.account();
-        let (path, length) = (account.path_of(exchange.request.endpoint), exchange.upstream_body().len());
+        let path = account.path_of(exchange.request.endpoint, lease.model());
+        let length = exchange.upstream_body().len();
         *upstream = forward::request(upstream, account, &path, ctx.request, length)?;
         ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request))
     }

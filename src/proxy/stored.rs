@@ -115,15 +115,14 @@ impl<'a> Asked<'a> {
         self.takes().split(", ").any(|takes| takes == method.as_str())
     }
 
-    /// Where it stands at an account, below its base URL.
-    fn path(&self, responses: &str, query: Option<&str>) -> String {
+    /// Where it stands at an account, below its responses.
+    fn below(&self) -> String {
         let part = match self.part {
             Part::Itself => "",
             Part::Cancel => "/cancel",
             Part::InputItems => "/input_items",
         };
-        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
-        [responses, "/", self.id, part, mark, query].concat()
+        ["/", self.id, part].concat()
     }
 }
 
@@ -191,7 +190,7 @@ impl Gateway {
         }
         let kept = self.kept(&caller, &live, asked.id).await?;
         let account = &live.pool.accounts()[kept.account];
-        let path = asked.path(&account.path_of(Endpoint::Responses), asks.uri.query());
+        let path = account.path_of_kept(&asked.below(), asks.uri.query());
         let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
         let Fetched { mut header, body } = fetched;
         let body = if header.status.is_success() { body } else { redact(&body).map_or(body, Bytes::from) };

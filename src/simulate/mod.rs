@@ -25,6 +25,7 @@
 //! and sockets are met in `server` and `body` alone.
 
 mod answer;
+mod azure;
 mod body;
 pub mod faults;
 mod input;

@@ -20,9 +20,19 @@ const HTML_PAGE: &str = "<html><head><title>502 Bad Gateway</title></head>\
 /// `retry-after` of a 429 that was drawn.
 const DRAWN_RETRY_AFTER_S: u64 = 1;
 
+/// Whose API is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// OpenAI's, or Anthropic's where messages are asked for.
+    OpenAi,
+    /// Azure's.
+    Azure,
+}
+
 /// A request and its circumstances.
 pub(super) struct Asked<'a> {
     pub endpoint: Endpoint,
+    pub shape: Shape,
     pub credential: Option<&'a str>,
     pub content_type: &'a str,
     pub body: &'a [u8],
@@ -115,7 +125,7 @@ impl Plan {
             return Ok(());
         }
         let stamp = Stamp { id: scramble(asked.number ^ asked.seed), created: asked.now_s };
-        let answer = Answer::to(&request, faults.usage, stamp);
+        let answer = Answer { shape: asked.shape, ..Answer::to(&request, faults.usage, stamp) };
         let spread = Spread {
             chunks: request.directives.chunks.unwrap_or(options.chunks),
             cut_after: faults.cut_after_chunks,
@@ -240,6 +250,7 @@ mod tests {
         let body =
             json!({"model": "gpt-4o", "messages": [{"content": "hello"}], "metadata": metadata}).to_string();
         let asked = Asked {
+            shape: Shape::OpenAi,
             endpoint: Endpoint::Chat,
             content_type: "application/json",
             credential: Some("sk-test-abcd"),

@@ -1,11 +1,12 @@
 //! The endpoints, and the headers that every answer carries.
 
 use super::Provider;
+use super::azure;
 use super::body::{Paced, Pages};
 use super::faults::scramble;
 use super::limit::{Headroom, written};
 use super::log::{Entry, Served};
-use super::plan::{Asked, Plan, check_credential};
+use super::plan::{Asked, Plan, Shape, check_credential};
 use super::refusal::{Refusal, last4};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
@@ -32,10 +33,12 @@ const MODELS_CREATED_S: i64 = 1_721_172_741;
 /// All endpoints.
 pub(super) fn router(provider: Provider) -> Router {
     let sold = Endpoint::ALL.into_iter().fold(Router::new(), |router, endpoint| {
-        let serve = move |State(provider), uri, headers, body| answer(provider, endpoint, uri, headers, body);
+        let spoken = Spoken { endpoint, shape: Shape::OpenAi };
+        let serve = move |State(provider), uri, headers, body| answer(provider, spoken, uri, headers, body);
         router.route(&format!("/v1{}", endpoint.path()), post(serve))
     });
-    sold.route("/v1/models", get(models))
+    azure::routes(sold)
+        .route("/v1/models", get(models))
         .route("/v1/responses/{*path}", any(stored))
         .route("/simulate/log", get(log))
         .route("/simulate/options", get(options).put(patch_options))
@@ -45,21 +48,29 @@ pub(super) fn router(provider: Provider) -> Router {
         .with_state(provider)
 }
 
-async fn answer(
+/// What is asked for, and in which shape.
+#[derive(Clone, Copy)]
+pub(super) struct Spoken {
+    pub endpoint: Endpoint,
+    pub shape: Shape,
+}
+
+pub(super) async fn answer(
     provider: Provider,
-    endpoint: Endpoint,
+    spoken: Spoken,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let arrived = Arrived::now(&provider, &headers, uri.path());
     let options = provider.state.options.load_full();
-    let credential = credential(&headers);
+    let credential = credential(&headers, spoken.shape);
     let headroom = options.requests_per_minute.map_or(Headroom::UNLIMITED, |limit| {
         provider.state.limits.take(credential.unwrap_or(""), limit, arrived.at)
     });
     let now_s = arrived.entry.served.at.seconds();
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let Spoken { endpoint, shape } = spoken;
     let account = credential.unwrap_or_default();
     let stored = match endpoint {
         Endpoint::Responses => provider.state.stored.gone_on_from(account, &body),
@@ -72,6 +83,7 @@ async fn answer(
             let body = &body;
             let asked = Asked {
                 endpoint,
+                shape,
                 credential,
                 content_type,
                 body,
@@ -88,7 +100,12 @@ async fn answer(
         provider.state.stored.put(account, kept);
     }
     drop(body);
-    arrived.answer(plan, headroom).await
+    let mut response = arrived.answer(plan, headroom).await;
+    match shape {
+        Shape::OpenAi => {}
+        Shape::Azure => azure::dress(response.headers_mut(), headroom),
+    }
+    response
 }
 
 /// What is asked of a response that was kept, or below it.
@@ -109,7 +126,7 @@ async fn stored(
     if !takes {
         return wrong_method(State(provider), method, uri, headers).await;
     }
-    let credential = credential(&headers);
+    let credential = credential(&headers, Shape::OpenAi);
     let known = check_credential(credential, &provider.state.options.load());
     let account = credential.unwrap_or_default();
     let plan = Plan::stored(known.and_then(|()| provider.state.stored.answer(account, &method, id, below)));
@@ -118,7 +135,12 @@ async fn stored(
     arrived.answer(plan, Headroom::UNLIMITED).await
 }
 
-async fn no_url(State(provider): State<Provider>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn no_url(
+    State(provider): State<Provider>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let plan = Plan::refusal(&Refusal::no_url(method.as_str(), uri.path()));
     Arrived::now(&provider, &headers, uri.path()).answer(plan, Headroom::UNLIMITED).await
 }
@@ -134,7 +156,12 @@ async fn wrong_method(
 }
 
 async fn models(State(provider): State<Provider>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = check_credential(credential(&headers), &provider.state.options.load()) {
+    list(&provider, credential(&headers, Shape::OpenAi))
+}
+
+/// The models, for a credential that is accepted.
+pub(super) fn list(provider: &Provider, credential: Option<&str>) -> Response {
+    if let Err(refusal) = check_credential(credential, &provider.state.options.load()) {
         let status = StatusCode::from_u16(refusal.status).expect("between 200 and 599");
         return (status, [(CONTENT_TYPE, "application/json")], refusal.body()).into_response();
     }
@@ -177,7 +204,7 @@ impl Arrived {
             at: Timestamp::now(),
             request: request.unwrap_or("").to_owned(),
             path: path.to_owned(),
-            credential_last4: last4(credential(headers).unwrap_or("")).to_owned(),
+            credential_last4: last4(any_credential(headers).unwrap_or("")).to_owned(),
             ..Served::default()
         };
         Arrived {
@@ -246,8 +273,18 @@ impl Arrived {
     }
 }
 
-/// The bearer token or the key, if there is one.
-fn credential(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    bearer.or_else(|| headers.get("x-api-key")?.to_str().ok())
+/// What is presented where it is looked for: the bearer token or the key.
+pub(super) fn credential(headers: &HeaderMap, shape: Shape) -> Option<&str> {
+    let key = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    match shape {
+        Shape::OpenAi => {
+            let bearer = key(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
+            bearer.or_else(|| key("x-api-key"))
+        }
+        Shape::Azure => key("api-key"),
+    }
+}
+
+fn any_credential(headers: &HeaderMap) -> Option<&str> {
+    credential(headers, Shape::OpenAi).or_else(|| credential(headers, Shape::Azure))
 }

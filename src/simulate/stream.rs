@@ -279,6 +279,7 @@ mod tests {
 
     fn events_with(spread: Spread, wire: Wire, include_usage: bool) -> Script {
         let answer = Answer {
+            shape: super::super::plan::Shape::OpenAi,
             endpoint: Endpoint::Chat,
             stamp: Stamp { id: 1, created: 2 },
             model: "\"m\"".to_owned(),

@@ -6,7 +6,7 @@ use super::health::{Breaker, Fault, Health, Reach};
 use super::latency::Latency;
 use super::limits::{Limits, Most, Share, Use};
 use super::queue::Queue;
-use super::spoken::{presented, speaks};
+use super::spoken;
 use super::told::{Kind, Report};
 use crate::clock::Timestamp;
 use crate::config::{self, Authorities, BaseUrl, Dialect, Drain, Models, OnHangUp, Timeouts, Upstream};
@@ -28,6 +28,7 @@ pub struct Account {
     pub base_url: BaseUrl,
     /// Which API it speaks.
     pub dialect: Dialect,
+    api_version: Option<Box<str>>,
     /// Its credential as its dialect presents it; marked sensitive, so that it is not printed.
     pub authorization: HeaderValue,
     /// The host as requests name it.
@@ -143,7 +144,7 @@ impl Account {
         before: Option<&Account>,
         queue: &Arc<Queue>,
     ) -> Result<Self, String> {
-        let authorization = presented(upstream.dialect, &upstream.api_key)
+        let authorization = spoken::presented(upstream.dialect, &upstream.api_key)
             .ok_or_else(|| format!("{}: the api_key cannot be sent in a header", upstream.name))?;
         // What an operator decided about a name outlives its credential, and so do its counts.
         let standing = before.map(|before| before.state.state.lock().standing);
@@ -165,6 +166,7 @@ impl Account {
             how: upstream.check,
             ca: upstream.ca.clone(),
             dialect: upstream.dialect,
+            api_version: upstream.api_version.clone(),
             authorization: authorization.clone(),
             authority: authority.clone(),
             heard: {
@@ -172,7 +174,10 @@ impl Account {
                 Box::new(move |status| state.heard(status))
             },
         };
-        let same = same.filter(|same| same.check == upstream.check && same.ca == upstream.ca);
+        let same = same.filter(|same| {
+            let watched = (same.check, &same.ca, &same.api_version);
+            watched == (upstream.check, &upstream.ca, &upstream.api_version)
+        });
         let addresses =
             same.map_or_else(|| Addresses::new(&upstream.base_url, check), |same| same.addresses.clone());
         Ok(Account {
@@ -181,6 +186,7 @@ impl Account {
             authority,
             authorization,
             dialect: upstream.dialect,
+            api_version: upstream.api_version.clone(),
             models: upstream.models.clone(),
             on_hang_up: upstream.on_hang_up,
             drain: upstream.drain,
@@ -213,12 +219,17 @@ impl Account {
 
     /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
     pub fn serves<'a>(&'a self, endpoint: Endpoint, model: &'a str) -> Option<&'a str> {
-        self.models.provider_name(model).filter(|_| self.dialect == speaks(endpoint))
+        self.models.provider_name(model).filter(|_| spoken::serves(self.dialect, endpoint))
     }
 
-    /// Where it serves this.
-    pub fn path_of(&self, endpoint: Endpoint) -> String {
-        [&self.base_url.path, endpoint.path()].concat()
+    /// Where it serves this, of a model as it calls it.
+    pub fn path_of(&self, endpoint: Endpoint, model: &str) -> String {
+        spoken::path(&self.base_url.path, self.api_version.as_deref(), endpoint, model)
+    }
+
+    /// Where it has what it keeps of responses, `below` them, asked for with this query.
+    pub fn path_of_kept(&self, below: &str, query: Option<&str>) -> String {
+        spoken::kept_path(&self.base_url.path, self.api_version.as_deref(), below, query)
     }
 
     /// An address to connect to; `None` when its name does not resolve.

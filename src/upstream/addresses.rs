@@ -5,7 +5,7 @@
 //! the addresses of one host name. Its health is about an address; that of an account is in
 //! [`super::health`].
 
-use super::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, API_KEY};
+use super::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, credential_header, models_path};
 use crate::config::{self, Authorities, BaseUrl, Dialect, Scheme};
 use async_trait::async_trait;
 use http::{HeaderValue, header};
@@ -124,6 +124,7 @@ pub struct Check {
     pub(super) how: config::Check,
     pub(super) ca: Option<Authorities>,
     pub(super) dialect: Dialect,
+    pub(super) api_version: Option<Box<str>>,
     pub(super) authorization: HeaderValue,
     pub(super) authority: HeaderValue,
     /// Is told the status of each answer, and tells whether the address is good.
@@ -142,15 +143,14 @@ impl Check {
     fn models(self, base_url: &BaseUrl, trust: &Trust) -> HttpHealthCheck {
         let tls = base_url.scheme == Scheme::Https;
         let mut check = HttpHealthCheck::new(&base_url.host, tls);
-        let path = format!("{}/models", base_url.path);
+        let path = models_path(&base_url.path, self.api_version.as_deref());
         check.req.set_uri(path.parse().expect("a base URL's path stays one with a word behind it"));
-        let credential = match self.dialect {
-            Dialect::OpenAi => vec![(header::AUTHORIZATION, self.authorization)],
-            Dialect::Anthropic => {
-                vec![(API_KEY, self.authorization), (ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT)]
-            }
+        let credential = (credential_header(self.dialect), self.authorization);
+        let version = match self.dialect {
+            Dialect::OpenAi | Dialect::Azure => None,
+            Dialect::Anthropic => Some((ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT)),
         };
-        for (name, value) in credential.into_iter().chain([(header::HOST, self.authority)]) {
+        for (name, value) in [credential, (header::HOST, self.authority)].into_iter().chain(version) {
             check.req.insert_header(name, value).expect("it is a header already");
         }
         check.req.insert_header(header::USER_AGENT, USER_AGENT).expect("a fixed text");
@@ -215,6 +215,7 @@ mod tests {
             how: config::Check::Connect,
             ca: None,
             dialect: Dialect::OpenAi,
+            api_version: None,
             authorization: value.clone(),
             authority: value,
             heard: Box::new(|_| true),

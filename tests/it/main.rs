@@ -15,6 +15,7 @@ mod limits;
 mod budgets;
 mod cut;
 mod answers;
+mod azure;
 mod endpoints;
 mod stored;
 mod money;

@@ -191,6 +191,7 @@ pub fn upstream(place: usize) -> Upstream {
         name: Arc::from(format!("account-{place}")),
         dialect: Dialect::OpenAi,
         base_url: BaseUrl::parse("http://127.0.0.1:1/v1").expect("a URL"),
+        api_version: None,
         api_key: Secret::parse("sk-simulated").expect("a secret"),
         ca: None,
         models: Models::All,

@@ -184,6 +184,23 @@ fn every_key_counts() {
 }
 
 #[test]
+fn a_version_is_azures() {
+    let with = |settings: &str| {
+        format!(
+            "gateway: {{ listen: [\"127.0.0.1:0\"] }}\nadmin: {{ token: 0123456789abcdef }}\nprices: prices.yaml\n\
+             upstreams: [{{ name: a, base_url: https://h/openai, api_key: k, models: {{ a: my-deployment }}, {settings} }}]\n"
+        )
+    };
+    let (_directory, config) = good(&with("dialect: azure, api_version: \"2024-10-21\""));
+    assert_eq!(config.upstreams[0].api_version.as_deref(), Some("2024-10-21"));
+    check_told(&with("api_version: \"2024-10-21\""), &["upstreams[0].api_version: is for `dialect: azure`"]);
+    check_told(
+        &with("dialect: azure, api_version: \"a&b\""),
+        &["upstreams[0].api_version: must be a version of Azure's API"],
+    );
+}
+
+#[test]
 fn faults_of_tls() {
     let minimal = |tls: &str| {
         let rest = "admin: { token: 0123456789abcdef }\nprices: prices.yaml\n\

@@ -1,7 +1,11 @@
 //! Chat completions.
 
 use super::{Answer, Event, FINGERPRINT, Opening, Stamp, push, push_words};
+use crate::simulate::plan::Shape;
 use std::fmt;
+
+/// What Azure says of each prompt before it answers.
+const PROMPT_FILTERED: &str = r#"[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"},"self_harm":{"filtered":false,"severity":"safe"},"sexual":{"filtered":false,"severity":"safe"},"violence":{"filtered":false,"severity":"safe"}}}]"#;
 
 /// The whole answer as one JSON object.
 pub(super) fn plain(answer: &Answer) -> String {
@@ -22,6 +26,9 @@ pub(super) fn plain(answer: &Answer) -> String {
     if let Some(usage) = &answer.usage {
         push(&mut out, format_args!(r#","usage":{usage}"#));
     }
+    if answer.shape == Shape::Azure {
+        push(&mut out, format_args!(r#","prompt_filter_results":{PROMPT_FILTERED}"#));
+    }
     let tier = answer.tier;
     push(&mut out, format_args!(r#","service_tier":"{tier}","system_fingerprint":"{FINGERPRINT}"}}"#));
     out
@@ -41,7 +48,12 @@ pub(super) fn prefix(answer: &Answer) -> String {
 /// The events before any text.
 pub(super) fn first(answer: &Answer, opening: &Opening) -> Vec<Event> {
     let delta = r#"{"role":"assistant","content":"","refusal":null}"#;
-    (0..answer.choices).map(|index| choice(opening, index, format_args!("{delta}"), "null")).collect()
+    let begin = |index| choice(opening, index, format_args!("{delta}"), "null");
+    let filtered = format!(
+        r#"{{"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":{PROMPT_FILTERED}}}"#
+    );
+    let filtered = (answer.shape == Shape::Azure).then(|| Event::data(filtered));
+    filtered.into_iter().chain((0..answer.choices).map(begin)).collect()
 }
 
 /// An event with a piece of the text.

@@ -10,6 +10,7 @@ mod moderations;
 mod responses;
 
 use super::faults::Reported;
+use super::plan::Shape;
 use super::request::Request;
 use super::stored::{Kept, Run};
 use crate::endpoint::Endpoint;
@@ -129,6 +130,7 @@ pub(super) struct Stamp {
 /// All that a plain or a streamed answer is written from.
 #[derive(Debug)]
 pub(super) struct Answer {
+    pub shape: Shape,
     pub stamp: Stamp,
     pub endpoint: Endpoint,
     /// The model's name as a JSON string.
@@ -152,6 +154,7 @@ impl Answer {
     /// The answer to this request.
     pub fn to(request: &Request, reported: Reported, stamp: Stamp) -> Self {
         Answer {
+            shape: Shape::OpenAi,
             stamp,
             endpoint: request.endpoint,
             model: serde_json::to_string(&request.model).expect("a string is JSON"),

@@ -16,6 +16,7 @@ fn upstream(key: &str, limits: config::Limits) -> Upstream {
         name: "a".into(),
         dialect: Dialect::OpenAi,
         base_url: BaseUrl::parse("http://127.0.0.1:1/v1").unwrap(),
+        api_version: None,
         api_key: Secret::parse(key).unwrap(),
         ca: None,
         models: Models::All,
