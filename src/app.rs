@@ -26,6 +26,7 @@ use crate::auth::key::{Digester, SECRET_FILE};
 use crate::config::Config;
 use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::{Current, Live};
+use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
 use crate::proxy::fetch::Fetcher;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
@@ -237,6 +238,7 @@ fn gateway(
         live: Arc::clone(live),
         ledger: Arc::clone(&opened.ledger),
         metrics: Arc::clone(metrics),
+        comparer: Comparer::new(Arc::clone(metrics)),
         failed_keys: FailedKeys::default(),
         budget: BodyBudget::default(),
         fetcher: Fetcher::default(),

@@ -1,6 +1,8 @@
 //! What differs between two configurations, setting by setting, as a reload tells it.
 
-use super::{Admin, Config, Edge, Gateway, HeaderLimits, Log, Metrics, Policy, Reload, Retry, Upstream};
+use super::{
+    Admin, Config, Edge, Gateway, HeaderLimits, Log, Meter, Metrics, Policy, Reload, Retry, Upstream,
+};
 use crate::money::UnitPrice;
 use crate::settle::price::books::PriceBooks;
 use crate::settle::price::{ModelPrice, PriceBook};
@@ -75,6 +77,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         policy,
         queue,
         retry,
+        meter,
         log,
         reload,
         files: _,
@@ -103,6 +106,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare!(noted, "policy.", policy, &new.policy, Policy { terms_version, countries, content });
     noted.queue(queue, &new.queue);
     compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
+    compare!(noted, "meter.", meter, &new.meter, Meter { compare_one_in });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
     compare!(noted, "reload.", reload, &new.reload, Reload { trigger });
     noted.0

@@ -66,6 +66,8 @@ pub struct Config {
     pub queue: Queue,
     /// How often a request is tried.
     pub retry: Retry,
+    /// How tokens are counted.
+    pub meter: Meter,
     /// What is told on standard output.
     pub log: Log,
     /// When it is read again.
@@ -308,6 +310,13 @@ pub enum Trigger {
     Signal,
     /// SIGHUP, and any change of what was read.
     Files,
+}
+
+/// How tokens are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// Of how many whole answers one is also counted, beside what its provider reports; 0: none.
+    pub compare_one_in: u32,
 }
 
 /// What is told on standard output.

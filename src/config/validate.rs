@@ -7,7 +7,8 @@ use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
 use super::{
-    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Metrics, Reload, Retry, Trigger, edge, upstreams,
+    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Meter, Metrics, Reload, Retry, Trigger, edge,
+    upstreams,
 };
 use crate::clock::Timestamp;
 use crate::settle::price::PriceBook;
@@ -35,7 +36,7 @@ const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The most memory for bodies that can be set.
 const BODY_BYTES_TOTAL_MAX: u64 = 1 << 40;
 /// Fewer lines than one in a million requests are none.
-const SUCCESS_ONE_IN_MAX: u64 = 1_000_000;
+const ONE_IN_MAX: u64 = 1_000_000;
 /// More attempts than this only add load when a provider is in trouble.
 const ATTEMPTS_MAX: u64 = 10;
 
@@ -122,6 +123,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let policy = super::policy::read(root.section("policy"));
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
+    let meter = meter(root.section("meter"));
     let log = log(root.section("log"));
     let reload = reload(root.section("reload"));
     root.finish();
@@ -135,6 +137,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
         policy: policy?,
         queue,
         retry,
+        meter,
         log,
         reload,
         files: Vec::new(),
@@ -204,9 +207,15 @@ fn metrics(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Metric
     Some(Metrics { listen: listen? })
 }
 
+fn meter(mut section: Section<'_>) -> Meter {
+    let compare_one_in = section.number("compare_one_in", 0..=ONE_IN_MAX, 1_000);
+    section.finish();
+    Meter { compare_one_in }
+}
+
 fn log(mut section: Section<'_>) -> Log {
     let format = section.choice("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
-    let success_one_in = section.number("success_one_in", 0..=SUCCESS_ONE_IN_MAX, 0);
+    let success_one_in = section.number("success_one_in", 0..=ONE_IN_MAX, 0);
     section.finish();
     Log { format, success_one_in }
 }

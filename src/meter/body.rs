@@ -15,6 +15,16 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct BodyMeter {
     endpoint: Endpoint,
     body: Vec<u8>,
+    text: Text,
+}
+
+/// Whether what was delivered is read beside a usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    /// It is.
+    Wanted,
+    /// Only where it may have to be counted.
+    IfNeeded,
 }
 
 /// The answer is longer than [`ANSWER_BYTES_MAX`].
@@ -32,7 +42,12 @@ impl std::error::Error for AnswerTooLarge {}
 impl BodyMeter {
     /// A meter of an answer of which nothing came yet.
     pub const fn new(endpoint: Endpoint) -> Self {
-        BodyMeter { endpoint, body: Vec::new() }
+        BodyMeter { endpoint, body: Vec::new(), text: Text::IfNeeded }
+    }
+
+    /// The same, which reads what was delivered also where its usage was reported.
+    pub const fn of_text(endpoint: Endpoint) -> Self {
+        BodyMeter { endpoint, body: Vec::new(), text: Text::Wanted }
     }
 
     /// Appends a piece.
@@ -52,14 +67,15 @@ impl BodyMeter {
     /// Its shape is [`Shape::Complete`] or [`Shape::Failed`] for a JSON object, [`Shape::Cut`] for the
     /// beginning of one or nothing at all, and otherwise [`Shape::Garbage`].
     ///
-    /// What was delivered is only read where it may have to be counted: not beside a usage.
+    /// What was delivered is only read where it may have to be counted: not beside a usage, unless that is wanted.
     pub fn end(self) -> (Bytes, Reading) {
         // Of images, their number may be what is charged.
         let images = matches!(self.endpoint, Endpoint::ImageGenerations | Endpoint::ImageEdits);
         let object = if self.endpoint == Endpoint::Responses { quick::id(&self.body) } else { None };
         // Of a response, what it is called is told as well.
         let unnamed = self.endpoint == Endpoint::Responses && object.is_none();
-        let quick = if images || unnamed { None } else { quick::plain_usage(&self.body) };
+        let read = images || unnamed || self.text == Text::Wanted;
+        let quick = if read { None } else { quick::plain_usage(&self.body) };
         let of = |(usage, tier)| Reading::of_usage(self.endpoint, usage, tier, object);
         if let Some(reading) = quick.and_then(of) {
             return (Bytes::from(self.body), reading);

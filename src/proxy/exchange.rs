@@ -5,6 +5,7 @@
 //! settles; the hold makes sure that it happens once.
 
 use super::bill::{Bill, End, Settled};
+use super::compare::Sample;
 use super::due::{self, Due};
 use super::request::{Comes, Request, is_object_id};
 use crate::admit::Admitted;
@@ -35,6 +36,8 @@ pub struct Exchange {
     pub output_cap: Option<u64>,
     /// Tells if it is to be ended before its time.
     pub permit: Permit,
+    /// Where its report is held against our own count.
+    sample: Option<Sample>,
     started: Instant,
     state: Mutex<State>,
     settling: tokio::sync::Mutex<Settling>,
@@ -80,7 +83,12 @@ enum Settling {
 
 impl Exchange {
     /// A new exchange, and the commit of its hold.
-    pub fn new(request: Request, admitted: Admitted, started: Instant) -> (Arc<Self>, Commit) {
+    pub fn new(
+        request: Request,
+        admitted: Admitted,
+        sample: Option<Sample>,
+        started: Instant,
+    ) -> (Arc<Self>, Commit) {
         let Admitted { hold, commit, price, output_cap, permit } = admitted;
         if request.comes != Comes::Json {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
@@ -99,7 +107,8 @@ impl Exchange {
         };
         let settling = tokio::sync::Mutex::new(Settling::Open);
         let state = Mutex::new(state);
-        (Arc::new(Exchange { request, price, output_cap, permit, started, state, settling }), commit)
+        let exchange = Exchange { request, price, output_cap, permit, sample, started, state, settling };
+        (Arc::new(exchange), commit)
     }
 
     /// Prepares the next attempt: `body` goes to the provider.
@@ -144,7 +153,10 @@ impl Exchange {
 
     /// A plain answer begins: it is held back until it is whole.
     pub fn begin_plain(&self, status: u16, decoder: Option<Decoder>) {
-        self.begin(status, decoder, Answer::Plain(BodyMeter::new(self.request.endpoint)));
+        let endpoint = self.request.endpoint;
+        let meter =
+            if self.sample.is_some() { BodyMeter::of_text(endpoint) } else { BodyMeter::new(endpoint) };
+        self.begin(status, decoder, Answer::Plain(meter));
     }
 
     /// A streamed answer begins.
@@ -355,12 +367,17 @@ impl Exchange {
         bill.tier = reading.tier.unwrap_or(bill.tier);
         let kept = reading.object.take().filter(|id| self.request.kept.answer && is_object_id(id));
         bill.object = kept.map(Into::into);
+        let sample = self.sample.as_ref().filter(|_| end == End::Complete);
+        let sample = sample.map(|sample| (sample, reading.delivered.clone()));
         self.set(match due::due(&self.request.demand, &self.price, reading, end) {
             Due::Nothing => {
                 let (commit, settled) = bill.release(hold);
                 Settling::Committing(commit, settled)
             }
             Due::Known { usage, metered, reported } => {
+                if let Some((sample, delivered)) = sample {
+                    sample.compare(self.price.encoding, self.request.countable(), delivered, usage);
+                }
                 let (commit, settled) = bill.capture(hold, usage, metered, reported.as_deref());
                 Settling::Committing(commit, settled)
             }

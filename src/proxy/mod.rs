@@ -11,6 +11,7 @@ mod anthropic;
 mod attempt;
 mod bill;
 mod body;
+pub mod compare;
 pub mod context;
 mod downstream;
 mod due;
@@ -50,6 +51,7 @@ use async_trait::async_trait;
 use attempt::NoLease;
 use bill::End;
 use bytes::Bytes;
+use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
 use fetch::Fetcher;
 use http::{Version, header};
@@ -82,6 +84,8 @@ pub struct Gateway {
     pub ledger: Arc<Ledger>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// What estimates are held against.
+    pub comparer: Comparer,
     /// Told by which runtime requests are served, once they are.
     pub serving: Serving,
     /// Who judges what is asked.

@@ -203,7 +203,8 @@ impl Gateway {
             request.cut_to(cap);
         }
         let need = attempt::need(&request, caller.customer(), &admitted.price);
-        let (exchange, commit) = Exchange::new(request, admitted, ctx.started);
+        let sample = self.comparer.draw(live.config.meter, ctx.model.as_deref(), &request, &admitted.price);
+        let (exchange, commit) = Exchange::new(request, admitted, sample, ctx.started);
         let line = Arc::new(Line::default());
         downstream::keep(session, &exchange, &line);
         ctx.admitted = Some(InExchange {

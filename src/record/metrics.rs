@@ -32,6 +32,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     units: IntCounterVec,
     metered: IntCounterVec,
+    compared: IntCounterVec,
     charged_usd: CounterVec,
     cost_usd: CounterVec,
     holds_open: IntGauge,
@@ -50,6 +51,15 @@ pub struct Metrics {
     connections: IntGauge,
     shed: IntCounterVec,
     policy: OfPolicy,
+}
+
+/// What an answer used, twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// By its provider.
+    pub reported: Usage,
+    /// By us.
+    pub estimated: Usage,
 }
 
 /// What the content policy found and did.
@@ -84,6 +94,8 @@ impl Drop for CountedConnection {
     }
 }
 
+/// The labels of what was counted beside its report.
+const OF_COMPARED: &[&str] = &["model", "side", "source"];
 /// The labels of what is due upstream.
 const OF_COST: &[&str] = &["model", "upstream"];
 
@@ -129,6 +141,7 @@ impl Metrics {
             tokens: made.counters("tokens_total", "Tokens charged", &["model", "class"]),
             units: made.counters("units_total", "Charged otherwise than by tokens", &["model", "class"]),
             metered: made.counters("metered_total", "Requests by how their usage was found", &["kind"]),
+            compared: made.counters("compared_tokens_total", "Tokens of a sample, told twice", OF_COMPARED),
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
             cost_usd: made.float_counters("cost_usd_total", "US dollars due upstream", OF_COST),
             holds_open: made.int_gauge("holds_open", "Holds that have not ended"),
@@ -206,6 +219,15 @@ impl Metrics {
             units.with_label_values(&[model, class.name()]).inc_by(usage.of(class));
         }
         self.charged_usd.with_label_values(&[model]).inc_by(for_a_graph(charge));
+    }
+
+    /// An answer whose usage was reported was counted, too.
+    pub fn compared(&self, model: &str, Compared { reported, estimated }: Compared) {
+        for (source, usage) in [("reported", reported), ("estimated", estimated)] {
+            for (side, tokens) in [("input", usage.input_total()), ("output", usage.output_total())] {
+                self.compared.with_label_values(&[model, side, source]).inc_by(tokens);
+            }
+        }
     }
 
     /// What a charged request cost the operator.

@@ -265,6 +265,7 @@ impl Gzip {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Stamp;
+    use super::super::plan::Shape;
     use super::*;
     use crate::endpoint::Endpoint;
     use flate2::read::MultiGzDecoder;
@@ -279,7 +280,7 @@ mod tests {
 
     fn events_with(spread: Spread, wire: Wire, include_usage: bool) -> Script {
         let answer = Answer {
-            shape: super::super::plan::Shape::OpenAi,
+            shape: Shape::OpenAi,
             endpoint: Endpoint::Chat,
             stamp: Stamp { id: 1, created: 2 },
             model: "\"m\"".to_owned(),

@@ -1,5 +1,6 @@
 //! What Prometheus reads.
 
+use crate::support::client::CHAT;
 use crate::support::{
     Account, Answer, Client, Customer, Gateway, Settings, Simulated, ask, eventually, streamed,
 };
@@ -10,6 +11,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tollgate::meter::tokenizer;
+use tollgate::settle::price::Encoding;
 
 /// What is promised to scripts and dashboards outside: names without their prefix, with those labels
 /// that are promised as well.
@@ -125,6 +128,8 @@ async fn eventful(gateway: &Gateway) {
     against["messages"][0]["content"] = json!("zorgwort");
     client.ask(&against).await.is_error(400, Some("content_policy_violation"));
     let shed = r#"tollgate_connections_shed_total{reason="header_timeout"} 1"#;
+    let compared = "tollgate_compared_tokens_total{";
+    eventually("one was compared", || gateway.scrape().contains(compared).then_some(())).await;
     eventually("the silent one is cut", || gateway.scrape().contains(shed).then_some(())).await;
     drop(silent);
 }
@@ -138,6 +143,7 @@ async fn what_is_documented_is_scraped_and_nothing_else() {
     ];
     let settings = Settings {
         gateway: ", header_timeout_ms: 1000",
+        meter: "compare_one_in: 1",
         policy: "content: { mode: enforce, categories: { hate: { words: hate.txt } } }",
         prepare: Some(|folder| std::fs::write(folder.join("hate.txt"), "zorgwort").unwrap()),
         ..Settings::default()
@@ -218,5 +224,58 @@ async fn no_label_says_what_a_client_sent() {
     let scrape = gateway.scrape();
     for canary in ["CANARY", "gpt-99", &customer.id, &customer.key_id, &customer.key, "sk-upstream"] {
         assert!(!scrape.contains(canary), "{canary} in\n{scrape}");
+    }
+}
+
+/// What was reported of a sample of whole answers stands beside what we would have counted.
+#[tokio::test]
+async fn estimates_are_held_against_reports() {
+    for (one_in, compared) in [("compare_one_in: 1", 8), ("compare_one_in: 0", 0)] {
+        let provider = Simulated::start();
+        let settings = Settings { meter: one_in, ..Settings::default() };
+        let gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+        let customer = gateway.customer("1.00");
+        let (mut counted, mut asked) = (0, 0);
+        for client in Client::both(&gateway, &customer) {
+            let mut responses = json!({ "model": "gpt-4o-mini", "input": "Once upon a time" });
+            for stream in [false, true] {
+                let chat = if stream { streamed(ask(&[])) } else { ask(&[]) };
+                responses["stream"] = json!(stream);
+                for (path, body) in [(CHAT, chat.to_string()), ("/v1/responses", responses.to_string())] {
+                    asked += tokenizer::count_input(Encoding::O200kBase, body.as_bytes());
+                    assert_eq!(Answer::read(client.post(path, body)).await.status, 200);
+                    counted += 1;
+                }
+            }
+            // What breaks off is not compared: it is estimated.
+            let cut = client.chat(streamed(ask(&[("cut_after_chunks", "3")])).to_string()).send().await;
+            drop(cut.unwrap().bytes().await);
+        }
+        let said: Vec<String> = (0..16).map(|word| format!("tok{word}")).collect();
+        let said = tokenizer::count(Encoding::O200kBase, &said.join(" "));
+        let line = |side: &str, source: &str, tokens: u64| {
+            let labels = format!(r#"model="gpt-4o-mini",side="{side}",source="{source}""#);
+            format!("tollgate_compared_tokens_total{{{labels}}} {tokens}")
+        };
+        assert_eq!(counted, 8);
+        let served: u64 =
+            provider.provider.log().iter().filter(|entry| entry.complete).map(|e| e.usage().input).sum();
+        if compared == 0 {
+            eventually("all have ended", || gateway.scrape().contains("tollgate_in_flight 0").then_some(()))
+                .await;
+            assert!(!gateway.scrape().contains("tollgate_compared_tokens_total{"));
+            continue;
+        }
+        let expected = [
+            line("output", "reported", 16 * compared),
+            line("output", "estimated", said * compared),
+            line("input", "reported", served),
+            line("input", "estimated", asked),
+        ];
+        eventually("all are compared", || {
+            let scrape = gateway.scrape();
+            expected.iter().all(|line| scrape.lines().any(|found| found == line)).then_some(())
+        })
+        .await;
     }
 }

@@ -38,6 +38,7 @@ admin: {{ listen: "127.0.0.1:0", token: {token} }}
 metrics: {{ listen: "127.0.0.1:0" }}
 store: {{ directory: store }}
 prices: prices.yaml
+meter: {{ compare_one_in: 1 }}
 upstreams:
   - {{ name: openai-1, base_url: "http://{good}/v1", api_key: sk-1, weight: 3 }}
   - {{ name: openai-2, base_url: "http://{bad}/v1", api_key: sk-2 }}

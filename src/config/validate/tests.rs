@@ -140,6 +140,7 @@ upstreams:
     timeouts: { connect_ms: 1, first_byte_ms: 4, silence_ms: 2, total_ms: 3 }
 queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
+meter: { compare_one_in: 9 }
 log: { format: text, success_one_in: 7 }
 ";
 
@@ -180,6 +181,7 @@ fn every_key_counts() {
     assert_eq!(drains, [(ms(300_000), 32_768), (ms(8), 0)]);
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::ZERO, 5));
     assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
+    assert_eq!(config.meter.compare_one_in, 9);
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));
 }
 

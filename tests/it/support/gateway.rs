@@ -108,6 +108,8 @@ pub struct Settings {
     pub success_one_in: Option<u32>,
     /// Of `admin:`, in YAML's flow style, with a comma behind it.
     pub admin: &'static str,
+    /// Of `meter:`, in YAML's flow style.
+    pub meter: &'static str,
     /// Of `queue:`, in YAML's flow style.
     pub queue: &'static str,
     /// Of `policy:`, in YAML's flow style.
@@ -411,8 +413,8 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
          admin: {{ {}listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n\
          store: {{ directory: store }}\nprices: prices.yaml\nretry: {{ {} }}\nqueue: {{ {} }}\n\
-         reload: {{ {} }}\nupstreams:\n",
-        settings.gateway, settings.admin, settings.retry, settings.queue, settings.reload
+         reload: {{ {} }}\nmeter: {{ {} }}\nupstreams:\n",
+        settings.gateway, settings.admin, settings.retry, settings.queue, settings.reload, settings.meter
     );
     for Account { name, base_url, credential, more } in accounts {
         // Unless a test says otherwise: it counts what a provider is asked.
