@@ -11,7 +11,7 @@
 //! ```
 //!
 //! [`proxy`] hooks it together. [`auth`] turns the presented key into a `Caller`;
-//! [`proxy::request`] reads the body into a `Demand`; [`admit`] holds the most it can cost, in memory,
+//! [`proxy::request`] reads the body into a `Demand`; [`admit`] holds the most it can cost, of a stream a slice of that, in memory,
 //! at once; [`upstream`] leases an account; the answer passes through [`meter`], and when it ends,
 //! [`settle`] prices what was used and the hold is captured. The last byte waits until that is
 //! durable. [`record`] is what can be asked about it afterwards.

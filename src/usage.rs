@@ -239,6 +239,16 @@ fn is_zero(tokens: &u64) -> bool {
     *tokens == 0
 }
 
+/// An upper bound of the tokens of a text, as of its bytes: a token is at least one, and an event says at
+/// most one more than its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(pub u64);
+
+impl Weight {
+    /// Of whatever there is.
+    pub const MAX: Weight = Weight(u64::MAX);
+}
+
 /// How the usage of a request was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

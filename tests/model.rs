@@ -27,7 +27,7 @@ use tollgate::clock::Timestamp;
 use tollgate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use tollgate::ledger::legs::Account;
 use tollgate::ledger::{
-    Book, Budgets, Change, Charge, Charged, Command, KeyCreated, Note, Refusal, Release, Standing, Step,
+    Book, Budgets, Change, Charge, Charged, Command, KeyCreated, Note, Progress, Refusal, Standing, Step,
 };
 use tollgate::money::Amount;
 use words::{WORDS, words};
@@ -104,9 +104,15 @@ impl Tested {
                 let charge = Charge { amount, cost: Amount::from_atto_usd(7) };
                 (customer, Command::Capture { request, charge, record: Arc::from(&b"{}"[..]), object: None })
             }
-            Operation::Extend { customer, request, amount } => {
-                let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));
-                (customer, Command::Extend { request, amount })
+            Operation::Extend { customer, request, amount, least, so_far } => {
+                let request = RequestId::from_int(request);
+                let [amount, least, so_far] = [amount, least, so_far].map(Amount::from_atto_usd);
+                let charge = Charge { amount: so_far, cost: Amount::from_atto_usd(7) };
+                let (budgets, progress) = (Budgets::default(), Progress { charge, record: Arc::default() });
+                (customer, Command::Extend { request, amount, least, budgets, progress })
+            }
+            Operation::Expire { customer, request } => {
+                (customer, Command::Expire { request: RequestId::from_int(request) })
             }
             Operation::Refund { customer, request, amount, reference } => {
                 let paid = self.paid[&request];
@@ -132,7 +138,7 @@ impl Tested {
             }
             Operation::Release { customer, request } => {
                 let request = RequestId::from_int(request);
-                (customer, Command::Release { request, reason: Release::Failed, record: Arc::from(&[][..]) })
+                (customer, Command::Release { request, record: Arc::default() })
             }
         }
     }
@@ -265,6 +271,7 @@ fn customer_of(operation: &Operation) -> u64 {
         | Operation::Capture { customer, .. }
         | Operation::Release { customer, .. }
         | Operation::Extend { customer, .. }
+        | Operation::Expire { customer, .. }
         | Operation::Refund { customer, .. }
         | Operation::Adjust { customer, .. }
         | Operation::Step { customer, .. } => *customer,

@@ -14,7 +14,7 @@ const STORED_TIMES: u64 = 2;
 const FRAME_TOKENS: u64 = 16;
 
 /// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
-const OUTPUT_TOKENS_MIN: u64 = 16;
+pub const OUTPUT_TOKENS_MIN: u64 = 16;
 /// The fewest bytes of a second of audio: half of what the leanest codec for speech takes.
 const AUDIO_BYTES_PER_SECOND_MIN: u64 = 500;
 /// The fewest bytes of audio that make a token: five times as many tokens a second as models are known to read.
@@ -51,13 +51,17 @@ impl TokensMax {
 
     /// How long each answer may be, in tokens, so that all of it costs no more than this.
     pub fn output_for(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
+        self.output_within(amount, demand, price) / demand.choices.max(1)
+    }
+
+    /// How much may be written, in tokens, so that all of it costs no more than this.
+    pub fn output_within(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
         let longest = |unit: &UnitPrices| {
             let left = amount - unit.input_max(demand.cached_for).times(self.input);
             let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
             tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
         };
-        let output = self.units(demand, price).map(longest).min().unwrap_or_default().min(self.output);
-        output / demand.choices.max(1)
+        self.units(demand, price).map(longest).min().unwrap_or_default().min(self.output)
     }
 
     /// All prices that may apply. A tier that was asked for may not be given: the default applies then.

@@ -1,7 +1,8 @@
 //! Admission: a caller's demand is held against their balance, or refused.
 //!
 //! *Architecture invariant:* an [`Admitted`] is made here only, and holds credit for the dearest
-//! way the request can end. What has no price is refused.
+//! way the request can end, or of a stream whose cost is seen as it comes, a slice of that. What has no
+//! price is refused.
 
 pub mod content;
 pub mod estimate;
@@ -9,6 +10,7 @@ pub mod gate;
 pub mod limits;
 pub mod rate;
 pub mod running;
+pub mod slices;
 pub mod strangers;
 
 use crate::auth::Caller;
@@ -16,7 +18,9 @@ use crate::id::RequestId;
 use crate::ledger::{Budgets, Commit, Failure, Hold, Ledger, Refusal, Spare, Standing, Terms};
 use crate::money::Amount;
 use crate::settle::price::{CachedFor, ModelPrice, PriceBook, Tier};
+use estimate::TokensMax;
 use running::{Permit, Running};
+use slices::Slices;
 use std::sync::Arc;
 
 /// What a request asks for, as far as it decides what it may cost.
@@ -119,6 +123,8 @@ pub struct Admitted {
     pub price: Arc<ModelPrice>,
     /// How long each answer may be at most, in tokens, if that is less than was asked for.
     pub output_cap: Option<u64>,
+    /// What the hold covers, where that is a slice.
+    pub slices: Option<Slices>,
     /// Tells if it is to be ended before its time.
     pub permit: Permit,
 }
@@ -130,6 +136,26 @@ pub enum Cut {
     Allowed,
     /// It would make no sense of it.
     Senseless,
+}
+
+/// When it is seen what an answer costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// As it comes: it is a stream of text, and all that is written is in it.
+    AsItComes,
+    /// At its end.
+    AtItsEnd,
+}
+
+/// What is asked for, and what may be done with its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What it may cost.
+    pub demand: &'a Demand,
+    /// Whether it may be answered more shortly.
+    pub cut: Cut,
+    /// When its cost is seen.
+    pub seen: Seen,
 }
 
 /// Admits requests.
@@ -145,8 +171,8 @@ impl Admission {
     }
 
     /// Holds the most that the request can cost at `prices`, and pins them; or all there is, if that pays
-    /// for a shorter answer. Does not wait for the disk,
-    /// but for the owner of the ledger, if that is another process.
+    /// for a shorter answer. Of a stream whose cost is seen as it comes, only a slice of that is held. Does
+    /// not wait for the disk, but for the owner of the ledger, if that is another process.
     ///
     /// # Errors
     /// See [`AdmitError`]; nothing is held then.
@@ -154,18 +180,19 @@ impl Admission {
         &self,
         caller: &Caller,
         request: RequestId,
-        demand: &Demand,
+        Wanted { demand, cut, seen }: Wanted<'_>,
         prices: &PriceBook,
         budgets: Budgets,
-        cut: Cut,
     ) -> Result<Admitted, AdmitError> {
         let (_, price) = prices.find(&demand.model).ok_or(AdmitError::UnknownModel)?;
         let price = Arc::clone(price);
         if price.price.of(demand.tier).is_none() {
             return Err(AdmitError::OtherTier);
         }
-        let amount = estimate::charge_max(demand, &price)?;
+        let most = estimate::charge_max(demand, &price)?;
         let tokens = estimate::tokens_max(demand, &price);
+        let sliced = tokens.filter(|_| slices::apply(seen, &price));
+        let amount = sliced.map_or(most, |tokens| slices::first(tokens).charge_max(demand, &price));
         let least = match cut {
             Cut::Allowed => tokens.map_or(amount, |tokens| tokens.charge_min(demand, &price)),
             Cut::Senseless => amount,
@@ -181,15 +208,21 @@ impl Admission {
         match held {
             Ok((hold, commit)) => {
                 let held = hold.amount();
-                let cut = tokens.filter(|_| held < amount);
-                let output_cap = cut.map(|tokens| tokens.output_for(held, demand, &price));
-                Ok(Admitted { hold, commit, price, output_cap, permit })
+                // As if the request were alone: what others take meanwhile ends it before its cap.
+                let reach = sliced.map_or(held, |_| hold.reach(&budgets).unwrap_or(most));
+                let cut = tokens.filter(|_| reach < most);
+                let output_cap = cut.map(|tokens| tokens.output_for(reach, demand, &price));
+                let slices = sliced.map(|tokens| {
+                    let output = output_cap.map_or(tokens.output, |cap| cap.saturating_mul(demand.choices));
+                    Slices::new(TokensMax { output, ..tokens }, held, budgets, (demand, &price))
+                });
+                Ok(Admitted { hold, commit, price, output_cap, slices, permit })
             }
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
-                Err(AdmitError::InsufficientCredit { needed: amount, available })
+                Err(AdmitError::InsufficientCredit { needed: most, available })
             }
             Err(Failure::Refused(Refusal::OverBudget(spare))) => {
-                Err(AdmitError::OverBudget { needed: amount, spare })
+                Err(AdmitError::OverBudget { needed: most, spare })
             }
             Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
                 Err(AdmitError::KeyRevoked)

@@ -73,13 +73,9 @@ pub fn serve(path: &Path, begin: Begin) -> Done {
     if let Some(why) = &recovered.rebuilt {
         tracing::warn!(why, "the state was made anew from the journal");
     }
-    if recovered.expired > 0 || recovered.torn_bytes > 0 {
-        let (holds, torn_bytes) = (recovered.expired, recovered.torn_bytes);
-        tracing::warn!(
-            holds,
-            torn_bytes,
-            "requests were in flight when the store was last in use: released, not charged"
-        );
+    recovered.expired.tell("requests were in flight when the store was last in use");
+    if recovered.torn_bytes > 0 {
+        tracing::warn!(recovered.torn_bytes, "an unfinished write was cut off the end of the journal");
     }
     tracing::info!(
         gateway = ?app.addresses.gateway,

@@ -4,7 +4,7 @@
 //! part of the journal's format version: a new kind of change takes a new tag, an old one is never
 //! altered.
 
-use super::entry::{Balance, Change, Entry, KeyCreated, Note, Release, Seq, Step};
+use super::entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Progress, Release, Seq, Step};
 use super::violation;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
@@ -66,11 +66,12 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put_amount(out, *amount);
             put_bytes(out, price_version.as_bytes());
         }
-        Change::Extended { request, key, amount, total, price_version } => {
-            out.push(10);
+        Change::Extended { request, key, amount, total, price_version, progress } => {
+            out.push(if progress.is_some() { 23 } else { 10 });
             put_charge(out, *request, *amount, price_version);
             put(out, key.int().to_le_bytes());
             put_amount(out, *total);
+            progress.iter().for_each(|progress| put_progress(out, progress));
         }
         Change::Captured { .. } => encode_captured(&entry.change, out),
         Change::Overage { request, amount, price_version, key } => {
@@ -252,7 +253,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
-        10..=15 | 21..=22 | 40 => decode_of_request(tag, input)?,
+        10..=15 | 21..=23 | 40 => decode_of_request(tag, input)?,
         16 => Change::Adjusted {
             amount: take_amount(input)?,
             reference: take_text(input)?,
@@ -280,9 +281,11 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
 fn decode_of_request(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
     let (request, amount, price_version) = (take_request(input)?, take_amount(input)?, take_text(input)?);
     Ok(match tag {
-        10 => {
+        // 10 does not say how far the request had come.
+        10 | 23 => {
             let (key, total) = (take_key(input)?, take_amount(input)?);
-            Change::Extended { request, key, amount, total, price_version }
+            let progress = if tag == 23 { Some(take_progress(input)?) } else { None };
+            Change::Extended { request, key, amount, total, price_version, progress }
         }
         // 11 and 12 do not say by which key, 11 and 21 not what is kept.
         11 | 21 | 40 => {
@@ -365,6 +368,19 @@ pub(super) fn put_note(out: &mut Vec<u8>, note: &Note) {
 /// Reads who did something and why off the front.
 pub(super) fn take_note(input: &mut &[u8]) -> Result<Note, CodecError> {
     Ok(Note { by: take_text(input)?, reason: take_text(input)? })
+}
+
+/// Appends how far a request had come.
+pub(super) fn put_progress(out: &mut Vec<u8>, Progress { charge, record }: &Progress) {
+    put_amount(out, charge.amount);
+    put_amount(out, charge.cost);
+    put_bytes(out, record);
+}
+
+/// Reads how far a request had come off the front.
+pub(super) fn take_progress(input: &mut &[u8]) -> Result<Progress, CodecError> {
+    let charge = Charge { amount: take_amount(input)?, cost: take_amount(input)? };
+    Ok(Progress { charge, record: take_bytes(input)?.into() })
 }
 
 fn put_charge(out: &mut Vec<u8>, request: RequestId, amount: Amount, price_version: &str) {

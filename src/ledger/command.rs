@@ -5,7 +5,7 @@
 
 use super::booking::Booking;
 use super::budget::{Budgets, Spare};
-use super::entry::{Change, Charge, Entry, KeyCreated, Note, Release, Step};
+use super::entry::{Change, Charge, Entry, KeyCreated, Note, Progress, Step};
 use super::standing::Standing;
 use super::violation::Violation;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -69,6 +69,12 @@ pub enum Command {
         request: RequestId,
         /// Above zero.
         amount: Amount,
+        /// What is set aside at least, above zero: if there is less than `amount`, all there is.
+        least: Amount,
+        /// What else bounds it.
+        budgets: Budgets,
+        /// How far the request has come.
+        progress: Progress,
     },
     /// End a hold by a charge.
     Capture {
@@ -85,10 +91,14 @@ pub enum Command {
     Release {
         /// An open hold.
         request: RequestId,
-        /// Why.
-        reason: Release,
         /// What was tried.
         record: Arc<[u8]>,
+    },
+    /// End a hold of a request that nobody serves any more: by a charge of the last progress that was
+    /// noted, or without one.
+    Expire {
+        /// An open hold.
+        request: RequestId,
     },
     /// Give a charge back.
     Refund {
@@ -210,13 +220,16 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
         Command::Hold { amount, least, .. } => {
             (amount.is_negative() || least.is_negative(), "a hold is not negative")
         }
-        Command::Extend { amount, .. } => (!is_amount(*amount), ABOVE_ZERO),
-        Command::Capture { charge: Charge { amount, cost }, record, object, .. } => {
-            let negative = amount.is_negative() || cost.is_negative();
-            let unnamed = object.as_ref().is_some_and(|object| !is_name(object));
-            let wrong = negative || unnamed || record.len() > RECORD_BYTES_MAX;
-            (wrong, "a capture is not negative, and what it names has a name")
+        Command::Extend { amount, least, progress, .. } => {
+            check_charge(progress.charge, &progress.record)?;
+            (!is_amount(*amount) || !is_amount(*least), ABOVE_ZERO)
         }
+        Command::Capture { charge, record, object, .. } => {
+            check_charge(*charge, record)?;
+            let unnamed = object.as_ref().is_some_and(|object| !is_name(object));
+            (unnamed, "what a capture names has a name")
+        }
+        Command::Expire { .. } => return Ok(()),
         Command::Release { record, .. } => (record.len() > RECORD_BYTES_MAX, "the record is too long"),
         Command::Refund { amount, reference, note, .. } => {
             check_reference(reference)?;
@@ -246,6 +259,14 @@ const ABOVE_ZERO: &str = "the amount must be above zero and at most a trillion";
 
 fn is_amount(amount: Amount) -> bool {
     amount > Amount::ZERO && amount <= Amount::OUTSIDE_MAX
+}
+
+fn check_charge(Charge { amount, cost }: Charge, record: &[u8]) -> Result<(), Refusal> {
+    let negative = amount.is_negative() || cost.is_negative();
+    match negative || record.len() > RECORD_BYTES_MAX {
+        true => Err(Refusal::Malformed("a charge is not negative, nor its record too long")),
+        false => Ok(()),
+    }
 }
 
 fn check_reference(reference: &str) -> Result<(), Refusal> {

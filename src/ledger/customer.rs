@@ -5,7 +5,7 @@
 
 use super::booking::{Booking, BookingKind};
 use super::budget::Spent;
-use super::entry::{Balance, Change, KeyCreated, Note, Step};
+use super::entry::{Balance, Change, KeyCreated, Note, Progress, Step};
 use super::standing::Standing;
 use crate::clock::Timestamp;
 use crate::id::{KeyDigest, KeyId, RequestId};
@@ -22,6 +22,8 @@ pub struct OpenHold {
     pub amount: Amount,
     /// The prices that will apply.
     pub price_version: Arc<str>,
+    /// How far its request had come when it was last extended.
+    pub progress: Option<Progress>,
 }
 
 /// A key of a customer.
@@ -146,14 +148,16 @@ impl Customer {
             }
             Change::Deposited { .. } => self.book(change),
             Change::Held { request, key, amount, price_version } => {
-                let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
+                let (price_version, progress) = (Arc::clone(price_version), None);
+                let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
                 let before = self.holds.insert(*request, hold);
                 self.hold_more(*key, *amount)?;
                 refuse_if(before.is_some() || amount.is_negative(), || format!("I4: bad hold of {request}"))
             }
-            Change::Extended { request, key, amount, total, price_version } => {
+            Change::Extended { request, key, amount, total, price_version, progress } => {
                 let hold = self.holds.get_mut(request).ok_or_else(|| ends_unknown(*request))?;
                 hold.amount += *amount;
+                hold.progress.clone_from(progress);
                 let fits = *amount > Amount::ZERO
                     && (hold.amount, hold.key, &hold.price_version) == (*total, *key, price_version);
                 refuse_if(!fits, || format!("I5: bad extension of {request}"))?;

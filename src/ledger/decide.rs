@@ -4,7 +4,7 @@ use super::booking::Booking;
 use super::budget::{Budgets, Spender};
 use super::command::{Charged, Command, Refusal};
 use super::customer::{Customer, KeyStatus};
-use super::entry::{Change, Charge, Note, Release, Step};
+use super::entry::{Change, Charge, Note, Progress, Release, Step};
 use super::standing::Standing;
 use crate::clock::Timestamp;
 use crate::id::{KeyId, RequestId};
@@ -40,22 +40,24 @@ impl Customer {
                 let amount = self.grant(key, amount, least, &budgets, now)?;
                 Ok(vec![Change::Held { request, key, amount, price_version }])
             }
-            Command::Extend { request, amount } => {
+            Command::Extend { request, amount, least, budgets, progress } => {
                 let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
-                self.has(amount)?;
                 let (key, price_version) = (hold.key, Arc::clone(&hold.price_version));
-                Ok(vec![Change::Extended {
-                    request,
-                    key,
-                    amount,
-                    total: hold.amount + amount,
-                    price_version,
-                }])
+                let amount = self.grant(key, amount, least, &budgets, now)?;
+                let (total, progress) = (hold.amount + amount, Some(progress));
+                Ok(vec![Change::Extended { request, key, amount, total, price_version, progress }])
             }
             Command::Capture { request, charge, record, object } => {
                 self.decide_capture(request, charge, record, object)
             }
-            Command::Release { request, reason, record } => self.decide_release(request, reason, record),
+            Command::Release { request, record } => self.decide_release(request, Release::Failed, record),
+            Command::Expire { request } => {
+                let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
+                match hold.progress.clone() {
+                    Some(Progress { charge, record }) => self.decide_capture(request, charge, record, None),
+                    None => self.decide_release(request, Release::Expired, Arc::default()),
+                }
+            }
             Command::Refund { charged, amount, reference, note } => {
                 self.decide_refund(charged, amount, reference, note)
             }
@@ -82,16 +84,21 @@ impl Customer {
         budgets: &Budgets,
         now: Timestamp,
     ) -> Result<Amount, Refusal> {
+        let (room, short) = self.room(key, budgets, now);
+        if least.min(amount) > room { Err(short) } else { Ok(amount.min(room)) }
+    }
+
+    /// How much may be set aside for a key, and what bounds it.
+    pub(super) fn room(&self, key: KeyId, budgets: &Budgets, now: Timestamp) -> (Amount, Refusal) {
         let available = self.balance.available;
         let all = budgets.customer.left(Spender::Customer, self.spent, self.balance.held, now);
         let known = self.keys.get(&key);
         let own = known.map(|known| budgets.key.left(Spender::Key, known.spent, known.held, now));
         let tightest = own.into_iter().flatten().chain(all).min_by_key(|spare| spare.left);
-        let (room, refusal) = match tightest {
+        match tightest {
             Some(spare) if spare.left < available => (spare.left, Refusal::OverBudget(spare)),
             Some(_) | None => (available, Refusal::InsufficientCredit { available }),
-        };
-        if least.min(amount) > room { Err(refusal) } else { Ok(amount.min(room)) }
+        }
     }
 
     /// Once for each reference; not for who is banned, whose credit is forfeited.

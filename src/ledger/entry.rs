@@ -133,6 +133,8 @@ pub enum Change {
         total: Amount,
         /// The prices that apply, as pinned.
         price_version: Arc<str>,
+        /// How far the request had come. Earlier journals do not say it.
+        progress: Option<Progress>,
     },
     /// A hold ended in a charge.
     Captured {
@@ -260,6 +262,15 @@ pub struct Charge {
     pub amount: Amount,
     /// What the providers charge the operator for it; zero if that is not known.
     pub cost: Amount,
+}
+
+/// What a request in flight would be charged if it ended here: what it is charged if the gateway does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it costs so far.
+    pub charge: Charge,
+    /// What for, opaque here.
+    pub record: Arc<[u8]>,
 }
 
 impl From<Amount> for Charge {

@@ -3,7 +3,7 @@
 use super::away::Outcome;
 use super::budget::Budgets;
 use super::command::{Command, Refusal};
-use super::entry::{Balance, Charge, Release, Seq};
+use super::entry::{Balance, Charge, Progress, Seq};
 use super::line::{Down, Line, Place};
 use super::{Failure, Ledger, QUEUE_MAX};
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -45,6 +45,19 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// What is to be set aside beyond a hold.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    /// How much, above zero.
+    pub amount: Amount,
+    /// How much at least, above zero: if there is less than `amount`, all there is.
+    pub least: Amount,
+    /// What bounds it beside the balance.
+    pub budgets: Budgets,
+    /// How far the request has come.
+    pub progress: Progress,
 }
 
 /// Entries on their way to the disk.
@@ -160,11 +173,30 @@ pub struct Applied {
     pub held: Amount,
 }
 
+/// More credit, on its way to the disk.
+pub struct Extended {
+    commit: Commit,
+    amount: Amount,
+}
+
+impl Extended {
+    /// Waits until it is durable, and gives how much more is set aside.
+    ///
+    /// # Errors
+    /// When it never will be, or the owner of the ledger, if that is another process, refuses.
+    pub async fn durable(mut self) -> Result<Amount, Failure> {
+        self.commit.accepted().await?;
+        self.commit.durable().await?;
+        Ok(self.commit.told().map_or(self.amount, |outcome| outcome.held))
+    }
+}
+
 /// Credit set aside for one request. Ends once: by a capture or a release; dropped, it is released.
 #[must_use = "a hold must end in a capture or a release"]
 pub struct Hold {
     pub(super) ledger: Arc<Ledger>,
     pub(super) customer: CustomerId,
+    pub(super) key: KeyId,
     pub(super) request: RequestId,
     pub(super) amount: Amount,
     /// Whether the owner of the ledger was asked for it, who may have refused.
@@ -181,21 +213,33 @@ impl Hold {
         self
     }
 
-    /// How much is set aside.
+    /// How much was set aside at first.
     pub fn amount(&self) -> Amount {
         self.amount
     }
 
-    /// Sets more aside, at once. Before the commit is durable, nothing more may be delivered than the
-    /// hold covered before.
+    /// How large it could become now by extensions; unknown where another process owns the ledger.
+    pub fn reach(&self, budgets: &Budgets) -> Option<Amount> {
+        let ledger = &self.ledger;
+        if ledger.away.load().is_some() {
+            return None;
+        }
+        let now = ledger.clock.now();
+        let (room, _) = ledger.customer(self.customer, |found| found.room(self.key, budgets, now))?;
+        Some(self.amount + room)
+    }
+
+    /// Sets more aside, at once; the commit is on its way then. Before it is durable, nothing more may
+    /// be delivered than was covered before.
     ///
     /// # Errors
-    /// When the balance does not reach; the hold is as it was then.
-    pub fn extend(&mut self, amount: Amount) -> Result<Commit, Failure> {
-        let command = Command::Extend { request: self.request, amount };
-        let Applied { commit, held, .. } = self.ledger.transact(self.customer, command)?;
-        self.amount += held;
-        Ok(commit)
+    /// When the balance or a budget does not reach; the hold is as it was then.
+    pub fn extend(&self, extension: Extension) -> Result<Extended, Failure> {
+        let Extension { amount, least, budgets, progress } = extension;
+        let command = Command::Extend { request: self.request, amount, least, budgets, progress };
+        let Applied { commit, held: amount, .. } = self.ledger.transact(self.customer, command)?;
+        commit.begin();
+        Ok(Extended { commit, amount })
     }
 
     /// Ends it by a charge, at once; the rest is released. The commit is to be waited for before the
@@ -216,7 +260,7 @@ impl Hold {
 
     /// Ends it without a charge.
     pub fn release(mut self, record: Arc<[u8]>) -> Applied {
-        self.end(Command::Release { request: self.request, reason: Release::Failed, record })
+        self.end(Command::Release { request: self.request, record })
     }
 
     fn end(&mut self, command: Command) -> Applied {
@@ -236,11 +280,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(Command::Release {
-                request: self.request,
-                reason: Release::Failed,
-                record: Arc::from(&[][..]),
-            });
+            self.end(Command::Release { request: self.request, record: Arc::default() });
         }
     }
 }

@@ -58,12 +58,12 @@ pub use budget::{Budget, Budgets, Period, Spare, Spender, Spent};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
 pub use command::{Charged, Command, Refusal};
 pub use customer::{AcceptedTerms, Customer, Key, KeyStatus};
-pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Release, Seq, Step};
+pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Progress, Release, Seq, Step};
 pub use frame::Chain;
-pub use hold::{Applied, Commit, Hold, Terms};
+pub use hold::{Applied, Commit, Extended, Extension, Hold, Terms};
 pub use journal::{Committed, OnCommit};
 pub use line::Down;
-pub use open::{OpenError, Recovered};
+pub use open::{Expired, OpenError, Recovered};
 pub use owned::Owned;
 pub use places::Window;
 pub use segment::JournalError;
@@ -168,7 +168,8 @@ impl Ledger {
         let Applied { commit, held: amount, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
         let asked = commit.is_asked();
-        Ok((Hold { ledger: Arc::clone(self), customer, request, amount, asked, ended: false }, commit))
+        let ledger = Arc::clone(self);
+        Ok((Hold { ledger, customer, key, request, amount, asked, ended: false }, commit))
     }
 
     /// Begins to keep a customer.

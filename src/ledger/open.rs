@@ -2,8 +2,9 @@
 
 use super::book::Book;
 use super::command::Command;
+use super::customer::Customer;
 use super::disk::{Directory, Disk};
-use super::entry::{Release, Seq};
+use super::entry::Seq;
 use super::index::Index;
 use super::journal::{self, OnCommit};
 use super::keeper::{Health, Keeper};
@@ -55,6 +56,28 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// Requests that nobody serves any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Charged what was known of them: what their last extension says was used.
+    pub charged: usize,
+    /// Released: nothing was known.
+    pub released: usize,
+}
+
+impl Expired {
+    /// Tells the operator, if there were any.
+    pub fn tell(self, what: &str) {
+        let Expired { charged, released } = self;
+        if released > 0 {
+            tracing::warn!(holds = released, "{what}: released, not charged");
+        }
+        if charged > 0 {
+            tracing::warn!(holds = charged, "{what}: charged what they are known to have used");
+        }
+    }
+}
+
 /// What was found at start.
 #[derive(Clone, Debug)]
 pub struct Recovered {
@@ -64,8 +87,8 @@ pub struct Recovered {
     pub replayed: u64,
     /// Segments whose index was made again.
     pub indexed: usize,
-    /// Holds of requests that were in flight when the store was last in use, now released.
-    pub expired: usize,
+    /// What became of requests that were in flight when the store was last in use.
+    pub expired: Expired,
     /// Bytes of an unfinished write that were cut off.
     pub torn_bytes: u64,
     /// Why the state was made anew from the journal, if it was.
@@ -75,16 +98,16 @@ pub struct Recovered {
 impl Ledger {
     /// Opens the store in `directory`, made if need be, and brings it up to date: a torn tail is cut
     /// off, the state follows the journal, or is made anew if there is any doubt about it, holds left
-    /// open are released.
+    /// open end by what is known of their requests.
     ///
     /// # Errors
     /// When the store is in use or damaged; it is unchanged then.
     pub fn open(directory: &Path, on_commit: OnCommit) -> Result<(Arc<Self>, Recovered), OpenError> {
         let (ledger, recovered, open) = Self::begin(directory, lock(directory)?, on_commit)?;
-        ledger.expire(&open).map_err(|Down| {
+        let expired = ledger.expire(&open).map_err(|Down| {
             OpenError::Io(directory.to_owned(), io::Error::other("the journal cannot be written"))
         })?;
-        Ok((ledger, Recovered { expired: open.len(), ..recovered }))
+        Ok((ledger, Recovered { expired, ..recovered }))
     }
 
     /// The same, and leaves holds open: gives them.
@@ -152,21 +175,29 @@ impl Ledger {
             away: ArcSwapOption::empty(),
         });
         let rebuilt = rebuilt.filter(|_| entries > Seq::START);
-        Ok((ledger, Recovered { entries, replayed, indexed, expired: 0, torn_bytes, rebuilt }, open))
+        let expired = Expired::default();
+        Ok((ledger, Recovered { entries, replayed, indexed, expired, torn_bytes, rebuilt }, open))
     }
 
-    /// Releases holds of requests that nobody serves any more. Waits for the disk.
+    /// Ends holds of requests that nobody serves any more: where it is known how far one had come, by a
+    /// charge of that, else without one. Waits for the disk.
     ///
     /// # Errors
     /// When the journal is down.
-    pub fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<(), Down> {
+    pub fn expire(&self, open: &[(CustomerId, RequestId)]) -> Result<Expired, Down> {
+        let mut expired = Expired::default();
         let mut commits = Vec::with_capacity(open.len());
         for (customer, request) in open {
-            let command =
-                Command::Release { request: *request, reason: Release::Expired, record: Arc::from(&[][..]) };
+            let known = |found: &Customer| Some(found.holds.get(request)?.progress.is_some());
+            match self.customer(*customer, known).flatten().expect("the hold is open") {
+                true => expired.charged += 1,
+                false => expired.released += 1,
+            }
+            let command = Command::Expire { request: *request };
             commits.push(self.transact(*customer, command).expect("the hold is open").commit);
         }
-        commits.into_iter().try_for_each(Commit::wait)
+        commits.into_iter().try_for_each(Commit::wait)?;
+        Ok(expired)
     }
 }
 

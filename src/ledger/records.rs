@@ -97,11 +97,13 @@ impl Pending {
                 self.records.push((place, seal(limits.to_vec())));
             }
             Change::Held { request, key, amount, price_version } => {
-                let hold = OpenHold { key: *key, amount: *amount, price_version: Arc::clone(price_version) };
+                let (price_version, progress) = (Arc::clone(price_version), None);
+                let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
                 self.holds.insert((entry.customer, *request), PendingHold::Made(hold));
             }
-            Change::Extended { request, key, total, price_version, .. } => {
-                let hold = OpenHold { key: *key, amount: *total, price_version: Arc::clone(price_version) };
+            Change::Extended { request, key, total, price_version, progress, .. } => {
+                let (price_version, progress) = (Arc::clone(price_version), progress.clone());
+                let hold = OpenHold { key: *key, amount: *total, price_version, progress };
                 let place = (entry.customer, *request);
                 let made = matches!(self.holds.get(&place), Some(PendingHold::Made(_)));
                 let hold = if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) };
@@ -242,9 +244,10 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
             let (key, amount) = (codec::take_key(&mut value)?, codec::take_amount(&mut value)?);
             let known = customer.keys.get_mut(&key);
             known.ok_or(StateError::Damaged("a key that holds is missing"))?.held += amount;
-            customer
-                .holds
-                .insert(request, OpenHold { key, amount, price_version: codec::take_text(&mut value)? });
+            let price_version = codec::take_text(&mut value)?;
+            let extended = !value.is_empty();
+            let progress = extended.then(|| codec::take_progress(&mut value)).transpose()?;
+            customer.holds.insert(request, OpenHold { key, amount, price_version, progress });
         }
         BOOKING => {
             let reference: Arc<str> = std::str::from_utf8(name).map_err(|_| CodecError::NotText)?.into();
@@ -338,6 +341,7 @@ fn hold_value(hold: &OpenHold) -> Vec<u8> {
     let mut value = hold.key.int().to_le_bytes().to_vec();
     codec::put_amount(&mut value, hold.amount);
     codec::put_bytes(&mut value, hold.price_version.as_bytes());
+    hold.progress.iter().for_each(|progress| codec::put_progress(&mut value, progress));
     seal(value)
 }
 

@@ -2,7 +2,7 @@
 
 use super::book::{Book, Broken};
 use super::disk::Disk;
-use super::entry::{Change, Entry, Seq};
+use super::entry::{Change, Entry, Progress, Seq};
 use super::frame::{Chain, Frame, Head};
 use super::legs::{Account, Totals};
 use super::segment::{self, JournalError, Position, Segment};
@@ -292,12 +292,19 @@ impl Claims {
     }
 }
 
-/// The charge of a request, overage and write-off included, is what its record amounts to (I9).
+/// The charge of a request, overage and write-off included, is what its record amounts to (I9); so is
+/// what it would have been charged when it was extended.
 fn check_charge(entries: &[Entry], recompute: Recompute) -> Result<(), Broken> {
-    let Some(Change::Captured { record, request, .. }) = entries.first().map(|entry| &entry.change) else {
-        return Ok(());
+    let (request, record, charged) = match entries.first().map(|entry| &entry.change) {
+        Some(Change::Captured { request, record, .. }) => {
+            let charged = entries.iter().map(|entry| entry.change.moved(Account::Revenue)).sum::<Amount>();
+            (request, record, charged)
+        }
+        Some(Change::Extended { request, progress: Some(Progress { charge, record }), .. }) => {
+            (request, record, charge.amount)
+        }
+        Some(_) | None => return Ok(()),
     };
-    let charged: Amount = entries.iter().map(|entry| entry.change.moved(Account::Revenue)).sum();
     let computed = recompute(record).map_err(|why| Broken(format!("I9: the record of {request}: {why}")))?;
     if computed == charged {
         return Ok(());

@@ -7,7 +7,7 @@ use super::away::Outcome;
 use super::budget::{Budget, Budgets, Period, Spare, Spender};
 use super::codec::{self, CodecError, put, put_amount, put_bytes, take, take_amount, take_bytes, take_text};
 use super::command::{Command, Refusal};
-use super::entry::{Balance, Charge, Release, Seq};
+use super::entry::{Balance, Charge, Seq};
 use super::standing::Standing;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
@@ -29,10 +29,13 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
             [key, customer].into_iter().for_each(|budget| put_budget(&mut out, budget));
             put_bytes(&mut out, price_version.as_bytes());
         }
-        Command::Extend { request, amount } => {
+        Command::Extend { request, amount, least, budgets: Budgets { key, customer }, progress } => {
             out.push(2);
             put(&mut out, request.int().to_le_bytes());
             put_amount(&mut out, *amount);
+            put_amount(&mut out, *least);
+            [key, customer].into_iter().for_each(|budget| put_budget(&mut out, budget));
+            codec::put_progress(&mut out, progress);
         }
         Command::Capture { request, charge: Charge { amount, cost }, record, object } => {
             out.push(if object.is_some() { 6 } else { 3 });
@@ -44,13 +47,14 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
                 put_bytes(&mut out, object.as_bytes());
             }
         }
-        Command::Release { request, reason, record } => {
-            out.push(match reason {
-                Release::Failed => 4,
-                Release::Expired => 5,
-            });
+        Command::Release { request, record } => {
+            out.push(4);
             put(&mut out, request.int().to_le_bytes());
             put_bytes(&mut out, record);
+        }
+        Command::Expire { request } => {
+            out.push(5);
+            put(&mut out, request.int().to_le_bytes());
         }
         Command::CreateCustomer { .. }
         | Command::CreateKey(_)
@@ -85,17 +89,21 @@ pub fn take_asked(mut input: &[u8]) -> Result<(u64, CustomerId, Command), CodecE
             budgets: Budgets { key: take_budget(input)?, customer: take_budget(input)? },
             price_version: take_text(input)?,
         },
-        2 => Command::Extend { request, amount: take_amount(input)? },
+        2 => Command::Extend {
+            request,
+            amount: take_amount(input)?,
+            least: take_amount(input)?,
+            budgets: Budgets { key: take_budget(input)?, customer: take_budget(input)? },
+            progress: codec::take_progress(input)?,
+        },
         3 | 6 => {
             let charge = Charge { amount: take_amount(input)?, cost: take_amount(input)? };
             let record = take_bytes(input)?.into();
             let object = if tag == 6 { Some(take_text(input)?) } else { None };
             Command::Capture { request, charge, record, object }
         }
-        4 | 5 => {
-            let reason = if tag == 4 { Release::Failed } else { Release::Expired };
-            Command::Release { request, reason, record: take_bytes(input)?.into() }
-        }
+        4 => Command::Release { request, record: take_bytes(input)?.into() },
+        5 => Command::Expire { request },
         other => return Err(CodecError::UnknownTag(other)),
     };
     end(input)?;
@@ -250,7 +258,7 @@ fn end(input: &[u8]) -> Result<(), CodecError> {
 mod tests {
     use super::*;
     use crate::id::{KeyId, RequestId};
-    use crate::ledger::Note;
+    use crate::ledger::{Note, Progress};
     use std::sync::Arc;
 
     const CUSTOMER: CustomerId = CustomerId::from_int(7);
@@ -273,14 +281,14 @@ mod tests {
         let budgets = Budgets { key: limited, customer: Budget::default() };
         let (key, least, price_version) = (KeyId::from_int(3), Amount::ZERO, "v1".into());
         check(&Command::Hold { request, key, amount, least, budgets, price_version });
-        check(&Command::Extend { request, amount });
         let charge = Charge { amount, cost: Amount::from_atto_usd(5) };
         for object in [None, Some("resp_1".into())] {
             check(&Command::Capture { request, charge, record: Arc::from(&b"record"[..]), object });
         }
-        for reason in [Release::Failed, Release::Expired] {
-            check(&Command::Release { request, reason, record: Arc::from(&[][..]) });
-        }
+        let progress = Progress { charge, record: Arc::from(&b"so far"[..]) };
+        check(&Command::Extend { request, amount, least: charge.cost, budgets, progress });
+        check(&Command::Release { request, record: Arc::from(&b"nothing"[..]) });
+        check(&Command::Expire { request });
         let deposit = Command::Deposit { amount, reference: "first".into() };
         assert_eq!(put_asked(1, CUSTOMER, &deposit), None);
     }

@@ -3,7 +3,7 @@
 use super::dialect::{self, Absurd, Field, Part, Unreadable, Why};
 use crate::endpoint::Endpoint;
 use crate::settle::price::Tier;
-use crate::usage::Usage;
+use crate::usage::{Usage, Weight};
 
 /// The most delivered text that is kept for counting, in bytes: what the tokenizer counts in a
 /// fraction of a second. Of longer answers only the length is known, and counted by bytes.
@@ -131,6 +131,11 @@ pub struct Delivered {
 }
 
 impl Delivered {
+    /// What it may be in tokens at most.
+    pub const fn weight(&self) -> Weight {
+        Weight(self.bytes.saturating_add(self.events))
+    }
+
     fn push(&mut self, text: &str) {
         self.bytes += count(text.len());
         if self.bytes <= count(DELIVERED_BYTES_MAX) {
@@ -166,7 +171,38 @@ pub(super) struct Tally {
     pub(super) failed: bool,
 }
 
+/// What was delivered up to some event.
+pub(super) struct Mark {
+    text_bytes: usize,
+    bytes: u64,
+    events: u64,
+    parsed: u64,
+}
+
 impl Tally {
+    /// What was delivered so far.
+    pub(super) fn mark(&self) -> Mark {
+        let Delivered { text, bytes, events, .. } = &self.delivered;
+        Mark { text_bytes: text.len(), bytes: *bytes, events: *events, parsed: self.parsed }
+    }
+
+    /// What was added since is not delivered after all. Text that was let go of stays so.
+    pub(super) fn back_to(&mut self, mark: &Mark) {
+        self.delivered.text.truncate(mark.text_bytes);
+        (self.delivered.bytes, self.delivered.events) = (mark.bytes, mark.events);
+        self.parsed = mark.parsed;
+    }
+
+    /// The usage that was told when a stream began.
+    pub(super) fn begun(&self, endpoint: Endpoint) -> Option<Usage> {
+        self.begun.as_deref().and_then(|raw| dialect::usage(endpoint, raw).ok())
+    }
+
+    /// The service tier that was told.
+    pub(super) const fn told_tier(&self) -> Option<Tier> {
+        self.tier
+    }
+
     /// Adds one event of a stream, or the whole of a plain answer.
     pub(super) fn add(&mut self, endpoint: Endpoint, json: &[u8]) -> Result<Part, Unreadable> {
         let before = self.delivered.bytes;

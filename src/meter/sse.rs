@@ -136,6 +136,11 @@ impl<'a> Event<'a> {
         Event { raw, mark }
     }
 
+    /// The same, for longer than the bytes that it was found in.
+    pub(super) fn into_owned(self) -> Event<'static> {
+        Event { raw: Cow::Owned(self.raw.into_owned()), mark: self.mark }
+    }
+
     /// The values of its `data` fields with LF between them; `None` when it has no such field.
     /// Copies only when there are several.
     pub(super) fn data(&self) -> Option<Cow<'_, [u8]>> {

@@ -5,6 +5,8 @@ use super::reading::{Delivered, Oddities, Reading, Shape, Tally};
 use super::redact::redact;
 use super::sse::{EVENT_BYTES_MAX, Event, IMAGE_EVENT_BYTES_MAX, Piece, Splitter};
 use crate::endpoint::Endpoint;
+use crate::settle::price::Tier;
+use crate::usage::{Usage, Weight};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,6 +25,9 @@ pub enum UsageChunk {
 /// Holds at most one event back ([`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX)) and keeps the delivered
 /// text up to [`DELIVERED_BYTES_MAX`](super::DELIVERED_BYTES_MAX). The bytes that come out and the
 /// reading do not depend on how the stream was cut into chunks.
+///
+/// Nothing comes out for which there is no [room](Self::allow): the event that would go beyond it is kept
+/// back, and all after it, and counts as not delivered.
 #[derive(Debug)]
 pub struct StreamMeter {
     endpoint: Endpoint,
@@ -33,7 +38,20 @@ pub struct StreamMeter {
     done: bool,
     /// Where the event before went: the second half of its line end follows it.
     last: Fate,
+    room: Weight,
+    kept: Option<Kept>,
 }
+
+/// What is kept back for want of room.
+#[derive(Debug)]
+struct Kept {
+    event: Event<'static>,
+    /// What came after it.
+    rest: Vec<Bytes>,
+}
+
+/// More would be delivered than may be.
+struct NoRoom;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -49,6 +67,17 @@ enum Way {
     Quick,
     /// As JSON, whole.
     Parsed,
+}
+
+impl Fate {
+    /// What passes of an event.
+    fn of(self, raw: Cow<'_, [u8]>) -> Option<Vec<u8>> {
+        match self {
+            Fate::TakenOut => None,
+            Fate::Passes => Some(raw.into_owned()),
+            Fate::Redacted => Some(redact(&raw).unwrap_or_else(|| raw.into_owned())),
+        }
+    }
 }
 
 impl StreamMeter {
@@ -81,7 +110,35 @@ impl StreamMeter {
             unparsed: 0,
             done: false,
             last: Fate::Passes,
+            room: Weight::MAX,
+            kept: None,
         }
+    }
+
+    /// From now on, so much may be delivered in all.
+    pub fn allow(&mut self, room: Weight) {
+        self.room = room;
+    }
+
+    /// Whether something is kept back for want of room.
+    pub const fn is_short(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Reads on in what was kept back, and gives what may go to the client now.
+    pub fn resume(&mut self) -> Bytes {
+        let Some(Kept { event, rest }) = self.kept.take() else { return Bytes::new() };
+        // The last one may be cut, which the quick way does not see.
+        let Ok(judged) = self.weigh(&event, Way::Parsed) else {
+            self.kept = Some(Kept { event, rest });
+            return Bytes::new();
+        };
+        self.last = self.fate(judged);
+        let mut out = self.last.of(event.raw).unwrap_or_default();
+        for chunk in rest {
+            out.extend_from_slice(&self.feed(&chunk));
+        }
+        Bytes::from(out)
     }
 
     /// Reads a chunk and gives what may go to the client now; may be empty.
@@ -90,6 +147,10 @@ impl StreamMeter {
     /// unless it begins with held bytes, has a gap, or names of the operator's account were taken out
     /// of an error.
     pub fn feed(&mut self, chunk: &Bytes) -> Bytes {
+        if let Some(kept) = &mut self.kept {
+            kept.rest.push(chunk.clone());
+            return Bytes::new();
+        }
         let mut outlet = Outlet::new(chunk);
         let mut at = 0;
         while at < chunk.len() {
@@ -98,17 +159,14 @@ impl StreamMeter {
             at = place.end;
             match piece {
                 Piece::Event(event) => {
-                    self.last = self.judge(&event, Way::Quick).unwrap_or_else(|Unreadable| {
-                        self.unparsed += 1;
-                        Fate::Passes
-                    });
+                    let Ok(judged) = self.weigh(&event, Way::Quick) else {
+                        self.kept = Some(Kept { event: event.into_owned(), rest: vec![chunk.slice(at..)] });
+                        break;
+                    };
+                    self.last = self.fate(judged);
                     match (self.last, event.raw) {
-                        (Fate::TakenOut, _) => {}
                         (Fate::Passes, Cow::Borrowed(_)) => outlet.pass(place),
-                        (Fate::Passes, Cow::Owned(held)) => outlet.pass_held(held),
-                        (Fate::Redacted, raw) => {
-                            outlet.pass_held(redact(&raw).unwrap_or_else(|| raw.into_owned()));
-                        }
+                        (fate, raw) => fate.of(raw).into_iter().for_each(|held| outlet.pass_held(held)),
                     }
                 }
                 Piece::LineFeed => match self.last {
@@ -131,17 +189,51 @@ impl StreamMeter {
     pub fn finish(&mut self) -> Bytes {
         let Some(tail) = self.splitter.finish() else { return Bytes::new() };
         // It may be cut, which the quick way does not see.
-        let fate = self.judge(&tail, Way::Parsed).unwrap_or(Fate::Passes);
-        match fate {
-            Fate::TakenOut => Bytes::new(),
-            Fate::Passes => Bytes::from(tail.raw.into_owned()),
-            Fate::Redacted => redact(&tail.raw).unwrap_or_else(|| tail.raw.into_owned()).into(),
+        match self.weigh(&tail, Way::Parsed) {
+            Ok(judged) => judged.unwrap_or(Fate::Passes).of(tail.raw).unwrap_or_default().into(),
+            Err(NoRoom) => {
+                self.kept = Some(Kept { event: tail, rest: Vec::new() });
+                Bytes::new()
+            }
         }
+    }
+
+    /// Judges an event, unless there is no room for what it delivers.
+    fn weigh(&mut self, event: &Event<'_>, way: Way) -> Result<Result<Fate, Unreadable>, NoRoom> {
+        let before = self.tally.mark();
+        let judged = self.judge(event, way);
+        if self.tally.delivered.weight() <= self.room {
+            return Ok(judged);
+        }
+        self.tally.back_to(&before);
+        Err(NoRoom)
+    }
+
+    fn fate(&mut self, judged: Result<Fate, Unreadable>) -> Fate {
+        judged.unwrap_or_else(|Unreadable| {
+            self.unparsed += 1;
+            Fate::Passes
+        })
     }
 
     /// What was delivered so far.
     pub const fn delivered(&self) -> &Delivered {
         &self.tally.delivered
+    }
+
+    /// Events that were read and have passed.
+    pub const fn events(&self) -> u64 {
+        self.tally.parsed
+    }
+
+    /// The usage that was told when it began, of which the input is final.
+    pub fn begun(&self) -> Option<Usage> {
+        self.tally.begun(self.endpoint)
+    }
+
+    /// The service tier that was told.
+    pub const fn tier(&self) -> Option<Tier> {
+        self.tally.told_tier()
     }
 
     /// Whether its end was seen.

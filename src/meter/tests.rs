@@ -97,6 +97,7 @@ macro_rules! data {
 }
 
 mod media;
+mod room;
 mod usage;
 
 const PLAIN_EVENT: Expected<'_> = Expected {

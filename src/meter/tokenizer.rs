@@ -67,6 +67,36 @@ pub fn count_delivered(encoding: Encoding, delivered: &Delivered) -> u64 {
     }
 }
 
+/// Tokens of delivered text, counted as it comes: what was counted is not counted again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SoFar {
+    bytes: u64,
+    tokens: u64,
+}
+
+impl SoFar {
+    /// The text that was delivered since.
+    pub fn rest(self, delivered: &Delivered) -> Delivered {
+        let whole = reading::count(delivered.text.len()) == delivered.bytes;
+        let from = usize::try_from(self.bytes).ok().filter(|_| whole);
+        let text = from.and_then(|from| delivered.text.get(from..)).unwrap_or_default();
+        let bytes = delivered.bytes.saturating_sub(self.bytes);
+        Delivered { text: text.to_owned(), bytes, ..Delivered::default() }
+    }
+
+    /// With that counted, too.
+    #[must_use]
+    pub fn with(self, encoding: Encoding, rest: &Delivered) -> Self {
+        let tokens = self.tokens + count_delivered(encoding, rest);
+        SoFar { bytes: self.bytes + rest.bytes, tokens }
+    }
+
+    /// How many there are.
+    pub const fn tokens(self) -> u64 {
+        self.tokens
+    }
+}
+
 /// The usage of a request for which none was reported: input and output as counted, the output
 /// without telling reasoning apart. Whether anything is owed at all is for the caller to know.
 pub fn estimate(encoding: Encoding, request_body: &[u8], delivered: &Delivered) -> Usage {

@@ -1,7 +1,7 @@
 //! The bill of one exchange: how it ended, what it used, and the charge that ends its hold.
 
 use crate::endpoint::Endpoint;
-use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome};
+use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome, Progress};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, Tier};
 use crate::settle::{self, Attempt, Detail};
@@ -20,6 +20,10 @@ pub enum End {
     ClientGone,
     /// The operator ended it, and the provider was stopped.
     Stopped,
+    /// No more credit could be held for it, and the provider was stopped.
+    CreditEnded,
+    /// The gateway ended while it ran.
+    Interrupted,
     /// The provider refused the request: its error went to the client.
     Refused,
     /// Nothing could be delivered.
@@ -34,6 +38,8 @@ impl End {
             End::Cut => "cut",
             End::ClientGone => "client_gone",
             End::Stopped => "stopped",
+            End::CreditEnded => "credit_ended",
+            End::Interrupted => "interrupted",
             End::Refused => "refused",
             End::Failed => "failed",
         }
@@ -41,7 +47,7 @@ impl End {
 
     /// Whether a provider was stopped that could have gone on.
     pub const fn is_early(self) -> bool {
-        matches!(self, End::ClientGone | End::Stopped)
+        matches!(self, End::ClientGone | End::Stopped | End::CreditEnded)
     }
 }
 
@@ -109,21 +115,31 @@ impl Bill {
         reported: Option<&str>,
     ) -> (Commit, Settled) {
         let end = self.end;
-        let settlement = settle::settle(&usage, self.tier, &self.price.price);
-        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
-        let (due, tier) = (settlement.charge, settlement.tier);
         let upstream = self.attempts.last().map(|attempt| attempt.upstream.clone());
         let upstream = upstream.unwrap_or_else(|| "other".into());
         let object = self.object.clone();
+        let (cost, Progress { charge, record }) = self.priced(usage, metered, reported);
+        let Applied { commit, balance, charged, .. } = hold.capture_for(charge, record, object);
+        let cost = cost.map(|amount| Cost { upstream, amount });
+        (commit, Settled { end, metered, usage, charge: charged, cost, balance })
+    }
+
+    /// What it would be if it ended here.
+    pub fn so_far(self, usage: Usage) -> Progress {
+        self.priced(usage, Metered::Estimated, None).1
+    }
+
+    /// What was used at its prices, and what it costs the operator as far as that is known.
+    fn priced(self, usage: Usage, metered: Metered, reported: Option<&str>) -> (Option<Amount>, Progress) {
+        let settlement = settle::settle(&usage, self.tier, &self.price.price);
+        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
+        let (due, tier) = (settlement.charge, settlement.tier);
         let mut detail = self.detail(usage, metered, settlement.lines);
         detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
         detail.above_input_tokens = settlement.above_input_tokens;
         detail.cost = cost;
         let charge = Charge { amount: due, cost: cost.unwrap_or(Amount::ZERO) };
-        let Applied { commit, balance, charged, .. } =
-            hold.capture_for(charge, detail.to_record(reported).into(), object);
-        let cost = cost.map(|amount| Cost { upstream, amount });
-        (commit, Settled { end, metered, usage, charge: charged, cost, balance })
+        (cost, Progress { charge, record: detail.to_record(reported).into() })
     }
 
     /// Ends a hold without a charge.

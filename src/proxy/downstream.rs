@@ -1,8 +1,9 @@
-//! The downstream session of an admitted exchange: Pingora's own, with four changes.
+//! The downstream session of an admitted exchange: Pingora's own, with five changes.
 //!
 //! - The request's body is kept, whole, for every attempt.
 //! - The end of the answer waits until the charge is durable; a plain answer waits as a whole, so
 //!   that its header can say the charge.
+//! - What of a stream is not held yet waits until it is; if no more can be held, the stream ends.
 //! - A client that hangs up may let the provider's answer be drained to its reported usage.
 //! - An operator who ends the exchange ends it as a client would who hangs up, but never drains.
 //!
@@ -10,7 +11,7 @@
 //! one is dropped, so that the client's connection can be used again.
 
 use super::bill::Settled;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Then};
 use super::line::Line;
 use crate::ledger::Down;
 use async_trait::async_trait;
@@ -74,15 +75,21 @@ impl Kept {
     }
 
     /// Puts what Pingora wants written into the order in which it may be written.
-    async fn release(&mut self, tasks: Vec<HttpTask>) -> Result<Vec<HttpTask>> {
+    async fn release(&mut self, tasks: Vec<HttpTask>) -> Result<(Vec<HttpTask>, Then)> {
         let mut out = Vec::with_capacity(tasks.len() + 1);
-        for task in tasks {
+        for mut task in tasks {
             let ends = task.is_end() && !matches!(task, HttpTask::Failed(_));
             if ends {
                 // The end may come without a piece of body, which the hooks would have seen.
-                let left = self.exchange.end().map_err(|why| unusable(why.0))?;
-                if !left.is_empty() {
-                    out.push(HttpTask::Body(Some(left), false));
+                self.end(&mut out)?;
+                while self.exchange.is_short() {
+                    if let HttpTask::Body(last @ Some(_), true) = &mut task {
+                        out.push(HttpTask::Body(last.take(), false));
+                    }
+                    if self.cover(&mut out).await == Then::Ends {
+                        return Ok((out, Then::Ends));
+                    }
+                    self.end(&mut out)?;
                 }
             }
             if matches!(task, HttpTask::Header(..)) {
@@ -97,12 +104,51 @@ impl Kept {
                 other => out.push(other),
             }
         }
+        let then = self.cover(&mut out).await;
         if !out.is_empty()
             && let Some(settled) = self.exchange.settled().await
         {
             self.settle(&mut out, settled)?;
         }
-        Ok(out)
+        Ok((out, then))
+    }
+
+    /// The answer has ended: what is left of it passes.
+    fn end(&self, out: &mut Vec<HttpTask>) -> Result<()> {
+        let left = self.exchange.end().map_err(|why| unusable(why.0))?;
+        if !left.is_empty() {
+            out.push(HttpTask::Body(Some(left), false));
+        }
+        Ok(())
+    }
+
+    /// Waits until what is kept back is held, and lets it pass.
+    async fn cover(&self, out: &mut Vec<HttpTask>) -> Then {
+        let Some((piece, then)) = self.exchange.more().await else { return Then::On };
+        if !piece.is_empty() {
+            out.push(HttpTask::Body(Some(piece), false));
+        }
+        then
+    }
+
+    /// Writes what may be written, unless the client is gone; tells whether the answer has ended.
+    async fn write(&mut self, tasks: Vec<HttpTask>, ends: bool) -> Result<bool> {
+        if self.line.gone_since().is_some() {
+            return tasks.into_iter().try_fold(ends, |ends, task| match task {
+                HttpTask::Failed(error) => Err(error),
+                _ => Ok(ends),
+            });
+        }
+        if tasks.is_empty() {
+            return Ok(false);
+        }
+        match self.inner_mut().response_duplex_vec(tasks).await {
+            Err(error) if *error.esource() == pingora::ErrorSource::Downstream => {
+                self.line.went(error)?;
+                Ok(ends)
+            }
+            other => other,
+        }
     }
 
     /// The charge is durable: completes the header of a plain answer.
@@ -170,22 +216,11 @@ impl CustomSession for Kept {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let ends = tasks.iter().any(HttpTask::is_end);
-        let tasks = self.release(tasks).await?;
-        if self.line.gone_since().is_some() {
-            return tasks.into_iter().try_fold(ends, |ends, task| match task {
-                HttpTask::Failed(error) => Err(error),
-                _ => Ok(ends),
-            });
-        }
-        if tasks.is_empty() {
-            return Ok(false);
-        }
-        match self.inner_mut().response_duplex_vec(tasks).await {
-            Err(error) if *error.esource() == pingora::ErrorSource::Downstream => {
-                self.line.went(error)?;
-                Ok(ends)
-            }
-            other => other,
+        let (tasks, then) = self.release(tasks).await?;
+        let ended = self.write(tasks, ends).await?;
+        match then {
+            Then::On => Ok(ended),
+            Then::Ends => Err(Error::explain(ErrorType::ConnectionClosed, "no more can be held").into_down()),
         }
     }
 

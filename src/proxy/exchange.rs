@@ -4,6 +4,8 @@
 //! holds back the end of the answer until the charge is durable. Whoever sees the end first
 //! settles; the hold makes sure that it happens once.
 
+mod extend;
+
 use super::bill::{Bill, End, Settled};
 use super::compare::Sample;
 use super::due::{self, Due};
@@ -17,6 +19,8 @@ use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
 use crate::usage::Metered;
 use bytes::Bytes;
+use extend::Extending;
+pub use extend::Then;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,6 +55,8 @@ struct State {
     /// Whether the provider has the request, as far as we know.
     sent: bool,
     held_back: bool,
+    /// What more is held while it runs, where that is needed.
+    extending: Option<Box<Extending>>,
     status: u16,
     attempts: Vec<Attempt>,
     first_byte: Option<Instant>,
@@ -89,7 +95,7 @@ impl Exchange {
         sample: Option<Sample>,
         started: Instant,
     ) -> (Arc<Self>, Commit) {
-        let Admitted { hold, commit, price, output_cap, permit } = admitted;
+        let Admitted { hold, commit, price, output_cap, slices, permit } = admitted;
         if request.comes != Comes::Json {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
             commit.begin();
@@ -101,6 +107,7 @@ impl Exchange {
             answer: Answer::Awaited,
             sent: false,
             held_back: false,
+            extending: slices.map(|slices| Box::new(Extending::new(slices))),
             status: 0,
             attempts: Vec::new(),
             first_byte: None,
@@ -177,7 +184,10 @@ impl Exchange {
             | Endpoint::Transcriptions
             | Endpoint::Translations => 0,
         };
-        let meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
+        let mut meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
+        if let Some(extending) = &self.state.lock().extending {
+            meter.allow(extending.room());
+        }
         self.begin(status, decoder, Answer::Stream(Box::new(meter)));
     }
 
@@ -248,7 +258,7 @@ impl Exchange {
     ///
     /// # Errors
     /// When the answer cannot be used; nothing of it was delivered then, or it was being streamed.
-    pub fn feed(&self, piece: Bytes) -> Result<Bytes, Unusable> {
+    pub fn feed(self: &Arc<Self>, piece: Bytes) -> Result<Bytes, Unusable> {
         let mut state = self.state.lock();
         if state.first_byte.is_none() && !piece.is_empty() {
             state.first_byte = Some(Instant::now());
@@ -260,7 +270,7 @@ impl Exchange {
         self.take(&mut state, piece)
     }
 
-    fn take(&self, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
+    fn take(self: &Arc<Self>, state: &mut State, piece: Bytes) -> Result<Bytes, Unusable> {
         match &mut state.answer {
             Answer::Awaited | Answer::Ended => Ok(piece),
             Answer::Audio { begun } => {
@@ -275,17 +285,20 @@ impl Exchange {
                 let out = meter.feed(&piece);
                 if meter.is_done() {
                     self.end_stream(state);
+                } else {
+                    self.look_ahead(state);
                 }
                 Ok(out)
             }
         }
     }
 
-    /// The answer ended: settles, and gives what is left for the client. Asked again, gives nothing.
+    /// The answer ended: settles, and gives what is left for the client. Asked again, gives nothing. As
+    /// long as something is [kept back](Self::more), it has not.
     ///
     /// # Errors
     /// When the answer cannot be used.
-    pub fn end(&self) -> Result<Bytes, Unusable> {
+    pub fn end(self: &Arc<Self>) -> Result<Bytes, Unusable> {
         let mut state = self.state.lock();
         let mut left = Bytes::new();
         if let Some(decoder) = state.decoder.take() {
@@ -321,9 +334,12 @@ impl Exchange {
                 Ok(body)
             }
             Answer::Stream(mut meter) => {
-                let tail = meter.finish();
+                let tail = if meter.is_short() { Bytes::new() } else { meter.finish() };
+                let is_short = meter.is_short();
                 state.answer = Answer::Stream(meter);
-                self.end_stream(&mut state);
+                if !is_short {
+                    self.end_stream(&mut state);
+                }
                 Ok(if left.is_empty() { tail } else { [left, tail].concat().into() })
             }
         }
@@ -363,7 +379,8 @@ impl Exchange {
 
     fn settle(&self, state: &mut State, mut reading: Reading, end: End) {
         let Some(hold) = state.hold.take() else { return };
-        let mut bill = self.bill(state, end);
+        let attempts = std::mem::take(&mut state.attempts);
+        let mut bill = self.bill(state, attempts, end);
         bill.tier = reading.tier.unwrap_or(bill.tier);
         let kept = reading.object.take().filter(|id| self.request.kept.answer && is_object_id(id));
         bill.object = kept.map(Into::into);
@@ -397,7 +414,8 @@ impl Exchange {
 
     fn release(&self, state: &mut State, end: End) {
         let Some(hold) = state.hold.take() else { return };
-        let (commit, settled) = self.bill(state, end).release(hold);
+        let attempts = std::mem::take(&mut state.attempts);
+        let (commit, settled) = self.bill(state, attempts, end).release(hold);
         self.set(Settling::Committing(commit, settled));
     }
 
@@ -406,7 +424,7 @@ impl Exchange {
         *self.settling.try_lock().expect("settled once") = settling;
     }
 
-    fn bill(&self, state: &mut State, end: End) -> Bill {
+    fn bill(&self, state: &State, attempts: Vec<Attempt>, end: End) -> Bill {
         Bill {
             end,
             price: Arc::clone(&self.price),
@@ -417,7 +435,7 @@ impl Exchange {
             output_cap: self.output_cap,
             status: state.status,
             object: None,
-            attempts: std::mem::take(&mut state.attempts),
+            attempts,
             started: self.started,
             first_byte: state.first_byte,
         }

@@ -16,6 +16,7 @@ pub mod context;
 mod downstream;
 mod due;
 pub mod exchange;
+mod fail;
 pub mod fetch;
 mod forward;
 mod framing;
@@ -384,46 +385,7 @@ impl ProxyHttp for Gateway {
 
     /// The request failed: an error for the client if it can still be sent, and an end for the hold.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        let mut gone = *error.esource() == ErrorSource::Downstream;
-        let mut stopped = false;
-        let mut untouched = session.response_written().is_none();
-        if let Some(admitted) = ctx.admitted.as_ref() {
-            downstream::restore(session, &admitted.line);
-            untouched = session.response_written().is_none();
-            stopped = gone && admitted.exchange.permit.is_stopped();
-            gone &= !stopped;
-            admitted.exchange.abort(match (gone, untouched) {
-                _ if stopped => End::Stopped,
-                (true, _) => End::ClientGone,
-                (false, true) => End::Failed,
-                (false, false) => End::Cut,
-            });
-            if stopped {
-                ctx.refusal = Some(Refusal::Banned);
-            }
-        }
-        ctx.times.ended.get_or_insert_with(Instant::now);
-        if untouched && !gone {
-            let refusal = ctx.refusal.take().unwrap_or_else(|| match ctx.admitted.as_ref() {
-                Some(admitted) => attempt::last_fault(admitted),
-                None => Refusal::Overloaded,
-            });
-            session.set_keepalive(None);
-            if let Err(why) = self.refuse(session, ctx, refusal).await {
-                tracing::debug!(%why, "the client did not wait for its error");
-            }
-        } else if stopped && ctx.status < 400 {
-            // Only a stream has begun already. It says why it ends.
-            if let Err(why) = session
-                .write_response_body(Some(Refusal::Banned.event_at(ctx.place, ctx.request)), true)
-                .await
-            {
-                tracing::debug!(%why, "the client did not wait for its error");
-            }
-        } else if gone {
-            // What nginx logs when a client closed the connection.
-            ctx.status = 499;
-        }
+        self.fail(session, error, ctx).await;
         FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
     }
 

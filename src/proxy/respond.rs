@@ -5,13 +5,14 @@
 
 use super::anthropic;
 use super::context::Place;
+use super::refused::{budget_ended, over_budget};
 use super::request::BadRequest;
 use super::stored::NoObject;
 use crate::admit::gate::{Rate, Shut};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
-use crate::ledger::{Period, Spare, Spender};
+use crate::ledger::{Spare, Spender};
 use crate::money::Amount;
 use crate::policy::countries::Denied;
 use bytes::Bytes;
@@ -98,6 +99,8 @@ pub enum Refusal {
         /// Which, and what is left of it.
         spare: Spare,
     },
+    /// The balance, or this budget, came to its end while the answer was streamed.
+    CreditEnded(Option<Spare>),
     /// We have too much to do, or cannot write the ledger.
     Overloaded,
     /// Every upstream account has too much to do.
@@ -165,11 +168,11 @@ impl Refusal {
                 (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"))
             }
             Refusal::UnknownModel(_) => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
-            Refusal::InsufficientCredit { .. } => {
+            Refusal::InsufficientCredit { .. } | Refusal::CreditEnded(None) => {
                 (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
             }
             // As OpenAI calls the limits of an organization and of a project. What begins anew comes back.
-            Refusal::OverBudget { spare, .. } => {
+            Refusal::OverBudget { spare, .. } | Refusal::CreditEnded(Some(spare)) => {
                 let status = match spare.until {
                     Some(_) => StatusCode::TOO_MANY_REQUESTS,
                     None => StatusCode::PAYMENT_REQUIRED,
@@ -224,6 +227,7 @@ impl Refusal {
             Refusal::OtherTier(_) => "other_tier",
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
             Refusal::OverBudget { .. } => "over_budget",
+            Refusal::CreditEnded(_) => "credit_ended",
             Refusal::Overloaded => "overloaded",
             Refusal::PoolBusy { .. } => "pool_busy",
             Refusal::UpstreamUnavailable { .. } => "upstream_unavailable",
@@ -286,6 +290,10 @@ impl Refusal {
                  are available. Add credit, or lower max_completion_tokens."
             ),
             Refusal::OverBudget { needed, spare } => over_budget(*needed, spare),
+            Refusal::CreditEnded(None) => {
+                "The balance came to its end while the answer was streamed. Add credit, and ask again.".into()
+            }
+            Refusal::CreditEnded(Some(spare)) => budget_ended(spare),
             Refusal::Overloaded => "The gateway is overloaded. Try again in a moment.".into(),
             Refusal::PoolBusy { .. } => {
                 "All capacity for this model is in use. Try again in a moment.".into()
@@ -321,6 +329,7 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::InsufficientCredit { .. }
             | Refusal::OverBudget { .. }
+            | Refusal::CreditEnded(_)
             | Refusal::Overloaded
             | Refusal::PoolBusy { .. }
             | Refusal::UpstreamUnavailable { .. }
@@ -336,10 +345,12 @@ impl Refusal {
             | Refusal::FailedKeys { wait } => {
                 (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(RETRY_AFTER_S)
             }
-            Refusal::OverBudget { spare, .. } => spare.until.map_or(NEVER_S, |until| {
-                let us = until.micros().saturating_sub(Timestamp::now().micros());
-                u64::try_from(us).unwrap_or_default().div_ceil(1_000_000).max(RETRY_AFTER_S)
-            }),
+            Refusal::OverBudget { spare, .. } | Refusal::CreditEnded(Some(spare)) => {
+                spare.until.map_or(NEVER_S, |until| {
+                    let us = until.micros().saturating_sub(Timestamp::now().micros());
+                    u64::try_from(us).unwrap_or_default().div_ceil(1_000_000).max(RETRY_AFTER_S)
+                })
+            }
             // What would never pass is not worth trying soon.
             Refusal::Shut(Shut::Rate(_, _, _, short)) => {
                 short.wait_us.map_or(NEVER_S, |wait_us| wait_us.div_ceil(1_000_000).max(RETRY_AFTER_S))
@@ -357,13 +368,24 @@ impl Refusal {
         }
     }
 
-    /// What a stream ends with that has begun already. A piece of an event may stand before it.
-    pub fn event_at(&self, place: Place, request: RequestId) -> Bytes {
-        let name = match place {
-            Place::Sold(Endpoint::Messages) => "event: error\n",
-            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => "",
+    /// What a stream ends with of which so many events have passed. A piece of another may stand before it.
+    pub fn event_at(&self, place: Place, request: RequestId, events: u64) -> Bytes {
+        let (name, data) = match place {
+            Place::Sold(Endpoint::Messages) => ("event: error\n", self.body_at(place, request)),
+            Place::Sold(Endpoint::Responses) => ("event: error\n", self.event_of_response(events)),
+            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => {
+                ("", self.body_at(place, request))
+            }
         };
-        format!("\n\n{name}data: {}\n\n", self.body_at(place, request)).into()
+        format!("\n\n{name}data: {data}\n\n").into()
+    }
+
+    fn event_of_response(&self, events: u64) -> Value {
+        let (_, _, code) = self.class();
+        json!({
+            "type": "error", "code": code, "message": self.short_message(), "param": self.param(),
+            "sequence_number": events,
+        })
     }
 
     /// The whole answer, in the dialect of the place that was asked.
@@ -408,7 +430,7 @@ impl Refusal {
             header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
         }
         // Clients of OpenAI's make obeys this over their own rules. Nobody waits for a new day.
-        let soon = again && !matches!(self, Refusal::OverBudget { .. });
+        let soon = again && !matches!(self, Refusal::OverBudget { .. } | Refusal::CreditEnded(_));
         header.insert_header("x-should-retry", if soon { "true" } else { "false" })?;
         if let Refusal::WrongMethod { takes, .. } = self {
             header.insert_header(header::ALLOW, *takes)?;
@@ -430,26 +452,6 @@ impl Refusal {
         text.extend_from_slice(&body);
         text.into()
     }
-}
-
-/// Which budget does not reach, and when it will.
-fn over_budget(needed: Amount, spare: &Spare) -> String {
-    let Spare { of, period, limit, left, until } = spare;
-    let whose = match of {
-        Spender::Key => "key",
-        Spender::Customer => "account",
-    };
-    let per = match period {
-        Period::Day => " a day",
-        Period::Month => " a month",
-        Period::Total => " in all",
-    };
-    let never = || "Ask whoever set it for more".to_owned();
-    let then = until.map_or_else(never, |until| format!("It begins anew at {until}"));
-    format!(
-        "The budget of this {whose} is {limit} USD{per}: {left} USD are left, this request may cost up to \
-         {needed} USD. {then}."
-    )
 }
 
 /// An answer of JSON.

@@ -196,7 +196,7 @@ impl Gateway {
         let budgets = ctx.passed.as_ref().map(Passed::budgets).unwrap_or_default();
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, &request.demand, prices, budgets, request.cut())
+            .admit(&caller, ctx.request, request.wanted(), prices, budgets)
             .await
             .map_err(|why| Refusal::not_admitted(why, model))?;
         if let Some(cap) = admitted.output_cap {

@@ -77,7 +77,7 @@ pub struct Detail {
     pub stream: bool,
     /// The status that the client got.
     pub status: u16,
-    /// How the answer ended: `complete`, `client_gone`, `cut`, `failed`.
+    /// How the answer ended: `complete`, `client_gone`, `cut`, `credit_ended`, `failed`, …
     pub end: Box<str>,
     /// How the usage was found.
     pub metered: Metered,

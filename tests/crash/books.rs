@@ -5,7 +5,7 @@ use super::support::{Gateway, PATIENCE, Site, TOKEN};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use tollgate::id::{CustomerId, RequestId};
-use tollgate::ledger::{Change, Entry, Ledger, Release, Seq, Window};
+use tollgate::ledger::{Change, Entry, Expired, Ledger, Release, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
 use tollgate::simulate::Served;
@@ -93,7 +93,10 @@ impl Books {
         let served = complete(&log);
 
         let (ledger, recovered) = Ledger::open(&site.store(), Box::new(|_| {})).expect("a good store");
-        assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (0, 0, None));
+        assert_eq!(
+            (recovered.expired, recovered.torn_bytes, recovered.rebuilt),
+            (Expired::default(), 0, None)
+        );
         let mut receipts = HashMap::new();
         let (mut captures, mut expired) = (0, 0);
         for (customer, deposited) in self.customers.iter().zip(&self.deposits) {

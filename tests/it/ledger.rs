@@ -250,7 +250,7 @@ fn a_journal_with_every_kind_of_entry_says_what_it_said() {
     }
 
     let (ledger, recovered) = Ledger::open(folder.path(), Box::new(|_| {})).unwrap();
-    assert_eq!((recovered.entries, recovered.expired), (Seq(42), 1));
+    assert_eq!((recovered.entries, recovered.expired.released), (Seq(42), 1));
     let mut exported = Vec::new();
     let take = |entry| {
         export::write(&entry, Form::Jsonl, &mut exported);

@@ -14,6 +14,7 @@ mod strangers;
 mod limits;
 mod budgets;
 mod cut;
+mod slices;
 mod answers;
 mod azure;
 mod endpoints;

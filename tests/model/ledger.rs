@@ -128,7 +128,7 @@ fn balances_after_a_restart_are_what_many_threads_were_told() {
     let verified = ledger::verify_stopped(folder.path(), &recompute, None).expect("verifies");
     assert_eq!((verified.captures, verified.open_holds), (acknowledged, 1));
     let (ledger, recovered) = open(folder.path());
-    assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (1, 0, None));
+    assert_eq!((recovered.expired.released, recovered.torn_bytes, recovered.rebuilt), (1, 0, None));
     for (customer, balance) in [(RICH, rich), (POOR, poor)] {
         let found = ledger.customer(customer, |found| found.balance).expect("known");
         assert_eq!((found.available, found.held), (atto(balance), Amount::ZERO), "I2: {customer}");
@@ -197,7 +197,7 @@ fn a_full_segment_is_followed_by_another_and_both_are_read() {
     assert_eq!((files("log"), files("index")), (2, 1), "the full one has a sidecar");
     drop(ledger);
     let (ledger, recovered) = open(folder.path());
-    assert_eq!((recovered.expired, recovered.torn_bytes, recovered.rebuilt), (0, 0, None));
+    assert_eq!((recovered.expired.released, recovered.torn_bytes, recovered.rebuilt), (0, 0, None));
     assert_eq!((recovered.replayed, recovered.indexed), (0, 0), "the state has it all");
     check(&ledger);
     assert_eq!(u128::from(ledger.verify(&recompute, None).expect("verifies").captures), CHARGES);

@@ -40,10 +40,18 @@ pub enum Operation {
         customer: u64,
         request: u128,
     },
+    /// With what the request would be charged if it ended here.
     Extend {
         customer: u64,
         request: u128,
         amount: i128,
+        least: i128,
+        so_far: i128,
+    },
+    /// Nobody serves the request any more.
+    Expire {
+        customer: u64,
+        request: u128,
     },
     /// Of a request that was charged.
     Refund {
@@ -129,6 +137,8 @@ pub struct Plain {
     /// Whether they are active.
     pub keys: BTreeMap<u64, bool>,
     pub holds: BTreeMap<u128, i128>,
+    /// What requests that were extended would be charged.
+    pub so_far: BTreeMap<u128, i128>,
     pub bookings: BTreeMap<u64, (Booked, i128)>,
     /// What requests were charged in all, and what is left of it.
     pub charged: BTreeMap<u128, i128>,
@@ -149,9 +159,8 @@ impl Reference {
     pub fn act(&mut self, operation: &Operation) -> Said {
         match *operation {
             Operation::Create { ref name, .. } if name.is_empty() || name.len() > 256 => Said::Malformed,
-            Operation::Deposit { amount, .. } | Operation::Extend { amount, .. }
-                if !(1..=DEPOSIT_MAX).contains(&amount) =>
-            {
+            Operation::Deposit { amount, .. } if !(1..=DEPOSIT_MAX).contains(&amount) => Said::Malformed,
+            Operation::Extend { amount, least, so_far, .. } if amount < 1 || least < 1 || so_far < 0 => {
                 Said::Malformed
             }
             Operation::Refund { amount: Some(amount), .. } if !(1..=DEPOSIT_MAX).contains(&amount) => {
@@ -190,20 +199,22 @@ impl Reference {
                 self.forfeited += forfeited(&said);
                 said
             }
-            Operation::Extend { customer, request, amount } => {
-                self.with(customer, |c| c.extend(request, amount))
+            Operation::Extend { customer, request, amount, least, so_far } => {
+                self.with(customer, |c| c.extend(request, amount, least, so_far))
             }
             Operation::Hold { customer, key, request, amount } => {
                 self.with(customer, |c| c.hold(key, request, amount))
             }
             Operation::Capture { customer, request, amount } => {
                 let said = self.with(customer, |c| c.capture(request, amount));
-                if let Said::Done(moved) = said {
-                    self.revenue += amount;
-                    self.written_off += moved.written_off;
-                }
-                self.forfeited += forfeited(&said);
-                said
+                self.earn(said)
+            }
+            Operation::Expire { customer, request } => {
+                let said = self.with(customer, |c| match c.so_far.get(&request) {
+                    Some(so_far) => c.capture(request, *so_far),
+                    None => c.release(request),
+                });
+                self.earn(said)
             }
             Operation::Release { customer, request } => {
                 let said = self.with(customer, |c| c.release(request));
@@ -211,6 +222,16 @@ impl Reference {
                 said
             }
         }
+    }
+
+    /// Of the end of a hold.
+    fn earn(&mut self, said: Said) -> Said {
+        if let Said::Done(moved) = said {
+            self.revenue += moved.captured + moved.overage + moved.written_off;
+            self.written_off += moved.written_off;
+        }
+        self.forfeited += forfeited(&said);
+        said
     }
 
     fn with(&mut self, customer: u64, act: impl FnOnce(&mut Plain) -> Said) -> Said {
@@ -304,13 +325,15 @@ impl Plain {
         swept
     }
 
-    fn extend(&mut self, request: u128, amount: i128) -> Said {
+    fn extend(&mut self, request: u128, amount: i128, least: i128, so_far: i128) -> Said {
         if !self.holds.contains_key(&request) {
             return Said::UnknownHold;
         }
-        if amount > self.available {
+        if amount.min(least) > self.available {
             return Said::Insufficient(self.available);
         }
+        let amount = amount.min(self.available);
+        self.so_far.insert(request, so_far);
         self.available -= amount;
         self.held += amount;
         *self.holds.entry(request).or_default() += amount;
@@ -338,6 +361,7 @@ impl Plain {
 
     fn capture(&mut self, request: u128, amount: i128) -> Said {
         let Some(held) = self.holds.remove(&request) else { return Said::UnknownHold };
+        self.so_far.remove(&request);
         self.held -= held;
         self.available += held;
         let paid = amount.min(self.available);
@@ -356,6 +380,7 @@ impl Plain {
 
     fn release(&mut self, request: u128) -> Said {
         let Some(held) = self.holds.remove(&request) else { return Said::UnknownHold };
+        self.so_far.remove(&request);
         self.held -= held;
         self.available += held;
         Said::Done(Moved { released: held, forfeited: self.sweep(), ..Moved::default() })

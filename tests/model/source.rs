@@ -39,7 +39,7 @@ impl Source {
             Some(Standing::Banned) => return Operation::Step { customer, step: Step::Unban },
             Some(Standing::Active) | None => {}
         }
-        match self.rng.u32(0..115) {
+        match self.rng.u32(0..117) {
             0..2 => Operation::Create { customer: self.rng.u64(0..self.crowd.customers), name: self.name() },
             2..4 => Operation::CreateKey { customer, key: self.key(customer, reference, 10) },
             4 => Operation::RevokeKey { customer, key: self.key(customer, reference, 3) },
@@ -56,9 +56,13 @@ impl Source {
             }
             100..104 => {
                 let (customer, request) = self.request(customer, reference);
-                Operation::Extend { customer, request, amount: self.rng.i128(0..900) }
+                self.extend(customer, request)
             }
             104..109 => self.refund(customer, reference),
+            115.. => {
+                let (customer, request) = self.request(customer, reference);
+                Operation::Expire { customer, request }
+            }
             109..112 => {
                 let amount = self.rng.i128(-4_000..4_000);
                 let amount = if self.rng.u32(0..10) == 0 { 0 } else { amount };
@@ -89,6 +93,15 @@ impl Source {
             _ => Some(self.rng.i128(1..=(*left).max(1))),
         };
         Operation::Refund { customer, request: *request, amount, reference: self.reference() }
+    }
+
+    /// By what there may be, by more than that with less to make do with, and of what makes no sense.
+    fn extend(&mut self, customer: u64, request: u128) -> Operation {
+        let amount = self.rng.i128(0..900);
+        let least = if self.rng.bool() { amount } else { self.rng.i128(0..20) };
+        let (amount, least) = if self.rng.u32(0..4) == 0 { (amount * 100, least) } else { (amount, least) };
+        let so_far = if self.rng.u32(0..20) == 0 { -1 } else { self.rng.i128(0..2_000) };
+        Operation::Extend { customer, request, amount, least, so_far }
     }
 
     fn name(&mut self) -> String {

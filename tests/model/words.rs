@@ -2,7 +2,7 @@
 
 use super::reference::{Operation, Said};
 
-pub const WORDS: [&str; 24] = [
+pub const WORDS: [&str; 26] = [
     "deposit",
     "hold",
     "capture below",
@@ -20,6 +20,8 @@ pub const WORDS: [&str; 24] = [
     "insufficient",
     "key exists",
     "extension",
+    "expired, charged",
+    "expired, released",
     "refund in part",
     "refund in full",
     "adjustment",
@@ -34,6 +36,8 @@ pub fn words(operation: &Operation, said: &Said) -> Vec<&'static str> {
         (Operation::Deposit { .. }, Said::Done(_)) => vec!["deposit"],
         (Operation::Hold { .. }, Said::Done(_)) => vec!["hold"],
         (Operation::Extend { .. }, Said::Done(_)) => vec!["extension"],
+        (Operation::Expire { .. }, Said::Done(moved)) if moved.captured > 0 => vec!["expired, charged"],
+        (Operation::Expire { .. }, Said::Done(_)) => vec!["expired, released"],
         (Operation::Refund { amount: Some(_), .. }, Said::Done(_)) => vec!["refund in part"],
         (Operation::Refund { amount: None, .. }, Said::Done(_)) => vec!["refund in full"],
         (Operation::Adjust { .. }, Said::Done(_)) => vec!["adjustment"],

@@ -133,7 +133,9 @@ fn command(
         wire::take_asked(&message).map_err(|why| io::Error::other(why.to_string()))?;
     let (begins, ends) = match &command {
         Command::Hold { request, .. } => (Some(*request), None),
-        Command::Capture { request, .. } | Command::Release { request, .. } => (None, Some(*request)),
+        Command::Capture { request, .. } | Command::Release { request, .. } | Command::Expire { request } => {
+            (None, Some(*request))
+        }
         _ => (None, None),
     };
     let applied = ledger.carry_out(customer, command).map(Box::new);
@@ -166,12 +168,14 @@ async fn expire(ledger: &Arc<Ledger>, open: HashMap<RequestId, CustomerId>) {
     if open.is_empty() {
         return;
     }
-    tracing::warn!(holds = open.len(), "its requests were not finished: released, not charged");
     let mut open: Vec<_> = open.into_iter().map(|(request, customer)| (customer, request)).collect();
     open.sort_unstable();
     let ledger = Arc::clone(ledger);
     let expired = tokio::task::spawn_blocking(move || ledger.expire(&open)).await;
-    if !matches!(expired, Ok(Ok(()))) {
-        tracing::error!("the holds of a process that ended stay open until the next start");
+    match expired {
+        Ok(Ok(expired)) => expired.tell("requests of the process before this one were not finished"),
+        Ok(Err(_)) | Err(_) => {
+            tracing::error!("the holds of a process that ended stay open until the next start");
+        }
     }
 }

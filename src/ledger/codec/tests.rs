@@ -32,7 +32,11 @@ fn every_change_reads_back_and_no_cut_does() {
     check(Change::Held { request, key, amount, price_version: "2026-11-23".into() });
     let (price_version, note) = (Arc::<str>::from("2026-11-23"), note());
     let version = || Arc::clone(&price_version);
-    check(Change::Extended { request, key, amount, total: amount, price_version: version() });
+    let charge = Charge { amount, cost: -amount };
+    for progress in [None, Some(Progress { charge, record: Arc::clone(&record) })] {
+        let (total, price_version) = (amount, version());
+        check(Change::Extended { request, key, amount, total, price_version, progress });
+    }
     for key in [None, Some(key)] {
         check(Change::Captured {
             request,
@@ -123,6 +127,6 @@ fn charges_of_the_first_journals_are_read() {
 
 #[test]
 fn an_unknown_tag_is_refused() {
-    assert_eq!(decode_change(23, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(23)));
+    assert_eq!(decode_change(99, &mut &[0_u8; 64][..]), Err(CodecError::UnknownTag(99)));
     assert_eq!(decode_change(17, &mut &[9_u8; 64][..]), Err(CodecError::UnknownTag(9)));
 }

@@ -4,13 +4,13 @@ use super::super::book::Book;
 use super::super::budget::Budgets;
 use super::super::command::Command;
 use super::super::disk::{Disk, File};
-use super::super::entry::{Entry, KeyCreated, Release, Seq};
+use super::super::entry::{Entry, KeyCreated, Seq};
 use super::super::frame::{self, Head};
 use super::super::index::{Bookings, Index, note_booking};
 use super::super::journal::{self, Group, OnCommit, Writer};
 use super::super::keeper::Health;
 use super::super::line::{Down, Line};
-use super::super::open::{OpenError, split};
+use super::super::open::{Expired, OpenError, split};
 use super::super::recover::{Recovery, recover};
 use super::super::room::Room;
 use super::super::segment::{self, JournalError};
@@ -93,7 +93,7 @@ pub struct Bench {
     /// Sidecars that were made again.
     pub indexed: usize,
     pub torn_bytes: u64,
-    pub expired: usize,
+    pub expired: Expired,
     /// Whether the snapshot that was given fits the journal.
     pub fits: bool,
 }
@@ -128,8 +128,8 @@ impl Bench {
         let state = thread::spawn(move || told.run(state_book, bookings, &intake));
         let threads = Threads { journal: Some(writer), state: Some(state), state_line };
         let ledger = Arc::new(ledger(disk, Arc::new(Wall), book, index, (line, room), threads));
-        ledger.expire(&open).map_err(|Down| io(io::Error::other("down")))?;
-        Ok(Bench { ledger, entries, replayed, indexed, torn_bytes, expired: open.len(), fits })
+        let expired = ledger.expire(&open).map_err(|Down| io(io::Error::other("down")))?;
+        Ok(Bench { ledger, entries, replayed, indexed, torn_bytes, expired, fits })
     }
 
     /// On a disk in memory, with nothing known from elsewhere.
@@ -391,5 +391,5 @@ pub fn capture(request: u128, amount: i128) -> Command {
 
 pub fn release(request: u128) -> Command {
     let request = RequestId::from_int(request);
-    Command::Release { request, reason: Release::Failed, record: Arc::from(&[][..]) }
+    Command::Release { request, record: Arc::default() }
 }

@@ -2,7 +2,7 @@
 
 use super::super::budget::{Budget, Budgets, Period, Spare, Spender};
 use super::super::command::{Command, Refusal};
-use super::super::{Book, Failure, Ledger, Release, Terms};
+use super::super::{Book, Failure, Ledger, Progress, Terms};
 use super::bench::{ADA, DEPOSIT, KEY, atto, block_on, create_ada, key, opening, record, terms};
 use crate::clock::Timestamp;
 use crate::id::{KeyId, RequestId};
@@ -43,6 +43,13 @@ impl Scene {
         self.act(Command::Hold { request, key, amount, least, budgets, price_version })
     }
 
+    fn extend(&mut self, request: u128, amount: i128, least: i128) -> Result<(), Refusal> {
+        let progress = Progress { charge: atto(0).into(), record: record(0) };
+        let (request, budgets) = (RequestId::from_int(request), self.budgets);
+        let (amount, least) = (atto(amount), atto(least));
+        self.act(Command::Extend { request, amount, least, budgets, progress })
+    }
+
     fn held(&self, request: u128) -> i128 {
         self.book.customers[&ADA].holds[&RequestId::from_int(request)].amount.atto_usd()
     }
@@ -55,7 +62,7 @@ impl Scene {
 
     fn release(&mut self, request: u128) {
         let (request, record) = (RequestId::from_int(request), Arc::from(&[][..]));
-        self.act(Command::Release { request, reason: Release::Failed, record }).expect("it is open");
+        self.act(Command::Release { request, record }).expect("it is open");
     }
 }
 
@@ -141,6 +148,25 @@ fn the_tightest_bound_is_what_is_granted_and_told() {
     assert_eq!(scene.held(2), DEPOSIT - 90);
     let nothing = Err(Refusal::InsufficientCredit { available: atto(0) });
     assert_eq!(scene.hold_some(KEY, 3, 5, 1), nothing);
+}
+
+#[test]
+fn an_extension_is_bound_as_a_hold_is() {
+    let mut scene = Scene::new("2027-01-30", day(100), day(150));
+    scene.hold(KEY, 1, 60).expect("60 of 100");
+    scene.extend(1, 30, 30).expect("90 of 100");
+    let until = Some("2027-01-31");
+    assert_eq!(scene.extend(1, 30, 11), over(Spender::Key, Period::Day, 100, 10, until));
+    scene.extend(1, 30, 10).expect("what is left will do");
+    assert_eq!((scene.held(1), scene.extend(1, 1, 1)), (100, over(Spender::Key, Period::Day, 100, 0, until)));
+    scene.hold(OTHER, 2, 40).expect("140 of 150");
+    scene.extend(2, 60, 1).expect("to the last unit");
+    assert_eq!(scene.held(2), 50);
+    assert_eq!(scene.extend(2, 1, 1), over(Spender::Customer, Period::Day, 150, 0, until));
+    scene.budgets = Budgets::default();
+    scene.extend(2, 2 * DEPOSIT, 1).expect("all that is there");
+    let nothing = Err(Refusal::InsufficientCredit { available: atto(0) });
+    assert_eq!((scene.held(2), scene.extend(2, 1, 1)), (DEPOSIT - 100, nothing));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_journal_cut_at_any_byte_opens_with_the_whole_frames_before_it() {
         let expect = (seq, u64::try_from(cut - good).unwrap());
         assert_eq!((bench.entries, bench.torn_bytes), expect, "cut at {cut}");
         torn += usize::from(bench.torn_bytes > 0);
-        let expired = u64::try_from(bench.expired).unwrap();
+        let expired = u64::try_from(bench.expired.released).unwrap();
         bench.ledger.close();
         // What was cut off is gone, and what was added is there.
         let (entries, torn_bytes) = read(&memory, Seq(seq.0 + expired)).expect("whole");

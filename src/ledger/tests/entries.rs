@@ -6,7 +6,9 @@ use super::super::command::{Charged, Command};
 use super::super::entry::{Balance, Change, Charge, Note, Seq, Step};
 use super::super::segment::JournalError;
 use super::super::verify::{Known, verify};
-use super::super::{Failure, Hold, Ledger, Refusal, Standing, Window, verify_stopped};
+use super::super::{
+    Budgets, Expired, Extension, Failure, Hold, Ledger, Progress, Refusal, Standing, Window, verify_stopped,
+};
 use super::bench::{
     ADA, DEPOSIT, KEY, Scribe, atto, block_on, capture, create_ada, hold, opening, recompute, record,
     release, terms,
@@ -61,6 +63,12 @@ fn kinds(ledger: &Ledger, request: u128) -> Vec<&'static str> {
     entries.iter().map(|entry| entry.change.name()).collect()
 }
 
+fn extension(amount: i128, so_far: i128) -> Extension {
+    let (amount, budgets) = (atto(amount), Budgets::default());
+    let progress = Progress { charge: atto(so_far).into(), record: record(so_far) };
+    Extension { amount, least: amount, budgets, progress }
+}
+
 /// Closes the store and opens it again: it is what it was.
 fn again(ledger: Arc<Ledger>, folder: &Path) -> Arc<Ledger> {
     let before = has(&ledger);
@@ -78,9 +86,9 @@ fn every_kind_of_entry_survives_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut ledger = open(folder.path());
     create_ada(&ledger).expect("new");
-    let mut first = held(&ledger, 1, 100);
-    let mut extension = first.extend(atto(50)).expect("rich enough");
-    block_on(extension.durable()).expect("the disk is well");
+    let first = held(&ledger, 1, 100);
+    let extended = first.extend(extension(50, 30)).expect("rich enough");
+    assert_eq!(block_on(extended.durable()), Ok(atto(50)));
     assert_eq!(has(&ledger), (DEPOSIT - 150, 150, 0));
     let charge = Charge { amount: atto(170), cost: atto(90) };
     let mut applied = first.capture(charge, record(170));
@@ -184,14 +192,44 @@ fn an_extended_hold_that_the_state_has_ends_in_the_state_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = open(folder.path());
     create_ada(&ledger).expect("new");
-    let mut hold = held(&ledger, 1, 100);
+    let hold = held(&ledger, 1, 100);
     // While these become durable, one after another, the state is written with the hold in it.
     for request in 2..400 {
         drop(held(&ledger, request, 1));
     }
-    let mut extension = hold.extend(atto(11)).expect("rich enough");
-    block_on(extension.durable()).expect("the disk is well");
+    let extended = hold.extend(extension(11, 5)).expect("rich enough");
+    block_on(extended.durable()).expect("the disk is well");
     drop(hold);
+    again(ledger, folder.path());
+}
+
+/// What is left open by a process that ends: of one request it is known how far it had come.
+#[test]
+fn what_was_in_flight_is_charged_as_far_as_it_is_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = open(folder.path());
+    create_ada(&ledger).expect("new");
+    let holds = [held(&ledger, 1, 100), held(&ledger, 2, 10)];
+    for so_far in [20, 30] {
+        let extended = holds[0].extend(extension(25, so_far)).expect("rich enough");
+        block_on(extended.durable()).expect("the disk is well");
+    }
+    ledger.close();
+    // Nothing of their ends is written any more.
+    drop(holds);
+    drop(ledger);
+    let (ledger, recovered) = Ledger::open(folder.path(), Box::new(|_| {})).expect("a good store");
+    let expired = Expired { charged: 1, released: 1 };
+    assert_eq!((recovered.rebuilt, recovered.replayed, recovered.expired), (None, 0, expired));
+    assert_eq!(kinds(&ledger, 1), ["hold", "extension", "extension", "capture"]);
+    assert_eq!(kinds(&ledger, 2), ["hold", "release"]);
+    assert_eq!(has(&ledger), (DEPOSIT - 30, 0, 0));
+    let entries = ledger.entries_of_request(RequestId::from_int(1)).expect("readable");
+    let Some(Change::Captured { record: kept, released, .. }) = entries.last().map(|entry| &entry.change)
+    else {
+        panic!("{entries:?}")
+    };
+    assert_eq!((kept, *released), (&record(30), atto(120)));
     again(ledger, folder.path());
 }
 
@@ -250,6 +288,7 @@ fn what_no_book_could_say_is_refused() {
         amount: atto(10),
         total: atto(total),
         price_version: version(),
+        progress: None,
     };
     breaks(&[extended(KEY, 111)], "I5");
     breaks(&[extended(crate::id::KeyId::from_int(9), 110)], "I5");
@@ -293,6 +332,22 @@ fn a_refund_of_more_than_the_journal_says_was_charged_does_not_verify() {
                 assert!(!expect && seq == refund && why.0.contains("I5"), "{amount}: {why}");
             }
             Err(other) => panic!("{amount}: {other}"),
+        }
+    }
+}
+
+/// What a request would have been charged follows from its record, too (I9): it may come to that.
+#[test]
+fn an_extension_that_its_record_does_not_amount_to_does_not_verify() {
+    for (amounts_to, expect) in [(30, true), (29, false)] {
+        let mut scribe = scribe();
+        let Extension { amount, least, budgets, .. } = extension(10, 0);
+        let progress = Progress { charge: atto(30).into(), record: record(amounts_to) };
+        let request = RequestId::from_int(1);
+        scribe.groups(vec![Command::Extend { request, amount, least, budgets, progress }]);
+        match verify(&scribe.memory, Known::default(), &recompute) {
+            Ok(_) => assert!(expect, "{amounts_to}"),
+            Err(why) => assert!(!expect && why.to_string().contains("I9"), "{amounts_to}: {why}"),
         }
     }
 }

@@ -5,8 +5,8 @@
 use super::super::codec::{self, CodecError};
 use super::super::entry::{Change, Seq};
 use super::super::verify::{Fold, Known, verify};
-use super::super::{Chain, Window};
-use super::bench::{ADA, Bench, KEY, atto, read, recompute};
+use super::super::{Chain, Expired, Window};
+use super::bench::{ADA, Bench, DEPOSIT, KEY, atto, read, recompute};
 use super::memory::Memory;
 use crate::clock::Timestamp;
 use std::collections::BTreeSet;
@@ -120,9 +120,15 @@ fn is_known(tag: u8) -> bool {
 #[test]
 fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
     let mut kept = BTreeSet::new();
-    for folder in
-        ["journal-1", "journal-2", "journal-terms", "journal-3", "journal-violation", "journal-object"]
-    {
+    for folder in [
+        "journal-1",
+        "journal-2",
+        "journal-terms",
+        "journal-3",
+        "journal-violation",
+        "journal-object",
+        "journal-progress",
+    ] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
             codec::encode(&entry, &mut bytes);
@@ -152,4 +158,22 @@ fn what_a_key_spent_is_in_the_third_journal() {
     }
     let ada = &fold.book.customers[&ADA];
     assert_eq!((ada.keys[&KEY].spent.total, ada.spent.total), (atto(190), atto(190)));
+}
+
+/// From here on an extension says how far its request had come.
+#[test]
+fn how_far_requests_had_come_is_read_for_ever_and_what_was_in_flight_is_charged_that() {
+    let memory = golden("journal-progress");
+    let entries = read(&memory, Seq::START).expect("whole").0;
+    let so_far = entries.iter().filter_map(|entry| match &entry.change {
+        Change::Extended { progress: Some(progress), .. } => Some(progress.charge.amount),
+        _ => None,
+    });
+    assert_eq!(so_far.collect::<Vec<_>>(), [30, 70, 12].map(atto));
+    let bench = Bench::on(&memory).expect("it opens");
+    assert_eq!(bench.expired, Expired { charged: 1, released: 0 });
+    let left = bench.ledger.customer(ADA, |found| found.balance.available);
+    assert_eq!(left, Some(atto(DEPOSIT - 70 - 12)));
+    let head = Chain::parse("2d49af22da644cc38f91ccac39f9e64520866b4b86bd4dabb875f53668dbd13d");
+    assert_eq!(bench.ledger.verify(&recompute, head).expect("whole").expected, Some(Seq(11)));
 }

@@ -105,7 +105,7 @@ impl World {
             Ok(bench) => {
                 assert!(bench.fits, "seed {}: the state store fits", self.seed);
                 self.counts.torn += usize::from(bench.torn_bytes > 0);
-                self.counts.expired += bench.expired;
+                self.counts.expired += bench.expired.released;
                 Some(bench)
             }
             Err(why) => {

@@ -55,6 +55,8 @@ enum Flaw {
     ForgetsReferences,
     /// It does not release what was in flight.
     KeepsHolds,
+    /// It notes less of how far a request had come than it was told.
+    ForgetsProgress,
     /// It gives a refund back out of nothing when a charge was refunded before.
     ForgetsRefunds,
 }
@@ -73,6 +75,8 @@ struct Counts {
     acknowledged: usize,
     lost: usize,
     expired: usize,
+    /// Of those that expired: charged what was known of them.
+    charged: usize,
     captures_verified: u64,
 }
 
@@ -316,6 +320,7 @@ fn a_thousand_seeds_of_crashes_leave_what_a_plain_book_says() {
         all.acknowledged += one.acknowledged;
         all.lost += one.lost;
         all.expired += one.expired;
+        all.charged += one.charged;
         all.captures_verified += one.captures_verified;
     }
     println!("{seeds} seeds from {first}: {all:?}");
@@ -325,6 +330,7 @@ fn a_thousand_seeds_of_crashes_leave_what_a_plain_book_says() {
         assert!(all.kills > seeds && all.power_cuts > seeds && all.torn > seeds / 4, "{all:?}");
         assert!(all.eio > seeds / 4 && all.enospc > seeds / 4 && all.clock_steps > seeds, "{all:?}");
         assert!(all.acknowledged > seeds * 50 && all.lost > seeds && all.expired > seeds, "{all:?}");
+        assert!(all.charged > seeds / 10, "{all:?}");
         assert!(all.captures_verified > u64::try_from(seeds).unwrap() * 5, "{all:?}");
     }
 }
@@ -346,10 +352,11 @@ fn a_broken_ledger_is_caught() {
         Flaw::Overcharges,
         Flaw::ForgetsReferences,
         Flaw::KeepsHolds,
+        Flaw::ForgetsProgress,
         Flaw::ForgetsRefunds,
     ];
     for flaw in flaws {
-        let caught = (0..40).find_map(|seed| World::run(seed, flaw).err().map(|why| (seed, why)));
+        let caught = (0..100).find_map(|seed| World::run(seed, flaw).err().map(|why| (seed, why)));
         let (seed, why) = caught.unwrap_or_else(|| panic!("{flaw:?} was not found"));
         println!("{flaw:?} was found by seed {seed}: {why}");
     }

@@ -1,15 +1,24 @@
 //! Cutting an answer short: the cap that a request asks for is lowered to what can be paid.
 
 use super::fields::{Fields, is_given};
-use super::{Edit, Request};
-use crate::admit::{Cut, Work};
+use super::{Comes, Edit, Request};
+use crate::admit::{Cut, Seen, Wanted, Work};
 use crate::endpoint::Endpoint;
 use memchr::memmem;
 
 impl Request {
+    /// What it asks for, and what may be done with its answer. What one that thinks costs is not seen as it
+    /// comes: its thoughts may be told more shortly than they are billed.
+    pub fn wanted(&self) -> Wanted<'_> {
+        let cut = self.cut();
+        let text = self.demand.work == Work::Text && self.comes == Comes::Events;
+        let seen = if text && cut == Cut::Allowed { Seen::AsItComes } else { Seen::AtItsEnd };
+        Wanted { demand: &self.demand, cut, seen }
+    }
+
     /// Whether its answer may be cut. Images and audio have no cap; one that thinks for a number of tokens of its own choice needs a
     /// cap above that.
-    pub fn cut(&self) -> Cut {
+    fn cut(&self) -> Cut {
         let thinks = || memmem::find(&self.body, b"\"budget_tokens\"").is_some();
         let whole = self.demand.work != Work::Text || self.endpoint == Endpoint::Messages && thinks();
         if whole { Cut::Senseless } else { Cut::Allowed }

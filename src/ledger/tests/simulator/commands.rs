@@ -2,7 +2,7 @@
 
 use super::super::super::budget::Budgets;
 use super::super::super::command::{Charged, Command};
-use super::super::super::entry::{Charge, KeyCreated, Note, Release, Step};
+use super::super::super::entry::{Charge, KeyCreated, Note, Progress, Step};
 use super::super::reference::{self, Operation, Said};
 use super::{Flaw, World};
 use crate::id::{KeyDigest, KeyId, RequestId};
@@ -29,8 +29,16 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "1".into());
             (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version })
         }
-        Operation::Extend { customer, request, amount } => {
-            (customer, Command::Extend { request: RequestId::from_int(request), amount: atto(amount) })
+        Operation::Extend { customer, request, amount, least, so_far } => {
+            let less = i128::from(world.flaw == Flaw::ForgetsProgress && so_far > 0);
+            let charge = Charge { amount: atto(so_far - less), cost: atto(3) };
+            let record = (so_far - less).to_string().into_bytes().into();
+            let (request, budgets) = (RequestId::from_int(request), Budgets::default());
+            let (amount, least, progress) = (atto(amount), atto(least), Progress { charge, record });
+            (customer, Command::Extend { request, amount, least, budgets, progress })
+        }
+        Operation::Expire { customer, request } => {
+            (customer, Command::Expire { request: RequestId::from_int(request) })
         }
         Operation::Capture { customer, request, amount } => {
             let more = i128::from(world.flaw == Flaw::Overcharges && amount >= 0);
@@ -42,8 +50,7 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             )
         }
         Operation::Release { customer, request } => {
-            let (request, reason) = (RequestId::from_int(request), Release::Expired);
-            (customer, Command::Release { request, reason, record: Arc::from(&[][..]) })
+            (customer, Command::Release { request: RequestId::from_int(request), record: Arc::default() })
         }
         Operation::Refund { customer, amount, reference, .. } => {
             let charged = charged.expect("looked up before");

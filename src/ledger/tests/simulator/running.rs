@@ -62,7 +62,7 @@ impl Running {
         self.step(world)
     }
 
-    /// Releases what was in flight, as a start does.
+    /// Ends what was in flight, as a start does.
     pub fn expire(&mut self, world: &mut World) -> Checked {
         let open: Vec<_> = self
             .reference
@@ -71,8 +71,10 @@ impl Running {
             .flat_map(|(customer, plain)| plain.holds.keys().map(|request| (*customer, *request)))
             .collect();
         world.counts.expired += open.len();
+        let known = self.reference.customers.values().map(|plain| plain.so_far.len());
+        world.counts.charged += known.sum::<usize>();
         for (customer, request) in open {
-            let operation = Operation::Release { customer, request };
+            let operation = Operation::Expire { customer, request };
             if world.flaw == Flaw::KeepsHolds {
                 self.reference.act(&operation);
                 continue;
