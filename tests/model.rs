@@ -72,7 +72,8 @@ impl Tested {
             }
             let balance = self.book.apply(CustomerId::from_int(customer), change, NOW);
             let balance = balance.unwrap_or_else(|why| panic!("{why}; {told}"));
-            assert!(!balance.available.is_negative(), "I3: {balance:?}; {told}");
+            let overdraft = self.book.customers[&CustomerId::from_int(customer)].overdraft;
+            assert!(balance.available >= -overdraft, "I3: {balance:?}, {overdraft}; {told}");
         }
         Said::Done(moved)
     }
@@ -127,6 +128,15 @@ impl Tested {
                 let amount = Amount::from_atto_usd(amount);
                 (customer, Command::Adjust { amount, reference, note: note() })
             }
+            Operation::Overdraft { customer, amount } => {
+                let amount = Amount::from_atto_usd(amount);
+                (customer, Command::SetOverdraft { amount, note: note() })
+            }
+            Operation::WriteOff { customer, amount, reference } => {
+                let reference = format!("invoice {reference}").into();
+                let amount = amount.map(Amount::from_atto_usd);
+                (customer, Command::WriteOff { amount, reference, note: note() })
+            }
             Operation::Step { customer, step } => {
                 let step = match step {
                     reference::Step::Suspend => Step::Suspend,
@@ -158,6 +168,7 @@ impl Moved {
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
+            | Change::OverdraftSet { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -165,6 +176,7 @@ impl Moved {
             | Change::Held { .. } => {}
             Change::Deposited { amount, .. }
             | Change::Refunded { amount, .. }
+            | Change::DebtWrittenOff { amount, .. }
             | Change::Adjusted { amount, .. } => self.booked += amount.atto_usd(),
             Change::Forfeited { amount, .. } => self.forfeited += amount.atto_usd(),
             Change::ForfeitureReversed { amount, .. } => self.forfeited -= amount.atto_usd(),
@@ -274,6 +286,8 @@ fn customer_of(operation: &Operation) -> u64 {
         | Operation::Expire { customer, .. }
         | Operation::Refund { customer, .. }
         | Operation::Adjust { customer, .. }
+        | Operation::Overdraft { customer, .. }
+        | Operation::WriteOff { customer, .. }
         | Operation::Step { customer, .. } => *customer,
     }
 }

@@ -371,8 +371,18 @@ fn each_invariant_is_held_by_a_test_that_names_it() {
 }
 
 /// What may go wrong with a charge, and the test that says what comes of it then.
-const CASES: [(&str, &str, &str); 21] = [
+const CASES: [(&str, &str, &str); 23] = [
     ("a crash with open holds", "tests/crash.rs", "what_clients_received_is_charged_exactly_through_kills"),
+    (
+        "a crash with a stream that was extended",
+        "tests/it/slices.rs",
+        "a_crash_costs_what_the_last_extension_says_was_delivered",
+    ),
+    (
+        "the credit of a stream ends",
+        "tests/it/slices.rs",
+        "a_stream_whose_credit_ends_is_ended_in_its_own_dialect",
+    ),
     (
         "a client hangs up",
         "tests/it/hang_up.rs",

@@ -92,6 +92,12 @@ pub enum Action {
     /// Credit was given or taken by hand.
     #[serde(rename = "credit.adjust")]
     Adjust,
+    /// What a customer owes was given up.
+    #[serde(rename = "credit.write_off")]
+    WriteOff,
+    /// What a customer may owe was set.
+    #[serde(rename = "customer.overdraft")]
+    SetOverdraft,
     /// An upstream account was drained.
     #[serde(rename = "upstream.drain")]
     DrainUpstream,

@@ -1,13 +1,13 @@
-//! What the operator does with credit: deposits, refunds, adjustments.
+//! What the operator does with credit: deposits, refunds, adjustments, overdrafts, write-offs.
 //!
-//! Each has a reference of the operator's own: sent again, it is told again and not done again.
+//! What books something has a reference of the operator's own: sent again, it is told again and not done again.
 
 use super::Admin;
 use super::audit::{Action, By, Made, shown};
 use super::openapi;
 use super::refusal::AdminRefusal;
-use super::routes::{Answer, Shared, customer_view, entries_of, request_id};
-use super::sent::Sent;
+use super::routes::{Answer, Shared, customer_view, entries_of, request_id, unknown_customer};
+use super::sent::{Named, Sent};
 use super::views::{BookingView, CustomerView, RefundView};
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::{Charged, Note, Seq};
@@ -131,6 +131,80 @@ pub(super) async fn adjust(
     let before = customer_view(&admin, customer)?;
     let (entry_id, balance) = admin.ledger.adjust(customer, amount, reference, note).await?;
     booked(&admin, Action::Adjust, &by, entry_id, &before).await?;
+    Ok(Json(BookingView { entry_id, customer, balance: balance.posted() }))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewOverdraft {
+    /// US dollars that may be owed; zero for nothing.
+    #[schema(value_type = openapi::AmountOrZero)]
+    amount: Amount,
+    #[schema(value_type = Option<openapi::ReasonOrNothing>)]
+    reason: Option<Arc<str>>,
+}
+
+/// Let a customer owe so much
+///
+/// Requests are then admitted until the balance is that far below zero. It cannot be less than is owed
+/// already, with what is held.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/customers/{id}/overdraft",
+    tag = "customers",
+    params(("id" = CustomerId, Path), By),
+    request_body = NewOverdraft,
+    responses((status = 200, description = "As it is now", body = CustomerView), AdminRefusal)
+)]
+pub(super) async fn set_overdraft(
+    State(admin): Shared,
+    Named(id): Named,
+    by: By,
+    Sent(sent): Sent<NewOverdraft>,
+) -> Answer<CustomerView> {
+    let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
+    let NewOverdraft { amount, reason } = sent;
+    let before = customer_view(&admin, id)?;
+    admin.ledger.set_overdraft(id, amount, note(&by, reason)).await?;
+    let after = customer_view(&admin, id)?;
+    let made = Made { by: &by, action: Action::SetOverdraft, before: Some(shown(&before)), entry_id: None };
+    admin.note(made, id, &after).await?;
+    Ok(Json(after))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewWriteOff {
+    customer: CustomerId,
+    /// Without it, all that is owed.
+    #[schema(value_type = Option<openapi::AmountAboveZero>)]
+    amount: Option<Amount>,
+    /// The operator's own name for it: the same one twice is one write-off.
+    #[schema(value_type = openapi::Name)]
+    reference: Arc<str>,
+    #[schema(value_type = openapi::Reason)]
+    reason: Arc<str>,
+}
+
+/// Give up what a customer owes, all or some of it
+#[utoipa::path(
+    post,
+    path = "/admin/v1/write-offs",
+    tag = "credit",
+    params(By),
+    request_body = NewWriteOff,
+    responses((status = 200, description = "What was booked", body = BookingView), AdminRefusal)
+)]
+pub(super) async fn write_off(
+    State(admin): Shared,
+    by: By,
+    Sent(sent): Sent<NewWriteOff>,
+) -> Answer<BookingView> {
+    let NewWriteOff { customer, amount, reference, reason } = sent;
+    let note = note(&by, Some(reason));
+    let before = customer_view(&admin, customer)?;
+    let (entry_id, balance) = admin.ledger.write_off(customer, amount, reference, note).await?;
+    booked(&admin, Action::WriteOff, &by, entry_id, &before).await?;
     Ok(Json(BookingView { entry_id, customer, balance: balance.posted() }))
 }
 

@@ -110,6 +110,8 @@ fn paths() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(credit::deposit))
         .routes(routes!(credit::refund))
         .routes(routes!(credit::adjust))
+        .routes(routes!(credit::set_overdraft))
+        .routes(routes!(credit::write_off))
         .routes(routes!(routes::receipt))
         .routes(routes!(pool::list))
         .routes(routes!(pool::drain))

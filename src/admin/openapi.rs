@@ -126,6 +126,7 @@ pub(super) struct ReasonOrNothing;
 pub(super) struct ImportedKey;
 pub(super) struct AmountAboveZero;
 pub(super) struct AmountNotZero;
+pub(super) struct AmountOrZero;
 
 /// How a word is written.
 macro_rules! written {
@@ -160,6 +161,7 @@ written! {
     ReasonOrNothing: "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,1024}$", "The same, or nothing", "an outage";
     ImportedKey: "^[!-~]{20,256}$", "A key of another gateway", "sk-0123456789abcdefghij";
     AmountAboveZero: "^(?!0+(\\.0+)?$)[0-9]{1,12}(\\.[0-9]{1,18})?$", "US dollars, above zero", "25.00";
+    AmountOrZero: "^[0-9]{1,12}(\\.[0-9]{1,18})?$", "US dollars, at least zero", "100.00";
     AmountNotZero: "^(?!-?0+(\\.0+)?$)-?[0-9]{1,12}(\\.[0-9]{1,18})?$", "US dollars, not zero", "-5.00";
 }
 

@@ -116,6 +116,14 @@ impl From<Failure> for AdminRefusal {
                     format!("{left} USD of this charge can be given back: the rest was given back before");
                 Self::new(StatusCode::CONFLICT, "refund_exceeds_charge", message)
             }
+            Refusal::OwesMore { debt } => {
+                let message = format!("{debt} USD are owed or held already: it cannot be less");
+                Self::new(StatusCode::CONFLICT, "owes_more", message)
+            }
+            Refusal::OwesLess { debt } => {
+                let message = format!("{debt} USD are owed: no more can be written off");
+                Self::new(StatusCode::CONFLICT, "owes_less", message)
+            }
             Refusal::InsufficientCredit { available } => {
                 let message = format!("{available} USD are available: no more can be taken");
                 Self::new(StatusCode::CONFLICT, "insufficient_credit", message)

@@ -29,6 +29,9 @@ pub struct CustomerView {
     pub balance: Amount,
     /// What of it is not held, in USD.
     pub available: Amount,
+    /// What they may owe, in USD, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdraft: Option<Amount>,
     /// What is limited for all their keys together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub limits: Limits,
@@ -61,6 +64,7 @@ impl CustomerView {
             by: note.map(|note| (*note.by).into()),
             balance: customer.balance.posted(),
             available: customer.balance.available,
+            overdraft: Some(customer.overdraft).filter(|overdraft| *overdraft > Amount::ZERO),
             limits: limits_of(&customer.limits),
             terms_version: customer.terms.as_ref().map(|terms| (*terms.version).into()),
             terms_by: customer.terms.as_ref().map(|terms| (*terms.by).into()),

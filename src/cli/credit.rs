@@ -1,4 +1,4 @@
-//! Credit: deposits, refunds, adjustments.
+//! Credit: deposits, refunds, adjustments, write-offs.
 
 use super::Done;
 use super::client::Client;
@@ -53,6 +53,21 @@ pub enum CreditCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Give up what a customer owes
+    WriteOff {
+        /// Whose debt
+        #[arg(long, value_parser = super::id::<CustomerId>)]
+        customer: CustomerId,
+        /// US dollars; without it, all that is owed
+        #[arg(long, value_parser = Amount::parse, allow_hyphen_values = true)]
+        amount: Option<Amount>,
+        /// Your own name for it; the same one twice is one write-off
+        #[arg(long)]
+        reference: String,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 /// Why something is done, if that is to be said.
@@ -88,6 +103,12 @@ pub fn run(client: &Client, command: &CreditCommand) -> Done {
                 "customer": customer, "amount": amount, "reference": reference, "reason": reason
             });
             booked(client, "/adjustments", &body)
+        }
+        CreditCommand::WriteOff { customer, amount, reference, reason } => {
+            let body = json!({
+                "customer": customer, "amount": amount, "reference": reference, "reason": reason
+            });
+            booked(client, "/write-offs", &body)
         }
     }
 }

@@ -35,7 +35,9 @@ pub fn run(client: &Client, command: CustomerCommand) -> Done {
         CustomerCommand::Create { name } => return create(client, &name),
         CustomerCommand::List => return list(client),
         CustomerCommand::Show { id } => return show(client, id),
-        CustomerCommand::Set { id, limits } => return limit(client, id, &limits.changes()),
+        CustomerCommand::Set { id, overdraft, limits } => {
+            return set(client, id, overdraft, &limits.changes());
+        }
         CustomerCommand::AcceptTerms { id, terms, why } => {
             let body = json!({ "version": terms, "reason": why.reason });
             let customer: CustomerView = client.post(&format!("/customers/{id}/terms"), &body)?;
@@ -111,9 +113,18 @@ pub fn create_key(
 }
 
 /// `customer set`
-pub fn limit(client: &Client, id: CustomerId, limits: &Map<String, Value>) -> Done {
-    let customer: CustomerView = client.post(&format!("/customers/{id}/limits"), &json!(limits))?;
-    if client.json { print_json(&customer) } else { print(&limits_text(&customer.limits, customer.spent)) }
+fn set(client: &Client, id: CustomerId, overdraft: Option<Amount>, limits: &Map<String, Value>) -> Done {
+    let owing = overdraft
+        .map(|amount| client.post(&format!("/customers/{id}/overdraft"), &json!({ "amount": amount })));
+    let customer: CustomerView = match owing.transpose()? {
+        Some(customer) if limits.is_empty() => customer,
+        Some(_) | None => client.post(&format!("/customers/{id}/limits"), &json!(limits))?,
+    };
+    if client.json {
+        return print_json(&customer);
+    }
+    let owing = customer.overdraft.map(|amount| format!("overdraft {amount} USD\n"));
+    print(&[owing.unwrap_or_default(), limits_text(&customer.limits, customer.spent)].concat())
 }
 
 /// `key set`

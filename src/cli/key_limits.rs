@@ -96,6 +96,14 @@ fn amount(text: &str) -> Result<Value, String> {
     }
 }
 
+/// What a customer may owe.
+pub fn overdraft(text: &str) -> Result<Amount, String> {
+    match text {
+        NONE => Ok(Amount::ZERO),
+        text => Amount::parse(text).map_err(|why| why.to_string()),
+    }
+}
+
 fn moment(text: &str) -> Result<Value, String> {
     match text {
         NONE => Ok(Value::Null),

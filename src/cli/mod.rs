@@ -18,6 +18,7 @@ use crate::app::Begin;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::Chain;
+use crate::money::Amount;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use key_limits::LimitOptions;
@@ -162,11 +163,14 @@ enum CustomerCommand {
     },
     /// All customers
     List,
-    /// Change the limits of all keys of a customer together, at once; those that are not named stay
+    /// Change the limits of all keys of a customer together, and what they may owe, at once; what is not named stays
     Set {
         /// Which
         #[arg(value_parser = id::<CustomerId>)]
         id: CustomerId,
+        /// US dollars that the customer may owe, such as 100.00; none for nothing
+        #[arg(long, value_name = "USD", value_parser = key_limits::overdraft, allow_hyphen_values = true)]
+        overdraft: Option<Amount>,
         #[command(flatten)]
         limits: Box<LimitOptions>,
     },

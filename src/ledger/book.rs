@@ -82,8 +82,9 @@ impl Book {
             self.totals.follow(leg);
             account.balance.follow(leg);
         }
-        if account.balance.available.is_negative() || account.balance.held.is_negative() {
-            return Err(Broken(format!("I3: {customer} would be below zero: {:?}", account.balance)));
+        if account.reach().is_negative() || account.balance.held.is_negative() {
+            let Customer { balance, overdraft, .. } = account;
+            return Err(Broken(format!("I3: {customer} would be below -{overdraft}: {balance:?}")));
         }
         Ok(account.balance)
     }

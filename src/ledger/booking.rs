@@ -28,6 +28,8 @@ pub enum BookingKind {
     Refund(RequestId),
     /// By hand.
     Adjustment,
+    /// Of what was owed.
+    WriteOff,
 }
 
 impl Booking {
@@ -41,6 +43,9 @@ impl Booking {
             Change::Adjusted { amount, reference, note } => {
                 (reference, BookingKind::Adjustment, amount, &*note.reason)
             }
+            Change::DebtWrittenOff { amount, reference, note } => {
+                (reference, BookingKind::WriteOff, amount, &*note.reason)
+            }
             Change::CustomerCreated { .. }
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
@@ -51,6 +56,7 @@ impl Booking {
             | Change::Overage { .. }
             | Change::WrittenOff { .. }
             | Change::Released { .. }
+            | Change::OverdraftSet { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -67,6 +73,7 @@ impl fmt::Display for Booking {
             BookingKind::Deposit => write!(f, "a deposit of {} USD", self.amount),
             BookingKind::Refund(request) => write!(f, "a refund of {} USD for {request}", self.amount),
             BookingKind::Adjustment => write!(f, "an adjustment of {} USD", self.amount),
+            BookingKind::WriteOff => write!(f, "a write-off of {} USD", self.amount),
         }
     }
 }

@@ -94,6 +94,8 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
         }
         Change::Refunded { .. }
         | Change::Adjusted { .. }
+        | Change::OverdraftSet { .. }
+        | Change::DebtWrittenOff { .. }
         | Change::TermsAccepted { .. }
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
@@ -134,6 +136,17 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
         }
         Change::Adjusted { amount, reference, note } => {
             out.push(16);
+            put_amount(out, *amount);
+            put_bytes(out, reference.as_bytes());
+            put_note(out, note);
+        }
+        Change::OverdraftSet { amount, note } => {
+            out.push(24);
+            put_amount(out, *amount);
+            put_note(out, note);
+        }
+        Change::DebtWrittenOff { amount, reference, note } => {
+            out.push(25);
             put_amount(out, *amount);
             put_bytes(out, reference.as_bytes());
             put_note(out, note);
@@ -254,6 +267,20 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             record: take_bytes(input)?.into(),
         },
         10..=15 | 21..=23 | 40 => decode_of_request(tag, input)?,
+        16..=19 | 24..=25 | 30 => decode_by_hand(tag, input)?,
+        20 => {
+            let key = take_key(input)?;
+            let key = (key.int() != u64::MAX).then_some(key);
+            Change::Limited { key, limits: take_bytes(input)?.into() }
+        }
+        violation::TAG => Change::Violated(violation::take(input)?),
+        other => return Err(CodecError::UnknownTag(other)),
+    })
+}
+
+/// What operators do, and what follows from a ban.
+fn decode_by_hand(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
+    Ok(match tag {
         16 => Change::Adjusted {
             amount: take_amount(input)?,
             reference: take_text(input)?,
@@ -265,13 +292,13 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             total: take_amount(input)?,
             note: take_note(input)?,
         },
-        20 => {
-            let key = take_key(input)?;
-            let key = (key.int() != u64::MAX).then_some(key);
-            Change::Limited { key, limits: take_bytes(input)?.into() }
-        }
         19 => Change::ForfeitureReversed { amount: take_amount(input)?, note: take_note(input)? },
-        violation::TAG => Change::Violated(violation::take(input)?),
+        24 => Change::OverdraftSet { amount: take_amount(input)?, note: take_note(input)? },
+        25 => Change::DebtWrittenOff {
+            amount: take_amount(input)?,
+            reference: take_text(input)?,
+            note: take_note(input)?,
+        },
         30 => Change::TermsAccepted { version: take_text(input)?, note: take_note(input)? },
         other => return Err(CodecError::UnknownTag(other)),
     })

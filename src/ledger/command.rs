@@ -120,6 +120,22 @@ pub enum Command {
         /// By whom and why.
         note: Note,
     },
+    /// Let the customer owe so much.
+    SetOverdraft {
+        /// At least zero.
+        amount: Amount,
+        /// By whom and why.
+        note: Note,
+    },
+    /// Ask no more for what the customer owes.
+    WriteOff {
+        /// Above zero; without it, all of it.
+        amount: Option<Amount>,
+        /// One write-off each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
     /// Note that terms of the service were accepted.
     AcceptTerms {
         /// Which version.
@@ -189,9 +205,19 @@ pub enum Refusal {
         /// What was not given back yet.
         left: Amount,
     },
+    /// The customer owes more already than they would be let.
+    OwesMore {
+        /// How much, with what is held.
+        debt: Amount,
+    },
+    /// The customer does not owe so much, or nothing at all.
+    OwesLess {
+        /// How much they owe.
+        debt: Amount,
+    },
     /// The balance does not reach.
     InsufficientCredit {
-        /// What is free.
+        /// What is free, with what may be owed.
         available: Amount,
     },
     /// A budget does not reach.
@@ -241,6 +267,16 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
             check_note(note, Reason::Required)?;
             let size = if amount.is_negative() { -*amount } else { *amount };
             (!is_amount(size), "the amount must not be zero, and at most a trillion either way")
+        }
+        Command::SetOverdraft { amount, note } => {
+            check_note(note, Reason::Optional)?;
+            let out = amount.is_negative() || *amount > Amount::OUTSIDE_MAX;
+            (out, "an overdraft is from zero to a trillion")
+        }
+        Command::WriteOff { amount, reference, note } => {
+            check_reference(reference)?;
+            check_note(note, Reason::Required)?;
+            (amount.is_some_and(|amount| !is_amount(amount)), ABOVE_ZERO)
         }
         Command::AcceptTerms { version, note } => {
             check_note(note, Reason::Optional)?;

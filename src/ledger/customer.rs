@@ -88,6 +88,8 @@ pub struct Customer {
     pub name: Arc<str>,
     /// What they have.
     pub balance: Balance,
+    /// What they may owe.
+    pub overdraft: Amount,
     /// What they were charged.
     pub spent: Spent,
     /// What they may do.
@@ -100,7 +102,7 @@ pub struct Customer {
     pub keys: BTreeMap<KeyId, Key>,
     /// By request.
     pub holds: HashMap<RequestId, OpenHold>,
-    /// Deposits, refunds and adjustments by reference.
+    /// Deposits, refunds, adjustments and write-offs by reference.
     pub bookings: HashMap<Arc<str>, Booking>,
 }
 
@@ -110,6 +112,7 @@ impl Customer {
         Customer {
             name,
             balance: Balance::default(),
+            overdraft: Amount::ZERO,
             spent: Spent::default(),
             standing: Standing::Active,
             terms: None,
@@ -118,6 +121,16 @@ impl Customer {
             holds: HashMap::new(),
             bookings: HashMap::new(),
         }
+    }
+
+    /// What may be taken now.
+    pub fn reach(&self) -> Amount {
+        self.balance.available + self.overdraft
+    }
+
+    /// What they owe, holds aside.
+    pub fn debt(&self) -> Amount {
+        (-self.balance.posted()).max(Amount::ZERO)
     }
 
     /// What of a request's charge was given back so far.
@@ -187,6 +200,8 @@ impl Customer {
             }
             Change::Refunded { .. }
             | Change::Adjusted { .. }
+            | Change::OverdraftSet { .. }
+            | Change::DebtWrittenOff { .. }
             | Change::TermsAccepted { .. }
             | Change::StandingChanged { .. }
             | Change::Forfeited { .. }
@@ -203,6 +218,15 @@ impl Customer {
                 refuse_if(exceeds, || format!("I5: refunds of {request} exceed its charge of {charged}"))
             }
             Change::Adjusted { .. } => self.book(change),
+            Change::OverdraftSet { amount, .. } => {
+                self.overdraft = *amount;
+                refuse_if(amount.is_negative(), || format!("an overdraft of {amount}"))
+            }
+            Change::DebtWrittenOff { amount, .. } => {
+                let debt = self.debt();
+                refuse_if(*amount > debt, || format!("{amount} is written off, {debt} is owed"))?;
+                self.book(change)
+            }
             Change::TermsAccepted { version, note } => {
                 let (version, by) = (Arc::clone(version), Arc::clone(&note.by));
                 self.terms = Some(AcceptedTerms { version, by });
@@ -251,7 +275,9 @@ impl Customer {
     fn book(&mut self, change: &Change) -> Result<(), String> {
         let (reference, booking) = Booking::of(change).expect("it books");
         let empty = match booking.kind {
-            BookingKind::Deposit | BookingKind::Refund(_) => booking.amount <= Amount::ZERO,
+            BookingKind::Deposit | BookingKind::Refund(_) | BookingKind::WriteOff => {
+                booking.amount <= Amount::ZERO
+            }
             BookingKind::Adjustment => booking.amount == Amount::ZERO,
         };
         refuse_if(empty, || format!("an empty {} {reference:?}", change.name()))?;
@@ -307,12 +333,14 @@ impl Customer {
         let spent: Amount = self.keys.values().map(|key| key.spent.total).sum();
         refuse_if(spent > self.spent.total, || format!("keys spent {spent}, the customer less"))?;
         let available = self.balance.available;
-        refuse_if(available.is_negative(), || format!("I3: {available} available"))?;
+        refuse_if(self.reach().is_negative(), || {
+            format!("I3: {available} available, {} may be owed", self.overdraft)
+        })?;
         let given: Amount = self.bookings.values().map(|booking| booking.amount).sum();
         let forfeited = match &self.standing {
             Standing::Active | Standing::Suspended(_) => Amount::ZERO,
             Standing::Banned { forfeited, .. } => {
-                refuse_if(available != Amount::ZERO, || format!("banned, but has {available}"))?;
+                refuse_if(available > Amount::ZERO, || format!("banned, but has {available}"))?;
                 *forfeited
             }
         };

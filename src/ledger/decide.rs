@@ -64,6 +64,14 @@ impl Customer {
             Command::Adjust { amount, reference, note } => {
                 self.decide_booking(Change::Adjusted { amount, reference, note })
             }
+            Command::SetOverdraft { amount, note } => {
+                let debt = -self.balance.available;
+                match debt > amount {
+                    true => Err(Refusal::OwesMore { debt }),
+                    false => Ok(vec![Change::OverdraftSet { amount, note }]),
+                }
+            }
+            Command::WriteOff { amount, reference, note } => self.decide_write_off(amount, reference, note),
             Command::Violate(violation) => Ok(vec![Change::Violated(violation)]),
             Command::AcceptTerms { version, note } => Ok(vec![Change::TermsAccepted { version, note }]),
             Command::ChangeStanding { step, note } => self.decide_step(step, note),
@@ -71,7 +79,7 @@ impl Customer {
     }
 
     fn has(&self, amount: Amount) -> Result<(), Refusal> {
-        let available = self.balance.available;
+        let available = self.reach();
         if amount > available { Err(Refusal::InsufficientCredit { available }) } else { Ok(()) }
     }
 
@@ -90,7 +98,7 @@ impl Customer {
 
     /// How much may be set aside for a key, and what bounds it.
     pub(super) fn room(&self, key: KeyId, budgets: &Budgets, now: Timestamp) -> (Amount, Refusal) {
-        let available = self.balance.available;
+        let available = self.reach();
         let all = budgets.customer.left(Spender::Customer, self.spent, self.balance.held, now);
         let known = self.keys.get(&key);
         let own = known.map(|known| budgets.key.left(Spender::Key, known.spent, known.held, now));
@@ -103,17 +111,41 @@ impl Customer {
 
     /// Once for each reference; not for who is banned, whose credit is forfeited.
     fn decide_booking(&self, change: Change) -> Result<Vec<Change>, Refusal> {
-        let (reference, booking) = Booking::of(&change).expect("it books");
-        match self.bookings.get(reference) {
-            Some(before) if *before == booking => return Err(Refusal::BookedAlready),
-            Some(before) => return Err(Refusal::ReferenceUsed(before.clone())),
-            None => {}
-        }
+        let booking = self.new_booking(&change)?;
         if matches!(self.standing, Standing::Banned { .. }) {
             return Err(Refusal::Standing(self.standing.clone()));
         }
         self.has(-booking.amount)?;
         Ok(vec![change])
+    }
+
+    /// What a change books, unless its reference was used before.
+    fn new_booking(&self, change: &Change) -> Result<Booking, Refusal> {
+        let (reference, booking) = Booking::of(change).expect("it books");
+        match self.bookings.get(reference) {
+            Some(before) if *before == booking => Err(Refusal::BookedAlready),
+            Some(before) => Err(Refusal::ReferenceUsed(before.clone())),
+            None => Ok(booking),
+        }
+    }
+
+    /// Also of who is banned: it gives them nothing.
+    fn decide_write_off(
+        &self,
+        amount: Option<Amount>,
+        reference: Arc<str>,
+        note: Note,
+    ) -> Result<Vec<Change>, Refusal> {
+        let debt = self.debt();
+        // Asked again for all of it, it was all that was owed then.
+        let before = self.bookings.get(&reference).map(|before| before.amount);
+        let amount = amount.or(before).unwrap_or(debt);
+        let written_off = Change::DebtWrittenOff { amount, reference, note };
+        self.new_booking(&written_off)?;
+        if amount > debt || amount == Amount::ZERO {
+            return Err(Refusal::OwesLess { debt });
+        }
+        Ok(vec![written_off])
     }
 
     fn decide_refund(
@@ -159,7 +191,7 @@ impl Customer {
             object,
         }];
         let beyond = amount - within;
-        let overage = beyond.min(self.balance.available);
+        let overage = beyond.min(self.reach());
         if overage > Amount::ZERO {
             changes.push(Change::Overage { request, amount: overage, price_version: pinned(), key });
         }
@@ -184,8 +216,9 @@ impl Customer {
         Ok(changes)
     }
 
-    /// What comes free for a banned customer is forfeited at once.
+    /// What comes free for a banned customer is forfeited at once, unless they owe it.
     fn forfeit(&self, freed: Amount) -> Option<Change> {
+        let freed = freed.min(self.balance.available + freed);
         match &self.standing {
             Standing::Banned { note, forfeited } if freed > Amount::ZERO => {
                 Some(Change::Forfeited { amount: freed, total: *forfeited + freed, note: note.clone() })

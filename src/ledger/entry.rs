@@ -37,7 +37,7 @@ impl fmt::Display for Seq {
 /// What a customer has: the sum is the posted balance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Free to be held. Never below zero.
+    /// Free to be held. Below zero only as far as an overdraft reaches.
     pub available: Amount,
     /// Held for requests in flight.
     pub held: Amount,
@@ -212,6 +212,22 @@ pub enum Change {
         /// By whom and why.
         note: Note,
     },
+    /// From now on the customer may owe so much.
+    OverdraftSet {
+        /// At least zero.
+        amount: Amount,
+        /// By whom and why.
+        note: Note,
+    },
+    /// What a customer owes is not asked for any more: the operator bears it.
+    DebtWrittenOff {
+        /// How much of it, above zero.
+        amount: Amount,
+        /// The operator's own; one write-off each.
+        reference: Arc<str>,
+        /// By whom and why.
+        note: Note,
+    },
     /// The customer accepted terms of the service.
     TermsAccepted {
         /// Which version of them.
@@ -347,6 +363,8 @@ impl Change {
             | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
+            | Change::OverdraftSet { .. }
+            | Change::DebtWrittenOff { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -378,6 +396,8 @@ impl Change {
             | Change::Released { .. }
             | Change::Refunded { .. }
             | Change::Adjusted { .. }
+            | Change::OverdraftSet { .. }
+            | Change::DebtWrittenOff { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -402,6 +422,8 @@ impl Change {
             | Change::Limited { .. }
             | Change::Deposited { .. }
             | Change::Adjusted { .. }
+            | Change::OverdraftSet { .. }
+            | Change::DebtWrittenOff { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -415,6 +437,8 @@ impl Change {
         match self {
             Change::Refunded { note, .. }
             | Change::Adjusted { note, .. }
+            | Change::OverdraftSet { note, .. }
+            | Change::DebtWrittenOff { note, .. }
             | Change::TermsAccepted { note, .. }
             | Change::StandingChanged { note, .. }
             | Change::Forfeited { note, .. }
@@ -452,6 +476,8 @@ impl Change {
             Change::Adjusted { .. } => "adjustment",
             Change::TermsAccepted { .. } => "terms",
             Change::Violated(_) => "violation",
+            Change::OverdraftSet { .. } => "overdraft",
+            Change::DebtWrittenOff { .. } => "debt_write_off",
             Change::StandingChanged { step, .. } => step.name(),
             Change::Forfeited { .. } => "forfeiture",
             Change::ForfeitureReversed { .. } => "forfeiture_reversal",

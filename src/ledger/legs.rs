@@ -17,7 +17,7 @@ pub enum Account {
     Held,
     /// Charges earned.
     Revenue,
-    /// Charges earned that nobody pays.
+    /// Charges earned that nobody pays, at once or later.
     WrittenOff,
     /// Charges given back.
     Refunds,
@@ -45,6 +45,7 @@ impl Change {
             | Change::KeyCreated(_)
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
+            | Change::OverdraftSet { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. } => [NONE; 5],
@@ -64,6 +65,7 @@ impl Change {
             Change::Released { amount, .. } => moves(Account::Held, Account::Available, amount),
             Change::Refunded { amount, .. } => moves(Account::Refunds, Account::Available, amount),
             Change::Adjusted { amount, .. } => moves(Account::Adjustments, Account::Available, amount),
+            Change::DebtWrittenOff { amount, .. } => moves(Account::WrittenOff, Account::Available, amount),
             Change::Forfeited { amount, .. } => moves(Account::Available, Account::Forfeited, amount),
             Change::ForfeitureReversed { amount, .. } => {
                 moves(Account::Forfeited, Account::Available, amount)

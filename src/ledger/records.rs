@@ -36,9 +36,10 @@ const FORFEITED: u8 = b'f';
 const LIMITS: u8 = b'l';
 const TERMS: u8 = b't';
 const SPENT: u8 = b'u';
+const OVERDRAFT: u8 = b'd';
 /// Of all other records, in the order in which they are read.
-const PREFIXES: [u8; 11] =
-    [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS, SPENT];
+const PREFIXES: [u8; 12] =
+    [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS, SPENT, OVERDRAFT];
 
 /// Whose spending: a customer's as a whole, or that by one key.
 pub type Spender = (CustomerId, Option<KeyId>);
@@ -104,10 +105,7 @@ impl Pending {
             Change::Extended { request, key, total, price_version, progress, .. } => {
                 let (price_version, progress) = (Arc::clone(price_version), progress.clone());
                 let hold = OpenHold { key: *key, amount: *total, price_version, progress };
-                let place = (entry.customer, *request);
-                let made = matches!(self.holds.get(&place), Some(PendingHold::Made(_)));
-                let hold = if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) };
-                self.holds.insert(place, hold);
+                self.extend((entry.customer, *request), hold);
             }
             Change::Captured { request, amount, key, .. } => {
                 let held_by = self.end(entry.customer, *request);
@@ -118,10 +116,16 @@ impl Pending {
             }
             Change::Overage { amount, key, .. } => self.spend(entry, *key, *amount, before)?,
             Change::WrittenOff { .. } | Change::Violated(_) => {}
-            Change::Deposited { .. } | Change::Refunded { .. } | Change::Adjusted { .. } => {
+            Change::Deposited { .. }
+            | Change::Refunded { .. }
+            | Change::Adjusted { .. }
+            | Change::DebtWrittenOff { .. } => {
                 let (reference, booking) = Booking::of(&entry.change).expect("it books");
                 let place = name(BOOKING, &[&owner, reference.as_bytes()]);
                 self.records.push((place, seal(values::booking(&booking, entry.seq))));
+            }
+            Change::OverdraftSet { amount, .. } => {
+                self.records.push((name(OVERDRAFT, &[&owner]), amount_value(*amount)));
             }
             Change::TermsAccepted { version, note } => {
                 self.records.push((name(TERMS, &[&owner]), seal(values::terms(version, note))));
@@ -137,6 +141,11 @@ impl Pending {
             }
         }
         Ok(())
+    }
+
+    fn extend(&mut self, place: (CustomerId, RequestId), hold: OpenHold) {
+        let made = matches!(self.holds.get(&place), Some(PendingHold::Made(_)));
+        self.holds.insert(place, if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) });
     }
 
     /// A hold ends. Tells by which key it was, if it was made since the last write: most are made and
@@ -241,13 +250,10 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
         }
         HOLD => {
             let request = RequestId::from_int(u128::from_be_bytes(codec::take(&mut name)?));
-            let (key, amount) = (codec::take_key(&mut value)?, codec::take_amount(&mut value)?);
-            let known = customer.keys.get_mut(&key);
-            known.ok_or(StateError::Damaged("a key that holds is missing"))?.held += amount;
-            let price_version = codec::take_text(&mut value)?;
-            let extended = !value.is_empty();
-            let progress = extended.then(|| codec::take_progress(&mut value)).transpose()?;
-            customer.holds.insert(request, OpenHold { key, amount, price_version, progress });
+            let hold = read_hold(&mut value)?;
+            let known = customer.keys.get_mut(&hold.key);
+            known.ok_or(StateError::Damaged("a key that holds is missing"))?.held += hold.amount;
+            customer.holds.insert(request, hold);
         }
         BOOKING => {
             let reference: Arc<str> = std::str::from_utf8(name).map_err(|_| CodecError::NotText)?.into();
@@ -255,6 +261,7 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
             customer.bookings.insert(Arc::clone(&reference), booking);
             bookings.insert((owner, reference), seq);
         }
+        OVERDRAFT => customer.overdraft = codec::take_amount(&mut value)?,
         TERMS => customer.terms = Some(values::read_terms(&mut value)?),
         STANDING => customer.standing = values::read_standing(&mut value)?,
         FORFEITED => match (&mut customer.standing, codec::take_amount(&mut value)?) {
@@ -285,6 +292,14 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
         _ => unreachable!("only known prefixes are scanned"),
     }
     if value.is_empty() { Ok(()) } else { Err(CodecError::Trailing.into()) }
+}
+
+fn read_hold(value: &mut &[u8]) -> Result<OpenHold, CodecError> {
+    let (key, amount) = (codec::take_key(value)?, codec::take_amount(value)?);
+    let price_version = codec::take_text(value)?;
+    let extended = !value.is_empty();
+    let progress = extended.then(|| codec::take_progress(value)).transpose()?;
+    Ok(OpenHold { key, amount, price_version, progress })
 }
 
 fn key_id(name: &[u8]) -> Result<KeyId, CodecError> {

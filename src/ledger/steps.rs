@@ -1,10 +1,12 @@
-//! What is noted of customers beside money: their standing, the terms that they accept, their violations.
+//! What is done with customers beside their requests: their standing, the terms that they accept, their
+//! violations, what they may owe and what of that is given up.
 
 use super::command::Command;
-use super::entry::{Note, Step};
+use super::entry::{Balance, Note, Seq, Step};
 use super::violation::Violation;
 use super::{Failure, Ledger};
 use crate::id::CustomerId;
+use crate::money::Amount;
 use std::sync::Arc;
 
 impl Ledger {
@@ -17,6 +19,38 @@ impl Ledger {
         let mut applied = self.transact(customer, Command::ChangeStanding { step, note })?;
         applied.commit.durable().await?;
         Ok(())
+    }
+
+    /// Lets a customer owe so much from now on.
+    ///
+    /// # Errors
+    /// When they owe more already or are unknown, or nothing can be made durable.
+    pub async fn set_overdraft(
+        &self,
+        customer: CustomerId,
+        amount: Amount,
+        note: Note,
+    ) -> Result<(), Failure> {
+        let mut applied = self.transact(customer, Command::SetOverdraft { amount, note })?;
+        applied.commit.durable().await?;
+        Ok(())
+    }
+
+    /// Gives up what a customer owes, all of it or, by `amount`, some. The same reference and content twice
+    /// is one write-off. Gives its entry and the balance now.
+    ///
+    /// # Errors
+    /// When they do not owe so much or are unknown, the reference was used for something else, or nothing
+    /// can be made durable.
+    pub async fn write_off(
+        &self,
+        customer: CustomerId,
+        amount: Option<Amount>,
+        reference: Arc<str>,
+        note: Note,
+    ) -> Result<(Seq, Balance), Failure> {
+        let command = Command::WriteOff { amount, reference: Arc::clone(&reference), note };
+        self.book(customer, command, reference).await
     }
 
     /// Notes that a customer accepted terms of the service.

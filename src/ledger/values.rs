@@ -21,6 +21,7 @@ pub fn booking(booking: &Booking, seq: Seq) -> Vec<u8> {
             codec::put(&mut value, request.int().to_le_bytes());
         }
         BookingKind::Adjustment => value.push(3),
+        BookingKind::WriteOff => value.push(4),
     }
     codec::put_amount(&mut value, booking.amount);
     codec::put_bytes(&mut value, booking.reason.as_bytes());
@@ -34,6 +35,7 @@ pub fn read_booking(value: &mut &[u8]) -> Result<(Booking, Seq), CodecError> {
         [1] => BookingKind::Deposit,
         [2] => BookingKind::Refund(RequestId::from_int(u128::from_le_bytes(codec::take(value)?))),
         [3] => BookingKind::Adjustment,
+        [4] => BookingKind::WriteOff,
         [other] => return Err(CodecError::UnknownTag(other)),
     };
     let booking = Booking { kind, amount: codec::take_amount(value)?, reason: codec::take_text(value)? };

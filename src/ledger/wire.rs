@@ -63,6 +63,8 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
         | Command::Deposit { .. }
         | Command::Refund { .. }
         | Command::Adjust { .. }
+        | Command::SetOverdraft { .. }
+        | Command::WriteOff { .. }
         | Command::AcceptTerms { .. }
         | Command::Violate(_)
         | Command::ChangeStanding { .. } => return None,
@@ -172,6 +174,8 @@ fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
         | Refusal::KeyExists
         | Refusal::ReferenceUsed(_)
         | Refusal::BookedAlready
+        | Refusal::OwesMore { .. }
+        | Refusal::OwesLess { .. }
         | Refusal::RefundExceeds { .. } => out.push(1),
     }
 }

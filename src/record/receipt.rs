@@ -171,6 +171,8 @@ impl Receipt {
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Adjusted { .. }
+            | Change::OverdraftSet { .. }
+            | Change::DebtWrittenOff { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. }
@@ -218,7 +220,8 @@ pub struct StatementLine {
     pub balance_after: Amount,
     /// What was free to use after it, in USD.
     pub available_after: Amount,
-    /// The request, the reference of what was booked by hand, the key, or the customer's name.
+    /// The request, the reference of what was booked by hand, the key, the customer's name, or what they
+    /// may owe.
     pub reference: Box<str>,
     /// The model, for charges.
     pub model: Option<Box<str>>,
@@ -265,7 +268,8 @@ fn reference(change: &Change) -> Box<str> {
     match change {
         Change::Deposited { reference, .. }
         | Change::Refunded { reference, .. }
-        | Change::Adjusted { reference, .. } => (**reference).into(),
+        | Change::Adjusted { reference, .. }
+        | Change::DebtWrittenOff { reference, .. } => (**reference).into(),
         Change::Held { request, .. }
         | Change::Extended { request, .. }
         | Change::Captured { request, .. }
@@ -278,6 +282,7 @@ fn reference(change: &Change) -> Box<str> {
         Change::Limited { key: None, .. } => "".into(),
         Change::TermsAccepted { version, .. } => (**version).into(),
         Change::Violated(violation) => violation.request.to_string().into(),
+        Change::OverdraftSet { amount, .. } => amount.to_string().into(),
         Change::StandingChanged { .. } | Change::Forfeited { .. } | Change::ForfeitureReversed { .. } => {
             "".into()
         }
@@ -300,6 +305,8 @@ fn model(change: &Change) -> Option<Box<str>> {
         | Change::WrittenOff { .. }
         | Change::Refunded { .. }
         | Change::Adjusted { .. }
+        | Change::OverdraftSet { .. }
+        | Change::DebtWrittenOff { .. }
         | Change::TermsAccepted { .. }
         | Change::Violated(_)
         | Change::StandingChanged { .. }

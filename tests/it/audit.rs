@@ -34,7 +34,7 @@ async fn each_change_is_on_record_with_who_and_before_and_after() {
     let made = gateway.json(&["key", "create", "--customer", &customer.id, "--name", "second"]);
     let (id, key) = (customer.id.as_str(), text(&made["id"]));
     let request = answer.id();
-    let commands: [(&str, &[&str]); 16] = [
+    let commands: [(&str, &[&str]); 19] = [
         ("limit_customer", &["customer", "set", id, "--rpm", "600"]),
         ("limit_key", &["key", "set", &key, "--rpm", "60"]),
         ("refund", &["credit", "refund", "--request", &request, "--reference", "t1"]),
@@ -43,6 +43,15 @@ async fn each_change_is_on_record_with_who_and_before_and_after() {
             &["credit", "adjust", "--customer", id, "--amount=1", "--reference", "a1", "--reason", "kind"],
         ),
         ("deposit", &["credit", "deposit", "--customer", id, "--amount", "2", "--reference", "d2"]),
+        ("set_overdraft", &["customer", "set", id, "--overdraft", "100"]),
+        (
+            "adjust",
+            &["credit", "adjust", "--customer", id, "--amount=-50", "--reference", "a2", "--reason", "a fee"],
+        ),
+        (
+            "write_off",
+            &["credit", "write-off", "--customer", id, "--reference", "w1", "--reason", "moved away"],
+        ),
         ("accept_terms", &["customer", "accept-terms", id, "--terms", "2026-11"]),
         ("suspend_customer", &["customer", "suspend", id]),
         ("resume_customer", &["customer", "resume", id]),

@@ -35,6 +35,7 @@ mod ledger;
 mod commands;
 mod audit;
 mod credit;
+mod overdraft;
 mod standing;
 mod metrics;
 mod reload;

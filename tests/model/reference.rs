@@ -69,6 +69,16 @@ pub enum Operation {
         customer: u64,
         step: Step,
     },
+    Overdraft {
+        customer: u64,
+        amount: i128,
+    },
+    /// Of what is owed.
+    WriteOff {
+        customer: u64,
+        amount: Option<i128>,
+        reference: u64,
+    },
 }
 
 /// A change of standing.
@@ -93,6 +103,8 @@ pub enum Said {
     BookedAlready,
     Standing(Standing),
     RefundExceeds(i128),
+    OwesMore(i128),
+    OwesLess(i128),
     HoldExists,
     UnknownHold,
     Insufficient(i128),
@@ -133,6 +145,7 @@ pub struct Reference {
 #[derive(Default)]
 pub struct Plain {
     pub available: i128,
+    pub overdraft: i128,
     pub held: i128,
     /// Whether they are active.
     pub keys: BTreeMap<u64, bool>,
@@ -153,6 +166,7 @@ pub enum Booked {
     Deposit,
     Refund(u128),
     Adjustment,
+    WriteOff,
 }
 
 impl Reference {
@@ -163,9 +177,13 @@ impl Reference {
             Operation::Extend { amount, least, so_far, .. } if amount < 1 || least < 1 || so_far < 0 => {
                 Said::Malformed
             }
-            Operation::Refund { amount: Some(amount), .. } if !(1..=DEPOSIT_MAX).contains(&amount) => {
+            Operation::Refund { amount: Some(amount), .. }
+            | Operation::WriteOff { amount: Some(amount), .. }
+                if !(1..=DEPOSIT_MAX).contains(&amount) =>
+            {
                 Said::Malformed
             }
+            Operation::Overdraft { amount, .. } if !(0..=DEPOSIT_MAX).contains(&amount) => Said::Malformed,
             Operation::Adjust { amount: 0, .. } => Said::Malformed,
             Operation::Hold { amount, .. } | Operation::Capture { amount, .. } if amount < 0 => {
                 Said::Malformed
@@ -192,6 +210,12 @@ impl Reference {
             Operation::Refund { customer, request, amount, reference } => {
                 let said = self.with(customer, |c| c.refund(request, amount, reference));
                 self.refunded += booked(&said);
+                said
+            }
+            Operation::Overdraft { customer, amount } => self.with(customer, |c| c.overdraft(amount)),
+            Operation::WriteOff { customer, amount, reference } => {
+                let said = self.with(customer, |c| c.write_off(amount, reference));
+                self.written_off += booked(&said);
                 said
             }
             Operation::Step { customer, step } => {
@@ -271,9 +295,38 @@ impl Plain {
             Some(before) if *before == (kind, amount) => Said::BookedAlready,
             Some((_, before)) => Said::ReferenceUsed(*before),
             None if self.standing == Standing::Banned => Said::Standing(Standing::Banned),
-            None if self.available + amount < 0 => Said::Insufficient(self.available),
+            None if self.reach() + amount < 0 => Said::Insufficient(self.reach()),
             None => {
                 self.bookings.insert(reference, (kind, amount));
+                self.available += amount;
+                Said::Done(Moved { booked: amount, ..Moved::default() })
+            }
+        }
+    }
+
+    fn reach(&self) -> i128 {
+        self.available + self.overdraft
+    }
+
+    fn overdraft(&mut self, amount: i128) -> Said {
+        if self.available + amount < 0 {
+            return Said::OwesMore(-self.available);
+        }
+        self.overdraft = amount;
+        Said::Done(Moved::default())
+    }
+
+    /// Also of who is banned.
+    fn write_off(&mut self, amount: Option<i128>, reference: u64) -> Said {
+        let debt = (-self.available - self.held).max(0);
+        let before = self.bookings.get(&reference).copied();
+        let amount = amount.or(before.map(|(_, amount)| amount)).unwrap_or(debt);
+        match before {
+            Some(before) if before == (Booked::WriteOff, amount) => Said::BookedAlready,
+            Some((_, before)) => Said::ReferenceUsed(before),
+            None if amount > debt || amount == 0 => Said::OwesLess(debt),
+            None => {
+                self.bookings.insert(reference, (Booked::WriteOff, amount));
                 self.available += amount;
                 Said::Done(Moved { booked: amount, ..Moved::default() })
             }
@@ -319,7 +372,7 @@ impl Plain {
 
     /// Who is banned has nothing.
     fn sweep(&mut self) -> i128 {
-        let swept = if self.standing == Standing::Banned { self.available } else { 0 };
+        let swept = if self.standing == Standing::Banned { self.available.max(0) } else { 0 };
         self.available -= swept;
         self.forfeited += swept;
         swept
@@ -329,10 +382,10 @@ impl Plain {
         if !self.holds.contains_key(&request) {
             return Said::UnknownHold;
         }
-        if amount.min(least) > self.available {
-            return Said::Insufficient(self.available);
+        if amount.min(least) > self.reach() {
+            return Said::Insufficient(self.reach());
         }
-        let amount = amount.min(self.available);
+        let amount = amount.min(self.reach());
         self.so_far.insert(request, so_far);
         self.available -= amount;
         self.held += amount;
@@ -350,8 +403,8 @@ impl Plain {
         if self.holds.contains_key(&request) {
             return Said::HoldExists;
         }
-        if amount > self.available {
-            return Said::Insufficient(self.available);
+        if amount > self.reach() {
+            return Said::Insufficient(self.reach());
         }
         self.available -= amount;
         self.held += amount;
@@ -364,7 +417,7 @@ impl Plain {
         self.so_far.remove(&request);
         self.held -= held;
         self.available += held;
-        let paid = amount.min(self.available);
+        let paid = amount.min(self.reach());
         self.available -= paid;
         let captured = amount.min(held);
         self.charged.insert(request, paid);

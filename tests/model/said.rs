@@ -17,6 +17,8 @@ pub fn said(refusal: &Refusal) -> Said {
         Refusal::BookedAlready => Said::BookedAlready,
         Refusal::Standing(found) => Said::Standing(standing(found)),
         Refusal::RefundExceeds { left } => Said::RefundExceeds(left.atto_usd()),
+        Refusal::OwesMore { debt } => Said::OwesMore(debt.atto_usd()),
+        Refusal::OwesLess { debt } => Said::OwesLess(debt.atto_usd()),
         Refusal::HoldExists => Said::HoldExists,
         Refusal::UnknownHold => Said::UnknownHold,
         Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),

@@ -39,7 +39,7 @@ impl Source {
             Some(Standing::Banned) => return Operation::Step { customer, step: Step::Unban },
             Some(Standing::Active) | None => {}
         }
-        match self.rng.u32(0..117) {
+        match self.rng.u32(0..123) {
             0..2 => Operation::Create { customer: self.rng.u64(0..self.crowd.customers), name: self.name() },
             2..4 => Operation::CreateKey { customer, key: self.key(customer, reference, 10) },
             4 => Operation::RevokeKey { customer, key: self.key(customer, reference, 3) },
@@ -59,7 +59,15 @@ impl Source {
                 self.extend(customer, request)
             }
             104..109 => self.refund(customer, reference),
-            115.. => {
+            117..119 => {
+                let amount = [-1, 0, 400, 3_000, 3_000, 3_000][self.rng.usize(0..6)];
+                Operation::Overdraft { customer, amount }
+            }
+            119.. => {
+                let amount = [None, None, Some(0), Some(1), Some(200)][self.rng.usize(0..5)];
+                Operation::WriteOff { customer, amount, reference: self.reference() }
+            }
+            115..117 => {
                 let (customer, request) = self.request(customer, reference);
                 Operation::Expire { customer, request }
             }

@@ -2,7 +2,7 @@
 
 use super::reference::{Operation, Said};
 
-pub const WORDS: [&str; 26] = [
+pub const WORDS: [&str; 30] = [
     "deposit",
     "hold",
     "capture below",
@@ -20,6 +20,10 @@ pub const WORDS: [&str; 26] = [
     "insufficient",
     "key exists",
     "extension",
+    "overdraft",
+    "debt written off",
+    "owes more",
+    "owes less",
     "expired, charged",
     "expired, released",
     "refund in part",
@@ -45,6 +49,8 @@ pub fn words(operation: &Operation, said: &Said) -> Vec<&'static str> {
             vec!["release", "forfeiture"]
         }
         (Operation::Release { .. }, Said::Done(_)) => vec!["release"],
+        (Operation::Overdraft { .. }, Said::Done(_)) => vec!["overdraft"],
+        (Operation::WriteOff { .. }, Said::Done(_)) => vec!["debt written off"],
         (Operation::Step { .. }, Said::Done(_)) => vec!["step"],
         (Operation::Capture { .. }, Said::Done(moved)) => {
             let ends = [
@@ -63,6 +69,8 @@ pub fn words(operation: &Operation, said: &Said) -> Vec<&'static str> {
         (_, Said::ReferenceUsed(_)) => vec!["reference used"],
         (_, Said::BookedAlready) => vec!["booked already"],
         (_, Said::Standing(_)) => vec!["standing"],
+        (_, Said::OwesMore(_)) => vec!["owes more"],
+        (_, Said::OwesLess(_)) => vec!["owes less"],
         (_, Said::RefundExceeds(_)) => vec!["refund exceeds"],
         (_, Said::UnknownHold) => vec!["unknown hold"],
         (_, Said::Insufficient(_)) => vec!["insufficient"],

@@ -77,6 +77,8 @@ fn every_change_reads_back_and_no_cut_does() {
     for step in [Step::Suspend, Step::Resume, Step::Ban, Step::Unban] {
         check(Change::StandingChanged { step, note: note.clone() });
     }
+    check(Change::OverdraftSet { amount, note: note.clone() });
+    check(Change::DebtWrittenOff { amount, reference: "case 9".into(), note: note.clone() });
     check(Change::TermsAccepted { version: "2026-11".into(), note: note.clone() });
     for outcome in [violation::Reaction::Observed, violation::Reaction::Refused] {
         let (category, digest) = ("hate".into(), [7; 16]);

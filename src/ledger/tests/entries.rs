@@ -233,6 +233,60 @@ fn what_was_in_flight_is_charged_as_far_as_it_is_known() {
     again(ledger, folder.path());
 }
 
+/// Ada may owe 50: to the last unit, by holds and by a charge beyond its hold; over a restart, and until it
+/// is written off.
+#[test]
+fn an_overdraft_is_the_floor_of_a_balance_and_a_debt_is_written_off_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ledger = open(folder.path());
+    create_ada(&ledger).expect("new");
+    let set = |ledger: &Ledger, amount| block_on(ledger.set_overdraft(ADA, atto(amount), note("a contract")));
+    let write_off = |ledger: &Ledger, amount: Option<i128>, reference: &str| {
+        let written_off = ledger.write_off(ADA, amount.map(atto), reference.into(), note("gone"));
+        block_on(written_off).map(|(seq, _)| seq)
+    };
+    let refused = |refusal| Failure::Refused(refusal);
+    set(&ledger, 50).expect("it is a number");
+    assert!(set(&ledger, -1).is_err(), "nobody has to keep credit");
+    let short = |request, amount| ledger.hold(terms(request, amount)).map(drop);
+    let insufficient = refused(Refusal::InsufficientCredit { available: atto(DEPOSIT + 50) });
+    assert_eq!(short(1, DEPOSIT + 51), Err(insufficient));
+    let all = held(&ledger, 1, DEPOSIT + 40);
+    assert_eq!(has(&ledger), (-40, DEPOSIT + 40, 0));
+    assert_eq!(set(&ledger, 39), Err(refused(Refusal::OwesMore { debt: atto(40) })));
+    assert_eq!(
+        write_off(&ledger, None, "a"),
+        Err(refused(Refusal::OwesLess { debt: atto(0) })),
+        "it is held"
+    );
+    // 15 beyond the hold: 10 may be owed, 5 are the operator's loss.
+    let mut applied = all.capture(atto(DEPOSIT + 55), record(DEPOSIT + 55));
+    block_on(applied.commit.durable()).expect("the disk is well");
+    assert_eq!(kinds(&ledger, 1), ["hold", "capture", "overage", "write_off"]);
+    ledger = again(ledger, folder.path());
+    assert_eq!(has(&ledger), (-50, 0, 0));
+    assert_eq!(
+        ledger.hold(terms(2, 1)).map(drop),
+        Err(refused(Refusal::InsufficientCredit { available: atto(0) }))
+    );
+    assert_eq!(write_off(&ledger, Some(51), "a"), Err(refused(Refusal::OwesLess { debt: atto(50) })));
+    let part = write_off(&ledger, Some(20), "a").expect("so much is owed");
+    assert_eq!(write_off(&ledger, Some(20), "a"), Ok(part), "the same write-off");
+    assert!(matches!(write_off(&ledger, Some(21), "a"), Err(Failure::Refused(Refusal::ReferenceUsed(_)))));
+    // Who is banned owes it still, and what comes in is theirs only when nothing is owed.
+    let hold = held(&ledger, 3, 15);
+    step(&ledger, Step::Ban).expect("she is not");
+    drop(hold);
+    assert_eq!(has(&ledger), (-30, 0, 0));
+    let rest = write_off(&ledger, None, "b").expect("30 are owed");
+    assert_eq!(write_off(&ledger, None, "b"), Ok(rest), "the same write-off");
+    ledger = again(ledger, folder.path());
+    assert_eq!(has(&ledger), (0, 0, 0));
+    assert_eq!(write_off(&ledger, None, "b"), Ok(rest), "the same write-off, also after a restart");
+    let verified = ledger.verify(&recompute, None).expect("whole");
+    assert_eq!((verified.written_off, verified.balances), (atto(5 + 50), atto(0)), "I7");
+}
+
 /// A book with Ada, a hold of 100 for request 1, and 40 charged for request 2.
 fn scribe() -> Scribe {
     let mut scribe = Scribe::new();
@@ -299,6 +353,16 @@ fn what_no_book_could_say_is_refused() {
     let adjusted = |amount| Change::Adjusted { amount: atto(amount), reference: "a".into(), note: note("x") };
     breaks(&[adjusted(0)], "empty");
     breaks(&[adjusted(-DEPOSIT)], "I3");
+    let overdraft = |amount| Change::OverdraftSet { amount: atto(amount), note: note("x") };
+    let written_off = |amount| {
+        let (amount, reference) = (atto(amount), "w".into());
+        Change::DebtWrittenOff { amount, reference, note: note("x") }
+    };
+    breaks(&[overdraft(-1)], "overdraft");
+    breaks(&[overdraft(99), adjusted(-DEPOSIT)], "I3");
+    breaks(&[overdraft(200), adjusted(-DEPOSIT), overdraft(139)], "I3");
+    breaks(&[written_off(1)], "is owed");
+    breaks(&[overdraft(200), adjusted(-DEPOSIT), written_off(41)], "is owed");
     let stepped = |step| Change::StandingChanged { step, note: note("x") };
     let forfeited =
         |amount, total| Change::Forfeited { amount: atto(amount), total: atto(total), note: note("x") };

@@ -128,6 +128,7 @@ fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
         "journal-violation",
         "journal-object",
         "journal-progress",
+        "journal-overdraft",
     ] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
@@ -176,4 +177,18 @@ fn how_far_requests_had_come_is_read_for_ever_and_what_was_in_flight_is_charged_
     assert_eq!(left, Some(atto(DEPOSIT - 70 - 12)));
     let head = Chain::parse("2d49af22da644cc38f91ccac39f9e64520866b4b86bd4dabb875f53668dbd13d");
     assert_eq!(bench.ledger.verify(&recompute, head).expect("whole").expected, Some(Seq(11)));
+}
+
+#[test]
+fn what_a_customer_may_owe_and_what_was_written_off_is_read_for_ever() {
+    let memory = golden("journal-overdraft");
+    let entries = read(&memory, Seq::START).expect("whole").0;
+    let notes: Vec<_> = entries.iter().filter_map(|entry| entry.change.note()).collect();
+    assert!(notes.len() == 3 && notes.iter().all(|note| *note.by == *"ada"), "{notes:?}");
+    let bench = Bench::on(&memory).expect("it opens");
+    let found = bench.ledger.customer(ADA, |found| (found.overdraft, found.balance.available));
+    assert_eq!(found, Some((atto(500), atto(-200))));
+    let head = Chain::parse("0d8fa97ff7f87d650b6ea30ec8100e5c98c10f58a59ca1e58365e5f6928efaa8");
+    let verified = bench.ledger.verify(&recompute, head).expect("whole");
+    assert_eq!((verified.expected, verified.written_off), (Some(Seq(6)), atto(100)));
 }

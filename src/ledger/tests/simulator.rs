@@ -272,6 +272,7 @@ fn check_book(book: &Book, reference: &Reference) -> Checked {
         let holds: BTreeMap<u128, i128> =
             found.holds.iter().map(|(request, hold)| (request.int(), hold.amount.atto_usd())).collect();
         ensure(holds == plain.holds, || format!("I4: {id} holds {holds:?}, not {:?}", plain.holds))?;
+        ensure(found.overdraft.atto_usd() == plain.overdraft, || format!("overdraft of {id}"))?;
         ensure(found.bookings.len() == plain.bookings.len(), || format!("bookings of {id}"))?;
         let standing = standing(&found.standing);
         ensure(standing == plain.standing, || format!("{id} is {standing:?}, not {:?}", plain.standing))?;

@@ -60,6 +60,13 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
         Operation::Adjust { customer, amount, reference } => {
             (customer, Command::Adjust { amount: atto(amount), reference: name(reference), note: note() })
         }
+        Operation::Overdraft { customer, amount } => {
+            (customer, Command::SetOverdraft { amount: atto(amount), note: note() })
+        }
+        Operation::WriteOff { customer, amount, reference } => {
+            let (amount, reference) = (amount.map(atto), name(reference));
+            (customer, Command::WriteOff { amount, reference, note: note() })
+        }
         Operation::Step { customer, step } => {
             let step = match step {
                 reference::Step::Suspend => Step::Suspend,
@@ -82,6 +89,7 @@ pub fn booked(operation: &Operation) -> Option<(u64, u64)> {
     match *operation {
         Operation::Deposit { customer, reference, .. }
         | Operation::Refund { customer, reference, .. }
+        | Operation::WriteOff { customer, reference, .. }
         | Operation::Adjust { customer, reference, .. } => Some((customer, reference)),
         _ => None,
     }
