@@ -272,6 +272,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         setting: tokio::sync::Mutex::default(),
         audit,
         rates: Rates::default(),
+        failures: access.failures(),
         running: running.clone(),
         live: Arc::clone(&live),
     });

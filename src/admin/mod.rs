@@ -22,6 +22,7 @@ use crate::auth::Directory;
 use crate::clock::Tick;
 use crate::ledger::Ledger;
 use crate::live::Current;
+use crate::record::failures::Failures;
 use crate::record::metrics::Metrics;
 pub use audit::{Action, AuditLine, AuditLog, AuditPage, BY};
 use axum::extract::{Request, State};
@@ -55,6 +56,8 @@ pub struct Admin {
     pub live: Current,
     /// Who changed what.
     pub audit: AuditLog,
+    /// What failed last.
+    pub failures: Arc<Failures>,
     /// How much is asked.
     pub rates: Rates,
 }
@@ -116,6 +119,7 @@ fn paths() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(pool::list))
         .routes(routes!(pool::drain))
         .routes(routes!(pool::resume))
+        .routes(routes!(pool::failures))
         .routes(routes!(ledger::verify))
         .routes(routes!(ledger::export))
         .routes(routes!(ledger::backup))

@@ -6,6 +6,7 @@ use super::refusal::AdminRefusal;
 use super::routes::{Answer, Shared};
 use super::sent::Named;
 use super::views::{ShutModel, UpstreamView};
+use crate::record::failures::Failure;
 use crate::upstream::{Account, Standing};
 use axum::Json;
 use axum::extract::State;
@@ -22,6 +23,18 @@ use std::time::Instant;
 )]
 pub(super) async fn list(State(admin): Shared) -> Json<Vec<UpstreamView>> {
     Json(admin.live.load().pool.accounts().iter().map(|account| view(account)).collect())
+}
+
+/// The last requests that failed: fifty that were the client's doing, and fifty others
+#[utoipa::path(
+    get,
+    path = "/admin/v1/failures",
+    tag = "upstreams",
+    operation_id = "list_failures",
+    responses((status = 200, description = "The newest first", body = Vec<Failure>), AdminRefusal)
+)]
+pub(super) async fn failures(State(admin): Shared) -> Json<Vec<Failure>> {
+    Json(admin.failures.newest())
 }
 
 /// Let one finish what it has and give it no more, until resumed or a restart

@@ -184,7 +184,7 @@ pub struct StatementPage {
 }
 
 /// An upstream account as the operator sees it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct UpstreamView {
     /// Its name in the configuration.
     pub name: Box<str>,
@@ -203,7 +203,7 @@ pub struct UpstreamView {
 }
 
 /// A model of an upstream account that is not used.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ShutModel {
     /// As the provider calls it.
     pub model: Box<str>,

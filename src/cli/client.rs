@@ -13,6 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The largest answer: a page of a statement is far smaller.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Below which the admin API is served.
+const PATH: &str = "/admin/v1";
+
 /// Talks to one gateway.
 pub struct Client {
     agent: Agent,
@@ -46,14 +49,31 @@ impl Client {
 
     /// For the gateway at `base`.
     pub fn with_token(base: &str, token: &str, json: bool) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            // The token goes where it was told to go, not to a proxy of the environment.
-            .proxy(None)
-            .build();
-        let base = format!("{}/admin/v1", base.trim_end_matches('/'));
-        Client { agent: config.into(), base, token: format!("Bearer {token}"), by: None, json }
+        let base = format!("{}{PATH}", base.trim_end_matches('/'));
+        Client { agent: agent(TIMEOUT), base, token: format!("Bearer {token}"), by: None, json }
+    }
+
+    /// The same, but it waits no longer than this for an answer.
+    pub fn within(self, timeout: Duration) -> Self {
+        Client { agent: agent(timeout), ..self }
+    }
+
+    /// Where the gateway is.
+    pub fn gateway(&self) -> &str {
+        self.base.strip_suffix(PATH).unwrap_or(&self.base)
+    }
+
+    /// Asks for text that everyone may see, at a URL of its own.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn text(&self, url: &str, bytes_max: u64) -> Result<String, Failed> {
+        let unreachable = |why: ureq::Error| Failed::Failed(format!("{url} cannot be reached: {why}"));
+        let mut answer = self.agent.get(url).call().map_err(unreachable)?;
+        if !answer.status().is_success() {
+            return Err(Failed::Failed(format!("{url} answers {}", answer.status())));
+        }
+        answer.body_mut().with_config().limit(bytes_max).read_to_string().map_err(unreachable)
     }
 
     /// Asks for something.
@@ -120,6 +140,16 @@ impl Client {
         serde_json::from_slice(&body)
             .map_err(|why| Failed::Failed(format!("the answer of {base} is not that of a gateway: {why}")))
     }
+}
+
+fn agent(timeout: Duration) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(timeout))
+        // The token goes where it was told to go, not to a proxy of the environment.
+        .proxy(None)
+        .build();
+    config.into()
 }
 
 /// How long until it may be asked again, if it was asked too often.

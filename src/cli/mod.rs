@@ -12,6 +12,7 @@ mod pool;
 mod prices;
 mod shell;
 mod table;
+mod top;
 mod usage;
 
 use crate::app::Begin;
@@ -121,6 +122,8 @@ enum Command {
     /// The pool of upstream accounts
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// How the gateway does, live: rate, latency, pool, money, what failed last
+    Top(top::Options),
     /// Who changed what by the admin API
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -395,6 +398,7 @@ fn dispatch(command: Command, global: &Global) -> Done {
         Command::Prices(PricesCommand::Import(what)) => prices::import(&what, global.json),
         Command::Ledger(what) => dispatch_ledger(what, global),
         Command::Audit(audit::AuditCommand::List(which)) => audit::list(&client()?, &which),
+        Command::Top(options) => top::run(client()?, options),
         Command::Openapi => shell::openapi(),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { directory } => shell::man(directory.as_deref()),

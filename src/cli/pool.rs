@@ -30,6 +30,12 @@ fn show(client: &Client, upstreams: &[UpstreamView]) -> Done {
 }
 
 fn row(upstream: &UpstreamView) -> Vec<String> {
+    let [status, least, shut] = said(upstream);
+    vec![upstream.name.to_string(), status, upstream.in_flight.to_string(), least, shut]
+}
+
+/// Its state, which of its limits has least left, and which models of it are not used.
+pub(super) fn said(upstream: &UpstreamView) -> [String; 3] {
     let status = match &upstream.reason {
         Some(reason) => format!("{} ({reason})", upstream.status),
         None => upstream.status.to_string(),
@@ -37,6 +43,5 @@ fn row(upstream: &UpstreamView) -> Vec<String> {
     let least = upstream.headroom.iter().min_by(|(_, a), (_, b)| a.total_cmp(b));
     let least = least.map(|(limit, free)| format!("{:.0} % {limit}", free * 100.0)).unwrap_or_default();
     let shut = upstream.models_shut.iter().map(|shut| format!("{} ({})", shut.model, shut.reason));
-    let shut: Vec<String> = shut.collect();
-    vec![upstream.name.to_string(), status, upstream.in_flight.to_string(), least, shut.join(", ")]
+    [status, least, shut.collect::<Vec<String>>().join(", ")]
 }

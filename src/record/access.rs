@@ -7,6 +7,7 @@
 //! *Architecture invariant:* a line has ids, our own words, names of the configuration and numbers.
 //! Nothing of a request's text, nothing of a key but its prefix.
 
+use super::failures::Failures;
 use super::output;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -125,6 +126,7 @@ enum Message {
 #[derive(Clone)]
 pub struct AccessLog {
     queue: SyncSender<Message>,
+    failures: Arc<Failures>,
     metrics: Arc<Metrics>,
 }
 
@@ -135,9 +137,16 @@ impl AccessLog {
     /// When there is no thread for it.
     pub fn start(ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
-        let write = move || write_all(&lines, &ledger, &mut io::stdout());
+        let failures = Arc::<Failures>::default();
+        let noted = Arc::clone(&failures);
+        let write = move || write_all(&lines, &ledger, &noted, &mut io::stdout());
         thread::Builder::new().name("access-log".into()).spawn(write)?;
-        Ok(AccessLog { queue, metrics })
+        Ok(AccessLog { queue, failures, metrics })
+    }
+
+    /// The last requests that failed.
+    pub fn failures(&self) -> Arc<Failures> {
+        Arc::clone(&self.failures)
     }
 
     /// Leaves a line to be written, unless too many wait.
@@ -166,14 +175,17 @@ impl AccessLog {
 }
 
 /// Writes until all senders are gone.
-fn write_all(lines: &Receiver<Message>, ledger: &Ledger, out: &mut impl Write) {
+fn write_all(lines: &Receiver<Message>, ledger: &Ledger, failures: &Failures, out: &mut impl Write) {
     let mut batch = Vec::with_capacity(64 * 1024);
     while let Ok(first) = lines.recv() {
         let mut flushed = Vec::new();
         let more = lines.try_iter().take(BATCH_LINES_MAX - 1);
         for message in std::iter::once(first).chain(more) {
             match message {
-                Message::Line(line) => put(&mut batch, &line, ledger),
+                Message::Line(line) => {
+                    failures.note(&line);
+                    put(&mut batch, &line, ledger);
+                }
                 Message::Flush(done) => flushed.push(done),
             }
         }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod export;
+pub mod failures;
 pub mod metrics;
 pub mod output;
 pub mod receipt;

@@ -187,10 +187,13 @@ async fn secrets_and_texts_are_written_nowhere() {
     let secrets = ["CANARY", "tok15", &customer.key, TOKEN, "203.0.113.77"];
     let metrics = gateway.scrape();
     assert!(metrics.contains("tollgate_requests_total"));
+    let failures = gateway.admin_get("/failures").1;
+    assert!(failures.as_array().unwrap().len() > 10, "{failures}");
     let log = gateway.output();
     assert!(log.lines().count() > 28);
     for secret in secrets {
         assert!(!metrics.contains(secret), "{secret} in the metrics");
+        assert!(!failures.to_string().contains(secret), "{secret} in the failures");
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret} in the log");
     }

@@ -45,4 +45,5 @@ mod log;
 mod service;
 mod shell;
 mod tls;
+mod top;
 mod upstream_tls;
