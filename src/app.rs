@@ -33,6 +33,7 @@ use crate::proxy::listen::{Bound, Left, Listening, Sockets};
 use crate::proxy::{Gateway, Serving};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
+use crate::record::spans::Spans;
 use crate::record::usage::LABELS;
 use crate::settle::price::books::PriceBooks;
 use crate::upstream::Pool;
@@ -152,7 +153,7 @@ struct Prepared {
     metrics_at: Bound,
     kept: Vec<Kept>,
     metrics: Arc<Metrics>,
-    live: Live,
+    live: Current,
     signals: Signals,
 }
 
@@ -172,11 +173,14 @@ impl App {
         let gates = Arc::new(open_gates(&ledger)?);
         let access = AccessLog::start(Arc::clone(&ledger), Arc::clone(&prepared.metrics))
             .map_err(StartError::System)?;
+        let (live, metrics) = (Arc::clone(&prepared.live), Arc::clone(&prepared.metrics));
+        let target = Box::new(move || live.load().config.traces.clone());
+        let spans = Spans::start(target, metrics).map_err(StartError::System)?;
         let audit = AuditLog::open(ledger.directory()).map_err(StartError::Audit)?;
         // The last that may fail: from here on the ledger is this process's.
         let guests =
             taking.map_or(Ok(Vec::new()), |taking| taking.confirm(&ledger)).map_err(StartError::Handover)?;
-        let opened = Opened { ledger, recovered, directory, digester, gates, access, audit, guests };
+        let opened = Opened { ledger, recovered, directory, digester, gates, access, spans, audit, guests };
         Ok(wire(config, load, prepared, opened))
     }
 
@@ -195,6 +199,7 @@ struct Opened {
     digester: Digester,
     gates: Arc<Gates>,
     access: AccessLog,
+    spans: Spans,
     audit: AuditLog,
     guests: Vec<Guest>,
 }
@@ -217,7 +222,7 @@ fn prepare(config: &Config, mut taking: Option<&mut Taking>) -> Result<Prepared,
     let live = Live::new(config.clone()).map_err(StartError::Upstream)?;
     let signals = settle(&live.pool)?;
     warm(&config.prices);
-    let gateway = Sockets { plain, tls };
+    let (gateway, live) = (Sockets { plain, tls }, Arc::new(ArcSwap::from_pointee(live)));
     Ok(Prepared { gateway, admin, metrics_at, kept, metrics: Arc::new(Metrics::new()), live, signals })
 }
 
@@ -232,6 +237,7 @@ fn gateway(
         judge,
         serving,
         access: opened.access.clone(),
+        spans: opened.spans.clone(),
         directory: Arc::clone(&opened.directory),
         gates: Arc::clone(&opened.gates),
         admission: Arc::new(Admission::new(Arc::clone(&opened.ledger), running.clone())),
@@ -251,12 +257,11 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let Prepared { gateway: sockets, admin: admin_at, metrics_at, kept, metrics, live, signals } = prepared;
     let addresses = Addresses::of(&sockets, &admin_at, &metrics_at);
     let running = Running::default();
-    let live = Arc::new(ArcSwap::from_pointee(live));
     let (serving, is_serving) = watch::channel(None);
     let (left, has_left) = watch::channel(Left::No);
     let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &metrics);
     let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving));
-    let Opened { ledger, recovered, directory, digester: _, gates, access, audit, guests } = opened;
+    let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, guests } = opened;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
     let notify =
@@ -297,6 +302,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         ledger: Arc::clone(&ledger),
         guests: Arc::clone(&served),
         access,
+        spans,
         spend,
         left: has_left.clone(),
         timeout: config.gateway.drain_timeout,

@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 use crate::proxy::listen::Left;
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
+use crate::record::spans::Spans;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
@@ -47,6 +48,7 @@ pub(super) struct Drain {
     pub(super) ledger: Arc<Ledger>,
     pub(super) guests: Arc<Guests>,
     pub(super) access: AccessLog,
+    pub(super) spans: Spans,
     pub(super) spend: Arc<Spend>,
     pub(super) left: watch::Receiver<Left>,
     pub(super) timeout: Duration,
@@ -63,12 +65,13 @@ impl BackgroundService for Drain {
             tokio::time::sleep(STEP).await;
         }
         tracing::info!(in_flight = self.metrics.in_flight(), guests = self.guests.count(), "drained");
-        let (ledger, access) = (Arc::clone(&self.ledger), self.access.clone());
+        let (ledger, access, spans) = (Arc::clone(&self.ledger), self.access.clone(), self.spans.clone());
         let spend = Arc::clone(&self.spend);
         let end = move || {
             ledger.close();
             spend.write();
             access.flush();
+            spans.flush();
         };
         let _ = tokio::task::spawn_blocking(end).await;
         std::process::exit(0);

@@ -80,6 +80,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         meter,
         log,
         reload,
+        traces,
         files: _,
     } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
@@ -109,6 +110,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare!(noted, "meter.", meter, &new.meter, Meter { compare_one_in });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
     compare!(noted, "reload.", reload, &new.reload, Reload { trigger });
+    noted.compare("traces", traces, &new.traces);
     noted.0
 }
 

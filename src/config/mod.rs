@@ -23,6 +23,7 @@ mod raw;
 mod reader;
 mod secret;
 mod tls;
+mod traces;
 mod upstreams;
 mod validate;
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// When it is read again.
     pub reload: Reload,
+    /// Where spans go; none are made unless this is set.
+    pub traces: Option<Arc<Traces>>,
     /// What was read for it: this file and those that it names.
     pub files: Vec<PathBuf>,
 }
@@ -191,6 +194,17 @@ pub enum Dialect {
     Anthropic,
     /// OpenAI's as Azure serves it: another header for the credential, and deployments for models.
     Azure,
+}
+
+impl Dialect {
+    /// Whose API it is, as OpenTelemetry names providers.
+    pub const fn provider(self) -> &'static str {
+        match self {
+            Dialect::OpenAi => "openai",
+            Dialect::Azure => "azure.ai.openai",
+            Dialect::Anthropic => "anthropic",
+        }
+    }
 }
 
 /// Which models an upstream account serves.
@@ -326,6 +340,17 @@ pub struct Log {
     pub format: LogFormat,
     /// Of how many requests that were served one is told; 0: none.
     pub success_one_in: u32,
+}
+
+/// Spans of requests, for a collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// Where the collector is; `/v1/traces` follows.
+    pub otlp_url: BaseUrl,
+    /// Of how many requests that came without a trace one is exported; 0: none.
+    pub sample_one_in: u32,
+    /// What the spans are of.
+    pub service_name: Arc<str>,
 }
 
 /// How log lines look.

@@ -126,6 +126,8 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let meter = meter(root.section("meter"));
     let log = log(root.section("log"));
     let reload = reload(root.section("reload"));
+    // A section with faults is not the same as none.
+    let traces = root.get("traces").map(|node| super::traces::read(node.section()));
     root.finish();
     Some(Config {
         gateway: gateway?,
@@ -140,6 +142,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
         meter,
         log,
         reload,
+        traces: traces.map_or(Some(None), |traces| traces.map(|traces| Some(Arc::new(traces))))?,
         files: Vec::new(),
     })
 }

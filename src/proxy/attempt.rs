@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use super::bill::Settled;
-use super::context::InExchange;
+use super::context::{Ended, InExchange};
 use super::exchange::Exchange;
 use super::line::{HangUp, ran_out};
 use super::request::{Comes as AnswerComes, Request};
@@ -118,6 +118,7 @@ impl Gateway {
 
     /// The request has ended: what it used is what it took of its account.
     pub(super) fn ended(&self, admitted: &mut InExchange, settled: Option<&Settled>) {
+        trace(admitted, if admitted.answered { "ok" } else { "left" });
         let Some(lease) = admitted.lease.as_mut() else { return };
         if let Some(settled) = settled {
             lease.used(Most { tokens: settled.usage.tokens(), spend: settled.charge });
@@ -142,6 +143,7 @@ impl Gateway {
         } else {
             self.note_attempt(admitted, fault.name(), status);
         }
+        trace(admitted, fault.name());
         if let Some(mut lease) = admitted.lease.take() {
             self.metrics.attempt(&lease.account().name, fault.name());
             admitted.last = Some(Arc::clone(&lease.account().name));
@@ -213,6 +215,14 @@ pub(super) fn drains_on(admitted: &mut InExchange) -> Result<(), Box<Error>> {
     let since = read - *admitted.gone_at_bytes.get_or_insert(read);
     let max = admitted.lease.as_ref().map_or(0, |lease| lease.account().drain.tokens_max);
     if since / BYTES_PER_TOKEN > max { Err(ran_out()) } else { Ok(()) }
+}
+
+/// Notes how the attempt under way ended, if a collector is told of it.
+pub(super) fn trace(admitted: &mut InExchange, outcome: &'static str) {
+    if let (Some(traced), Some(lease)) = (&mut admitted.traced, &admitted.lease) {
+        let (number, account) = (admitted.attempts, Arc::clone(lease.account()));
+        traced.push(Ended { number, account, begun: lease.begun, ended: Instant::now(), outcome });
+    }
 }
 
 /// Waits a little before another attempt, differently for each of those that failed by the same.

@@ -13,7 +13,7 @@ use crate::ledger::Commit;
 use crate::live::Live;
 use crate::record::metrics::Metrics;
 use crate::upstream::health::Fault;
-use crate::upstream::{Lease, Need};
+use crate::upstream::{Account, Lease, Need};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -108,8 +108,24 @@ pub struct InExchange {
     pub fault: Option<Fault>,
     /// How often it is tried.
     pub retry: Retry,
+    /// Attempts that have ended, if a collector is told of them.
+    pub traced: Option<Vec<Ended>>,
     /// The share of the body budget; given back at the end.
     pub _body: BodyPermit,
+}
+
+/// An attempt that has ended.
+pub struct Ended {
+    /// Counted from 1.
+    pub number: u32,
+    /// On which account.
+    pub account: Arc<Account>,
+    /// When it began.
+    pub begun: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// How, in a word.
+    pub outcome: &'static str,
 }
 
 /// A refusal that says in its body what it is for.

@@ -46,6 +46,7 @@ use crate::ledger::Ledger;
 use crate::live::Current;
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
+use crate::record::spans::Spans;
 use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub judge: Judge,
     /// What is told of each request.
     pub access: AccessLog,
+    /// Who is told of requests whose trace is exported.
+    pub spans: Spans,
     /// Who presented keys that open nothing.
     pub failed_keys: FailedKeys,
     /// All bodies at once.
@@ -115,7 +118,7 @@ impl ProxyHttp for Gateway {
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        ctx.trace = Trace::of(&session.req_header().headers);
+        ctx.trace = Trace::of(&session.req_header().headers, ctx.live.config.traces.as_deref());
         let config = &ctx.live.config.gateway;
         session.downstream_session.set_write_timeout(Some(config.write_timeout));
         if session.get_keepalive().is_some() {
@@ -184,7 +187,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.times.forwarded.get_or_insert_with(Instant::now);
-        let Some(InExchange { exchange, line, lease: Some(lease), .. }) = ctx.admitted.as_mut() else {
+        let Some(InExchange { exchange, line, lease: Some(lease), attempts, .. }) = ctx.admitted.as_mut()
+        else {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
         exchange.note_sent();
@@ -194,7 +198,7 @@ impl ProxyHttp for Gateway {
         let path = account.path_of(exchange.request.endpoint, lease.model());
         let length = exchange.upstream_body().len();
         *upstream = forward::request(upstream, account, &path, ctx.request, length)?;
-        ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request))
+        ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request, *attempts))
     }
 
     /// Judges the status: goes on, or tries the next account. Waits until the hold is durable before
@@ -371,6 +375,7 @@ impl ProxyHttp for Gateway {
         let silent = !admitted.answered && untouched && fault != Fault::Timeout;
         if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
             self.note_attempt(admitted, "stale", None);
+            attempt::trace(admitted, "stale");
             admitted.lease.take().as_mut().map(Lease::unsent);
             admitted.exchange.end_attempt();
             error.set_retry(true);

@@ -2,10 +2,13 @@
 
 use super::Gateway;
 use super::bill::{Cost, Settled};
-use super::context::{Context, Place};
+use super::context::{Context, Ended, Place};
 use super::respond::Refusal;
+use super::trace::{attempt_span_id, span_id};
 use crate::clock::Timestamp;
 use crate::record::access::{Charged, Line};
+use crate::record::spans::{Attempt, Traced};
+use crate::upstream::Account;
 use pingora::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +38,9 @@ impl Gateway {
             self.metrics.overhead(ours);
         }
         ctx.finish(&model);
+        if let Some(traced) = traced(ctx, &model, settled, error, now) {
+            self.spans.tell(traced);
+        }
         if is_told(ctx) {
             let times = (first_byte, overhead, now.duration_since(ctx.started));
             self.access.tell(line(ctx, model, settled, error, times));
@@ -49,6 +55,50 @@ fn is_told(ctx: &Context) -> bool {
         (_, 0) => false,
         (_, one_in) => fastrand::u32(..one_in) == 0,
     }
+}
+
+/// The request as a collector is told of it, if it is.
+fn traced(
+    ctx: &mut Context,
+    model: &str,
+    settled: Option<&Settled>,
+    error: Option<&Error>,
+    now: Instant,
+) -> Option<Traced> {
+    let trace = ctx.trace.as_ref().filter(|trace| trace.is_exported())?;
+    let Place::Sold(endpoint) = ctx.place else { return None };
+    let (request, started) = (ctx.request, ctx.started);
+    let attempt = |ended: Ended| {
+        let Account { name, base_url, dialect, .. } = &*ended.account;
+        Attempt {
+            span: attempt_span_id(request, ended.number),
+            upstream: Arc::clone(name),
+            provider: dialect.provider(),
+            host: (*base_url.host).into(),
+            port: base_url.port,
+            begins: ended.begun.saturating_duration_since(started),
+            ends: ended.ended.saturating_duration_since(started),
+            outcome: ended.outcome,
+        }
+    };
+    let attempts = ctx.admitted.as_mut().and_then(|admitted| admitted.traced.take()).unwrap_or_default();
+    let duration = now.duration_since(started);
+    let refused = ctx.refusal.as_ref().map(Refusal::reason);
+    Some(Traced {
+        trace: trace.id(),
+        span: span_id(request),
+        parent: trace.parent(),
+        began: Timestamp::now().before(duration),
+        duration,
+        request,
+        endpoint,
+        status: ctx.status,
+        customer: ctx.caller.as_ref().map(|caller| caller.customer()),
+        model: model.into(),
+        reason: refused.or_else(|| error.map(|error| error.etype().as_str())).map(Into::into),
+        usage: settled.map(|settled| settled.usage),
+        attempts: attempts.into_iter().map(attempt).collect(),
+    })
 }
 
 fn line(

@@ -6,6 +6,7 @@ use super::exchange::Exchange;
 use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
+use super::trace::Trace;
 use super::{Gateway, address, attempt, body, local, stored};
 use crate::admit::content::Case;
 use crate::admit::estimate;
@@ -223,6 +224,7 @@ impl Gateway {
             gone_at_bytes: None,
             fault: None,
             retry: live.config.retry,
+            traced: ctx.trace.as_ref().is_some_and(Trace::is_exported).then(Vec::new),
             _body: permit,
         });
         Ok(())

@@ -1,6 +1,7 @@
 //! W3C trace context: a client's `traceparent` is taken up and passed on, with this request as a
 //! span of its own. <https://www.w3.org/TR/trace-context/>
 
+use crate::config::Traces;
 use crate::id::RequestId;
 use crate::record::access::Span;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +10,8 @@ use pingora_http::RequestHeader;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The flag of a trace that is exported.
+const SAMPLED: u8 = 1;
 /// The longest state that has to be passed on.
 const TRACESTATE_BYTES_MAX: usize = 512;
 
@@ -16,16 +19,47 @@ const TRACESTATE_BYTES_MAX: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     id: u128,
+    /// The client's span, unless the trace begins here.
+    parent: Option<u64>,
     flags: u8,
     state: Option<HeaderValue>,
+    /// Whether a collector is told of this request.
+    exported: bool,
 }
 
 impl Trace {
-    /// The trace that the client is in. One that is not valid is as none.
-    pub fn of(headers: &HeaderMap) -> Option<Trace> {
-        let (id, flags) = read(headers.get(TRACEPARENT)?.to_str().ok()?)?;
+    /// The trace that the client is in, which says itself whether it is exported. One that is not valid is
+    /// as none: a request without one may begin one, as often as `traces` says.
+    pub fn of(headers: &HeaderMap, traces: Option<&Traces>) -> Option<Trace> {
+        let said = headers.get(TRACEPARENT).and_then(|said| read(said.to_str().ok()?));
+        let Some((id, parent, flags)) = said else { return Trace::begin(traces?) };
         let state = headers.get(TRACESTATE).filter(|state| state.len() <= TRACESTATE_BYTES_MAX).cloned();
-        Some(Trace { id, flags, state })
+        let exported = traces.is_some() && flags & SAMPLED != 0;
+        Some(Trace { id, parent: Some(parent), flags, state, exported })
+    }
+
+    fn begin(traces: &Traces) -> Option<Trace> {
+        let takes = match traces.sample_one_in {
+            0 => false,
+            one_in => fastrand::u32(..one_in) == 0,
+        };
+        let id = fastrand::u128(1..);
+        takes.then_some(Trace { id, parent: None, flags: SAMPLED, state: None, exported: true })
+    }
+
+    /// Whether a collector is told of this request.
+    pub fn is_exported(&self) -> bool {
+        self.exported
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u128 {
+        self.id
+    }
+
+    /// The client's span, unless the trace begins here.
+    pub fn parent(&self) -> Option<u64> {
+        self.parent
     }
 
     /// This request in it.
@@ -33,9 +67,10 @@ impl Trace {
         Span { trace_id: format!("{:032x}", self.id), span_id: format!("{:016x}", span_id(request)) }
     }
 
-    /// Makes the provider's work a child of this request.
-    pub fn pass_on(&self, header: &mut RequestHeader, request: RequestId) -> Result<()> {
-        let parent = format!("00-{:032x}-{:016x}-{:02x}", self.id, span_id(request), self.flags);
+    /// Makes the provider's work a child of this request, or of its attempt where that is a span, too.
+    pub fn pass_on(&self, header: &mut RequestHeader, request: RequestId, attempt: u32) -> Result<()> {
+        let span = if self.exported { attempt_span_id(request, attempt) } else { span_id(request) };
+        let parent = format!("00-{:032x}-{span:016x}-{:02x}", self.id, self.flags);
         header.insert_header(TRACEPARENT, parent)?;
         if let Some(state) = &self.state {
             header.insert_header(TRACESTATE, state.clone())?;
@@ -44,14 +79,19 @@ impl Trace {
     }
 }
 
+/// The span of an attempt, counted from 1: those of a request follow on its own.
+pub fn attempt_span_id(request: RequestId, attempt: u32) -> u64 {
+    span_id(request).wrapping_add(u64::from(attempt)).max(1)
+}
+
 /// The random half of the request's id; never zero, which means none.
-fn span_id(request: RequestId) -> u64 {
+pub fn span_id(request: RequestId) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = request.int().to_be_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
-/// The trace's id and flags. Later versions may have more behind.
-fn read(text: &str) -> Option<(u128, u8)> {
+/// The trace's id, the span in it and flags. Later versions may have more behind.
+fn read(text: &str) -> Option<(u128, u64, u8)> {
     let mut parts = text.trim().split('-');
     let mut hex = |digits: usize| {
         let part = parts.next()?;
@@ -61,7 +101,7 @@ fn read(text: &str) -> Option<(u128, u8)> {
     let (version, id, parent, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
     let more = parts.next().is_some();
     let valid = version != 0xff && id != 0 && parent != 0 && !(version == 0 && more);
-    valid.then_some((id, u8::try_from(flags).ok()?))
+    valid.then_some((id, u64::try_from(parent).ok()?, u8::try_from(flags).ok()?))
 }
 
 #[cfg(test)]
@@ -71,7 +111,7 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn check(text: &str, expect: bool) {
-        let trace = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 1);
+        let trace = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7, 1);
         assert_eq!(read(text), expect.then_some(trace), "{text}");
     }
 
@@ -95,15 +135,40 @@ mod tests {
         let mut client = HeaderMap::new();
         client.insert(TRACEPARENT, HeaderValue::from_static(GOOD));
         client.insert(TRACESTATE, HeaderValue::from_static("a=b"));
-        let trace = Trace::of(&client).unwrap();
-        let mut header = RequestHeader::build("POST", b"/", None).unwrap();
-        trace.pass_on(&mut header, RequestId::from_int(0xabc)).unwrap();
-        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000abc-01";
-        assert_eq!(
-            (&header.headers[TRACEPARENT], &header.headers[TRACESTATE]),
-            (&parent.parse().unwrap(), &"a=b".parse().unwrap())
-        );
+        let passed = |traces: Option<&Traces>| {
+            let mut header = RequestHeader::build("POST", b"/", None).unwrap();
+            let trace = Trace::of(&client, traces).unwrap();
+            trace.pass_on(&mut header, RequestId::from_int(0xabc), 2).unwrap();
+            [TRACEPARENT, TRACESTATE].map(|name| header.headers[name].clone())
+        };
+        let parent = |span: &str| format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01").parse().unwrap();
+        let state = HeaderValue::from_static("a=b");
+        assert_eq!(passed(None), [parent("0000000000000abc"), state.clone()]);
+        assert_eq!(passed(Some(&traces(0))), [parent("0000000000000abe"), state]);
         client.insert(TRACESTATE, "x".repeat(513).parse().unwrap());
-        assert_eq!(Trace::of(&client).unwrap().state, None);
+        assert_eq!(Trace::of(&client, None).unwrap().state, None);
+    }
+
+    fn traces(sample_one_in: u32) -> Traces {
+        let otlp_url = crate::config::BaseUrl::parse("http://127.0.0.1:4318").unwrap();
+        Traces { otlp_url, sample_one_in, service_name: "t".into() }
+    }
+
+    #[test]
+    fn the_client_says_whether_its_trace_is_exported_and_a_lot_whether_another_begins() {
+        let check = |said: Option<&str>, traces: Option<&Traces>, expect: Option<bool>| {
+            let mut client = HeaderMap::new();
+            client.extend(said.map(|said| (TRACEPARENT, said.parse::<HeaderValue>().unwrap())));
+            let exported = Trace::of(&client, traces).map(|trace| trace.is_exported());
+            assert_eq!(exported, expect, "{said:?} {traces:?}");
+        };
+        let unsampled = GOOD.replace("-01", "-00");
+        check(Some(GOOD), None, Some(false));
+        check(None, None, None);
+        for one_in in [0, 1] {
+            check(Some(GOOD), Some(&traces(one_in)), Some(true));
+            check(Some(&unsampled), Some(&traces(one_in)), Some(false));
+            check(None, Some(&traces(one_in)), (one_in == 1).then_some(true));
+        }
     }
 }

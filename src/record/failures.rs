@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::id::{CustomerId, RequestId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -92,7 +93,7 @@ impl Failures {
     pub fn newest(&self) -> Vec<Failure> {
         let mut all: Vec<Failure> = self.clients.lock().iter().cloned().collect();
         all.extend(self.others.lock().iter().cloned());
-        all.sort_unstable_by(|a, b| (b.at, b.request_id).cmp(&(a.at, a.request_id)));
+        all.sort_unstable_by_key(|failure| Reverse((failure.at, failure.request_id)));
         all
     }
 }

@@ -45,6 +45,8 @@ pub struct Metrics {
     ledger_full: IntGauge,
     state_store_failing: IntGauge,
     log_lines_dropped: IntCounter,
+    spans_exported: IntCounter,
+    spans_dropped: IntCounter,
     reload_success: IntGauge,
     reload_timestamp: Gauge,
     scraping: Mutex<()>,
@@ -115,6 +117,8 @@ impl Metrics {
         let metrics = Metrics {
             log_lines_dropped: made
                 .counter("log_lines_dropped_total", "Lines of the access log that nobody took in time"),
+            spans_exported: made.counter("spans_exported_total", "Spans that the collector took"),
+            spans_dropped: made.counter("spans_dropped_total", "Spans that no collector took"),
             reload_success: made
                 .int_gauge("config_reload_success", "Whether the last load of the configuration took"),
             reload_timestamp: made
@@ -248,6 +252,16 @@ impl Metrics {
     /// A line of the access log was lost.
     pub fn log_line_dropped(&self) {
         self.log_lines_dropped.inc();
+    }
+
+    /// The collector took spans.
+    pub fn spans_exported(&self, spans: u64) {
+        self.spans_exported.inc_by(spans);
+    }
+
+    /// Spans were lost.
+    pub fn spans_dropped(&self, spans: u64) {
+        self.spans_dropped.inc_by(spans);
     }
 
     /// Connections of clients.

@@ -4,6 +4,8 @@ pub mod access;
 pub mod export;
 pub mod failures;
 pub mod metrics;
+mod otlp;
 pub mod output;
 pub mod receipt;
+pub mod spans;
 pub mod usage;

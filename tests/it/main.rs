@@ -46,4 +46,5 @@ mod service;
 mod shell;
 mod tls;
 mod top;
+mod traces;
 mod upstream_tls;

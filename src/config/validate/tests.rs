@@ -142,6 +142,7 @@ queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
 meter: { compare_one_in: 9 }
 log: { format: text, success_one_in: 7 }
+traces: { otlp_url: \"http://127.0.0.1:4318/\", sample_one_in: 3, service_name: edge }
 ";
 
 #[test]
@@ -183,6 +184,26 @@ fn every_key_counts() {
     assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
     assert_eq!(config.meter.compare_one_in, 9);
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));
+    let traces = config.traces.unwrap();
+    assert_eq!(traces.otlp_url.to_string(), "http://127.0.0.1:4318");
+    assert_eq!((traces.sample_one_in, &*traces.service_name), (3, "edge"));
+}
+
+#[test]
+fn faults_of_traces() {
+    let traces = |said: &str| format!("traces: {said}\n{MINIMAL}");
+    check_told(&traces("{ sample_one_in: 1 }"), &["traces.otlp_url: is missing: add `otlp_url: "]);
+    let wrong =
+        traces("{ otlp_url: \"https://h\", sample_one_in: 1000001, service_nam: x, service_name: \"\" }");
+    check_told(
+        &wrong,
+        &[
+            "traces.otlp_url: must start with http://",
+            "traces.sample_one_in: must be a whole number from 0 to 1000000",
+            "unknown key `service_nam`; did you mean `service_name`?",
+            "traces.service_name: must be 1 to 100 bytes",
+        ],
+    );
 }
 
 #[test]

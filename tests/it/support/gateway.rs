@@ -114,6 +114,8 @@ pub struct Settings {
     pub queue: &'static str,
     /// Of `policy:`, in YAML's flow style.
     pub policy: &'static str,
+    /// Of `traces:`, in YAML's flow style; none unless told.
+    pub traces: String,
     /// Levels of the log; `info,tollgate=debug` unless told otherwise.
     pub log: Option<&'static str>,
 }
@@ -424,6 +426,9 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
             "  - {{ name: {name}, base_url: \"{base_url}\", api_key: \"{credential}\", {more}{check} }}"
         )
         .expect("a string can grow");
+    }
+    if !settings.traces.is_empty() {
+        config = format!("traces: {{ {} }}\n{config}", settings.traces);
     }
     let success_one_in = settings.success_one_in.unwrap_or(1);
     config + &format!("policy: {{ {} }}\nlog: {{ success_one_in: {success_one_in} }}\n", settings.policy)
