@@ -2,6 +2,7 @@
 //!
 //! Reads text and knows no syntax: that is enough for rules about lines.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -435,6 +436,37 @@ fn each_case_is_decided_by_a_test() {
         let text = fs::read_to_string(root().join(file)).unwrap_or_default();
         (!text.contains(&format!("fn {function}"))).then(|| format!("{case}: {file} has no {function}"))
     }));
+}
+
+/// Keys that the source asks a configuration for, as `.number("KEY"`, `key: "KEY"` and their like.
+fn asked_keys(code: &str) -> BTreeSet<&str> {
+    let asks = [".get(", ".number(", ".millis(", ".choice(", ".section(", "key: ", "inline: ", "file: "];
+    let keys = asks.iter().flat_map(|ask| code.split(ask).skip(1));
+    let keys = keys.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    let is_key =
+        |key: &&str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    keys.filter(is_key).collect()
+}
+
+#[test]
+fn each_key_of_the_configuration_is_explained_where_it_is_written() {
+    let explained = |file: &str| fs::read_to_string(root().join("conf").join(file)).unwrap();
+    let (settings, prices) = (explained("tollgate.yaml"), explained("prices.yaml"));
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for source in sources("src/config").iter().filter(|source| !source.path.ends_with("/tests.rs")) {
+        let of_prices =
+            source.is_below(&["src/config/book.rs", "src/config/rates.rs", "src/config/import.rs"]);
+        for key in asked_keys(source.code()) {
+            count += 1;
+            let is = if of_prices { prices.contains(key) } else { settings.contains(&format!("{key}:")) };
+            if !is {
+                faults.push(format!("{}: `{key}` is not explained", source.path));
+            }
+        }
+    }
+    assert!(count > 60, "{count}");
+    none(faults);
 }
 
 #[test]
