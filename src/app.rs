@@ -19,6 +19,7 @@ use crate::admit::Admission;
 use crate::admit::content::Judge;
 use crate::admit::gate::Gates;
 use crate::admit::limits::Limits;
+use crate::admit::looks::Looks;
 use crate::admit::running::Running;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
@@ -246,6 +247,7 @@ fn gateway(
         metrics: Arc::clone(metrics),
         comparer: Comparer::new(Arc::clone(metrics)),
         failed_keys: FailedKeys::default(),
+        looks: Looks::default(),
         budget: BodyBudget::default(),
         fetcher: Fetcher::default(),
         keepalive: config.gateway.keepalive_timeout,

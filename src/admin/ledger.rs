@@ -188,8 +188,7 @@ pub(super) async fn usage(
     let Query(WhichUsage { from, to, by }) = query?;
     let id = CustomerId::parse(&id).ok_or_else(unknown_customer)?;
     admin.ledger.customer(id, |_| ()).ok_or_else(unknown_customer)?;
-    let by: Option<Vec<Dimension>> =
-        by.split(',').filter(|word| !word.is_empty()).map(Dimension::parse).collect();
+    let by = Dimension::parse_list(&by);
     let by = by.ok_or_else(|| AdminRefusal::malformed("usage is by day, model or key"))?;
     let within_a_day = |at: &Timestamp| at.micros().rem_euclid(DAY_MICROS) != 0;
     if from.iter().chain(&to).any(within_a_day) {

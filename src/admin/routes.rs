@@ -3,13 +3,13 @@
 use super::audit::{Action, By, Made, shown};
 use super::refusal::AdminRefusal;
 use super::sent::{Named, Sent};
-use super::views::{CustomerView, KeyView, StatementPage};
+use super::views::{CustomerView, KeyView};
 use super::{Admin, limits, openapi};
 use crate::auth::key::{PlainKey, RANDOM_BYTES};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::{Customer, Entry, KeyCreated, Seq, Window};
-use crate::record::receipt::{Receipt, StatementLine};
+use crate::record::receipt::{Receipt, StatementLine, StatementPage};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};

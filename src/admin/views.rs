@@ -1,11 +1,10 @@
 //! What the admin API answers with; the commands read the same.
 
 use crate::admit::limits::Limits;
-use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
-use crate::ledger::{Customer, Key, KeyStatus, Seq, Spent, Standing};
+use crate::ledger::{Customer, Key, KeyStatus, Seq, Standing};
 use crate::money::Amount;
-use crate::record::receipt::StatementLine;
+use crate::record::own::SpentView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -71,24 +70,6 @@ impl CustomerView {
             spent: SpentView::of(customer.spent),
             forfeited,
         }
-    }
-}
-
-/// What was charged by now, in USD. What is given back later stays in it.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct SpentView {
-    /// Today, in UTC.
-    pub day: Amount,
-    /// This month.
-    pub month: Amount,
-    /// Ever.
-    pub total: Amount,
-}
-
-impl SpentView {
-    fn of(spent: Spent) -> Self {
-        let Spent { in_day, in_month, total, .. } = spent.at(Timestamp::now());
-        SpentView { day: in_day, month: in_month, total }
     }
 }
 
@@ -172,15 +153,6 @@ pub struct RefundView {
     pub refunded: Amount,
     /// The posted balance now, in USD.
     pub balance: Amount,
-}
-
-/// A page of a statement.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct StatementPage {
-    /// In order.
-    pub lines: Vec<StatementLine>,
-    /// What to ask for as `after` next; nothing at the end.
-    pub next: Option<u64>,
 }
 
 /// An upstream account as the operator sees it.

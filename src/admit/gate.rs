@@ -42,6 +42,8 @@ pub enum Rate {
     Tokens,
     /// Requests at once.
     Concurrency,
+    /// Looks at the account a minute.
+    Looks,
 }
 
 /// Why a gate is shut.
@@ -60,6 +62,7 @@ impl Rate {
             Rate::Requests => "requests_per_minute",
             Rate::Tokens => "tokens_per_minute",
             Rate::Concurrency => "concurrency",
+            Rate::Looks => "account_requests_per_minute",
         }
     }
 }
@@ -77,6 +80,7 @@ impl fmt::Display for Shut {
                     Rate::Requests => "requests a minute",
                     Rate::Tokens => "tokens a minute",
                     Rate::Concurrency => "requests at once",
+                    Rate::Looks => "looks at it a minute",
                 };
                 let then = match short.wait_us {
                     Some(_) => "Try again in a moment",
@@ -143,7 +147,7 @@ impl Inside {
         let (limit, bucket) = match rate {
             Rate::Requests => (self.limits.rpm?, &self.requests),
             Rate::Tokens => (self.limits.tpm?, &self.tokens),
-            Rate::Concurrency => return None,
+            Rate::Concurrency | Rate::Looks => return None,
         };
         let per_minute = PerMinute(limit);
         Some(Told {

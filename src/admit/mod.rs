@@ -8,6 +8,7 @@ pub mod content;
 pub mod estimate;
 pub mod gate;
 pub mod limits;
+pub mod looks;
 pub mod rate;
 pub mod running;
 pub mod slices;

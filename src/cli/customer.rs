@@ -3,13 +3,14 @@
 use super::client::Client;
 use super::table::{layout, print, print_json};
 use super::{CustomerCommand, Done, Failed};
-use crate::admin::views::{CustomerView, KeyView, SpentView, StatementPage};
+use crate::admin::views::{CustomerView, KeyView};
 use crate::admit::limits::Limits;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
-use crate::record::export::csv_cell;
-use crate::record::receipt::{Receipt, Refund, StatementLine};
+use crate::record::export::{self, Head};
+use crate::record::own::SpentView;
+use crate::record::receipt::{Receipt, Refund, StatementLine, StatementPage};
 use crate::settle::Line;
 use crate::usage::Unit;
 use serde_json::{Map, Value, json};
@@ -307,67 +308,22 @@ pub fn statement(
     let bound = |name: &str, at: Option<Timestamp>| at.map(|at| format!("&{name}={at}")).unwrap_or_default();
     let bounds = bound("from", from) + &bound("to", to);
     let mut after = Some(0);
-    let mut first = true;
+    let mut head = Head::With;
     while let Some(from_entry) = after {
         let path = format!("/customers/{customer}/statement?after={from_entry}{bounds}");
         let page: StatementPage = client.get(&path)?;
         match format {
             Format::Jsonl => page.lines.iter().try_for_each(print_json)?,
-            Format::Csv => print(&csv(&page.lines, first))?,
+            Format::Csv => print(&export::statement_csv(&page.lines, head))?,
             Format::Table => print(&statement_table(&page.lines))?,
         }
-        first = false;
+        head = Head::Without;
         after = page.next;
     }
     Ok(())
 }
 
 fn statement_table(lines: &[StatementLine]) -> String {
-    let rows: Vec<Vec<String>> = lines.iter().map(|line| statement_row(line).to_vec()).collect();
-    layout(&STATEMENT_HEAD.map(|name| name), &rows, &[0, 3, 4, 5])
-}
-
-const STATEMENT_HEAD: [&str; 11] = [
-    "entry_id",
-    "at",
-    "kind",
-    "amount",
-    "balance_after",
-    "available_after",
-    "reference",
-    "model",
-    "price_version",
-    "reason",
-    "by",
-];
-
-fn statement_row(line: &StatementLine) -> [String; 11] {
-    let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
-    [
-        line.entry_id.to_string(),
-        line.at.to_string(),
-        line.kind.to_string(),
-        line.amount.to_string(),
-        line.balance_after.to_string(),
-        line.available_after.to_string(),
-        line.reference.to_string(),
-        text(&line.model),
-        text(&line.price_version),
-        text(&line.reason),
-        text(&line.by),
-    ]
-}
-
-fn csv(lines: &[StatementLine], with_head: bool) -> String {
-    let mut text = String::new();
-    if with_head {
-        text.push_str(&STATEMENT_HEAD.join(","));
-        text.push_str("\r\n");
-    }
-    for line in lines {
-        let cells: Vec<String> = statement_row(line).iter().map(|cell| csv_cell(cell)).collect();
-        text.push_str(&cells.join(","));
-        text.push_str("\r\n");
-    }
-    text
+    let rows: Vec<Vec<String>> = lines.iter().map(|line| export::statement_row(line).to_vec()).collect();
+    layout(&export::STATEMENT_HEAD, &rows, &[0, 3, 4, 5])
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
@@ -165,12 +166,14 @@ pub fn simulate(asked: &Simulate) -> Done {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(asked.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        // Before anything is said: who reads it may send the signal at once.
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
         print(&format!(
             "the simulated provider serves http://{address}/v1 and shows what it served at /simulate/log\n"
         ))?;
         tokio::select! {
             served = Provider::new(options).serve(listener) => served.map_err(failed),
-            stopped = tokio::signal::ctrl_c() => stopped.map_err(failed),
+            _ = interrupted.recv() => Ok(()),
         }
     })
 }

@@ -84,7 +84,15 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         files: _,
     } = old;
     compare!(noted, "gateway.", gateway, &new.gateway,
-        Gateway { listen, threads, body_bytes_max, body_bytes_total_max }
+        Gateway {
+            listen,
+            threads,
+            body_bytes_max,
+            body_bytes_total_max,
+            cors_origins,
+            portal,
+            account_requests_per_minute,
+        }
         ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge, tls });
     noted.tls(gateway.tls.as_ref(), new.gateway.tls.as_ref());
     let (old_edge, new_edge) = (&gateway.edge, &new.gateway.edge);

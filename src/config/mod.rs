@@ -11,6 +11,7 @@
 mod base_url;
 mod book;
 mod change;
+mod cors;
 mod edge;
 mod expand;
 mod fault;
@@ -96,12 +97,36 @@ pub struct Gateway {
     pub body_timeout: Duration,
     /// What keeps strangers from harming others.
     pub edge: Edge,
+    /// Whose pages in browsers may call.
+    pub cors_origins: Origins,
+    /// Whether the customers' page is served.
+    pub portal: Portal,
+    /// How often a customer looks at their account, at least one.
+    pub account_requests_per_minute: u64,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
     /// For a client that does not read.
     pub write_timeout: Duration,
     /// For requests under way when asked to stop.
     pub drain_timeout: Duration,
+}
+
+/// Whether the customers' page is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portal {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// Whose pages in browsers may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Anybody's.
+    Any,
+    /// Those of these origins, such as `https://app.example`.
+    Listed(Arc<[Box<str>]>),
 }
 
 /// What keeps strangers from harming others.

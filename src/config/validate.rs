@@ -7,8 +7,8 @@ use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
 use super::{
-    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Meter, Metrics, Reload, Retry, Trigger, edge,
-    upstreams,
+    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Meter, Metrics, Portal, Reload, Retry, Trigger,
+    edge, upstreams,
 };
 use crate::clock::Timestamp;
 use crate::settle::price::PriceBook;
@@ -23,6 +23,8 @@ use std::time::Duration;
 const STORE_DIRECTORY: &str = "/var/lib/tollgate";
 /// A bound of more is none.
 const REQUESTS_MAX: u64 = 1_000_000;
+/// Two a second: a page that asks for everything every few seconds, and a person beside it.
+const ACCOUNT_REQUESTS: u64 = 120;
 /// Where the admin API listens unless told otherwise, on the loopback interface.
 const ADMIN_PORT: u16 = 9180;
 /// Where metrics are listened for unless told otherwise, on the loopback interface.
@@ -168,6 +170,13 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
     }
     let body_timeout = section.millis("body_timeout_ms", 120_000);
     let edge = edge::read(&mut section);
+    let cors_origins = super::cors::read(&mut section);
+    let portal = match section.get("portal").and_then(|node| node.switch()) {
+        None | Some(true) => Portal::On,
+        Some(false) => Portal::Off,
+    };
+    let account_requests_per_minute =
+        section.number("account_requests_per_minute", 1..=REQUESTS_MAX, ACCOUNT_REQUESTS);
     let keepalive_timeout = section.millis("keepalive_timeout_ms", 60_000);
     let write_timeout = section.millis("write_timeout_ms", 60_000);
     let drain_timeout = section.millis("drain_timeout_ms", 600_000);
@@ -180,6 +189,9 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
         body_bytes_total_max,
         body_timeout,
         edge: edge?,
+        cors_origins: cors_origins?,
+        portal,
+        account_requests_per_minute,
         keepalive_timeout,
         write_timeout,
         drain_timeout,

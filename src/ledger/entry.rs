@@ -21,6 +21,8 @@ pub struct Seq(pub u64);
 impl Seq {
     /// Before the first entry.
     pub const START: Seq = Seq(0);
+    /// Behind the last entry.
+    pub const END: Seq = Seq(u64::MAX);
 
     /// The one after it.
     pub fn next(self) -> Seq {

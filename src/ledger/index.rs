@@ -21,6 +21,7 @@ use std::io;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
+mod latest;
 mod usage;
 
 /// What is read of a frame at first: most frames whole.

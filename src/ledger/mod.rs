@@ -327,6 +327,20 @@ impl Ledger {
         self.index.of_customer(customer, &window, limit)
     }
 
+    /// The same before one entry, the latest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read. Reads from the disk: not for the request path.
+    pub fn latest_of_customer(
+        &self,
+        customer: CustomerId,
+        window: Window,
+        before: Seq,
+        limit: usize,
+    ) -> io::Result<Vec<Entry>> {
+        self.index.latest_of_customer(customer, &window, before, limit)
+    }
+
     /// Gives every entry after `after` that is durable now, in order, until `take` breaks off. Reads
     /// segment by segment, each verified: not for the request path.
     ///

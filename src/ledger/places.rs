@@ -109,4 +109,17 @@ impl Places {
         let from = all.partition_point(|place| place.seq <= window.after);
         all[from..].iter().filter(|place| window.holds(place)).take(limit).copied().collect()
     }
+
+    /// Up to `limit` frames of a customer before one, the latest first.
+    pub fn latest_of_customer(
+        &self,
+        customer: CustomerId,
+        window: &Window,
+        before: Seq,
+        limit: usize,
+    ) -> Vec<Place> {
+        let all = self.customers.get(&customer).map_or(&[][..], Vec::as_slice);
+        let to = all.partition_point(|place| place.seq < before);
+        all[..to].iter().rev().filter(|place| window.holds(place)).take(limit).copied().collect()
+    }
 }

@@ -143,6 +143,34 @@ impl Sidecar {
         }
         Ok(found)
     }
+
+    /// Up to `limit` frames of a customer in a window before one, the latest first.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged there.
+    pub fn latest_of_customer(
+        &self,
+        disk: &dyn Disk,
+        customer: CustomerId,
+        (window, before): (&Window, Seq),
+        limit: usize,
+    ) -> io::Result<Vec<Place>> {
+        let file = disk.open(&name(&self.segment))?;
+        let mut table = self.places.reader(&*file);
+        let owner = customer.int().to_be_bytes();
+        let mut row = table.lower_bound(&[owner, before.0.to_be_bytes()].concat())?;
+        let mut found = Vec::new();
+        while found.len() < limit && row > 0 {
+            row -= 1;
+            let Some(rest) = table.row(row)?.and_then(|row| row.strip_prefix(&owner)) else { break };
+            let place = read_place(rest);
+            if place.seq <= window.after {
+                break;
+            }
+            found.extend(window.holds(&place).then_some(place));
+        }
+        Ok(found)
+    }
 }
 
 /// The name of a segment's sidecar.

@@ -1,5 +1,6 @@
 //! The context of one request: what one hook leaves for the next.
 
+use super::cors::Page;
 use super::exchange::Exchange;
 use super::line::Line;
 use super::respond::Refusal;
@@ -27,7 +28,7 @@ pub enum Place {
     Stored,
     /// `GET /v1/models` and below.
     Models,
-    /// `GET /tollgate/v1/…`, with a customer's key.
+    /// `GET /tollgate/v1/…` and `/dashboard/billing/…`, with a customer's key.
     Account,
     /// `GET /healthz`, `/readyz`, preflights, and what does not exist.
     Other,
@@ -56,6 +57,8 @@ pub struct Context {
     pub request: RequestId,
     /// The trace that its client is in.
     pub trace: Option<Trace>,
+    /// The page in a browser that asks, if it is one.
+    pub page: Page,
     /// What it asks for.
     pub place: Place,
     /// Who asks, once that is known.
@@ -157,6 +160,7 @@ impl Context {
             live,
             request,
             trace: None,
+            page: Page::default(),
             place: Place::Other,
             caller: None,
             model: None,

@@ -1,5 +1,6 @@
 //! What goes to a provider and what comes back: only what is listed here passes.
 
+use super::cors::Page;
 use super::request::{Comes, Request};
 use super::signature::{id_value, sign};
 use crate::clock::Timestamp;
@@ -189,7 +190,7 @@ pub fn decoder(response: &ResponseHeader) -> std::result::Result<Option<Decoder>
 ///
 /// # Errors
 /// When a header cannot be made: a bug.
-pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()> {
+pub fn response(response: &mut ResponseHeader, request: RequestId, page: &Page) -> Result<()> {
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = response.status;
     parts.version = response.version;
@@ -199,7 +200,7 @@ pub fn response(response: &mut ResponseHeader, request: RequestId) -> Result<()>
             parts.headers.insert(name, value.clone());
         }
     }
-    sign(&mut parts.headers, request)?;
+    sign(&mut parts.headers, request, page)?;
     *response = parts.into();
     Ok(())
 }
@@ -286,12 +287,15 @@ mod tests {
             "x-request-id",
             "x-ratelimit-limit-requests",
             "server",
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "vary",
         ] {
             from_provider.insert_header(name, "theirs").unwrap();
         }
-        response(&mut from_provider, RequestId::from_int(1)).unwrap();
+        response(&mut from_provider, RequestId::from_int(1), &Page::default()).unwrap();
         let names: Vec<&str> = from_provider.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["content-type", "x-request-id", "access-control-allow-origin"]);
+        assert_eq!(names, ["content-type", "x-request-id"]);
         assert_ne!(from_provider.headers["x-request-id"], "theirs");
     }
 }

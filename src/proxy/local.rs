@@ -2,14 +2,16 @@
 
 use super::Gateway;
 use super::context::Context;
+use super::framing;
+use super::portal;
 use super::rates;
 use super::respond::{Refusal, json_answer};
 use super::signature::sign;
 use crate::clock::{Tick, Timestamp};
-use crate::id::RequestId;
-use crate::record::receipt::Receipt;
+use crate::config::Portal;
 use bytes::Bytes;
-use http::{Method, StatusCode, header, response};
+use http::{HeaderName, Method, StatusCode, header, response};
+use percent_encoding::percent_decode_str;
 use pingora::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -20,6 +22,28 @@ use std::sync::Arc;
 const MODEL_CREATED: u64 = 0;
 
 impl Gateway {
+    /// Answers with an error.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        refusal: Refusal,
+    ) -> Result<()> {
+        ctx.status = refusal.status();
+        self.metrics.rejected(refusal.reason());
+        let (header, body) = refusal.answer_at(ctx.place, ctx.request)?;
+        let unheard =
+            matches!(refusal, Refusal::BodyTimeout | Refusal::BadRequest(_) | Refusal::BadHeader(_));
+        ctx.refusal = Some(refusal);
+        write(session, ctx, header, body).await?;
+        if framing::is_chunked(session) && !unheard {
+            // Pingora closes at once what it will not use again, and the answer would be lost with it.
+            let drained = session.downstream_session.drain_request_body().await;
+            drained.unwrap_or_else(|why| tracing::debug!(%why, "the rest of a refused body did not come"));
+        }
+        Ok(())
+    }
+
     /// `/healthz`: the process lives. `/readyz`: it admits requests.
     pub(super) async fn answer_health(
         &self,
@@ -39,6 +63,16 @@ impl Gateway {
         answer(session, ctx, status, &json!({ "status": word })).await
     }
 
+    /// `/`: for who looks whether there is anything. It says where to go on.
+    pub(super) async fn answer_probe(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let portal = match ctx.live.config.gateway.portal {
+            Portal::On => Some(portal::PLACE),
+            Portal::Off => None,
+        };
+        let body = json!({ "service": "tollgate", "api": "/v1", "portal": portal });
+        answer(session, ctx, StatusCode::OK, &body).await
+    }
+
     /// `/v1/models`, or one of them: what has a price and somebody who serves it.
     pub(super) async fn answer_models(
         &self,
@@ -50,9 +84,11 @@ impl Gateway {
         let live = Arc::clone(&ctx.live);
         let prices = live.config.prices.at(Timestamp::now());
         let may = |name: &str| passed.as_ref().is_none_or(|passed| passed.allows_model(name));
-        let sold = |name: &str| prices.models.contains_key(name) && live.pool.knows(name) && may(name);
-        let body = match path.strip_prefix("/v1/models/") {
-            Some(name) if sold(name) => model(name),
+        let sold = |name: &str| prices.find(name).is_some() && live.pool.knows(name) && may(name);
+        let one = path.strip_prefix("/v1/models/");
+        // Names have slashes with some providers, and clients write these as they like.
+        let body = match one.map(|name| percent_decode_str(name).decode_utf8_lossy()) {
+            Some(name) if sold(&name) => model(&name),
             Some(name) => return Err(Refusal::UnknownModel(name.into())),
             None => {
                 let mut names: Vec<&str> =
@@ -63,50 +99,16 @@ impl Gateway {
         };
         answer(session, ctx, StatusCode::OK, &body).await
     }
-
-    /// `/tollgate/v1/balance` and `/tollgate/v1/receipts/{request_id}`, with a customer's key.
-    pub(super) async fn answer_account(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        path: &str,
-    ) -> Result<(), Refusal> {
-        let caller = self.look(session, ctx)?.0;
-        let unknown = || Refusal::UnknownPath { asked: format!("GET {path}") };
-        let customer = caller.customer();
-        if path == "/tollgate/v1/balance" {
-            let balance = self.ledger.customer(customer, |found| found.balance).ok_or(Refusal::InvalidKey)?;
-            let body =
-                json!({ "customer": customer, "balance": balance.posted(), "available": balance.available });
-            return answer(session, ctx, StatusCode::OK, &body).await;
-        }
-        let id =
-            path.strip_prefix("/tollgate/v1/receipts/").and_then(RequestId::parse).ok_or_else(unknown)?;
-        let ledger = Arc::clone(&self.ledger);
-        let entries = tokio::task::spawn_blocking(move || ledger.entries_of_request(id)).await;
-        let entries = entries.ok().and_then(std::io::Result::ok).ok_or(Refusal::Overloaded)?;
-        let receipt = Receipt::from_entries(&entries).filter(|receipt| receipt.customer == customer);
-        let receipt = receipt.ok_or_else(unknown)?.for_customer();
-        let body = serde_json::to_value(receipt).map_err(|_| Refusal::Overloaded)?;
-        answer(session, ctx, StatusCode::OK, &body).await
-    }
 }
 
 /// Answers a browser that asks whether a page may call.
 pub(super) async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
-    let header = || -> Result<ResponseHeader> {
-        let mut header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
-        header.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE, OPTIONS")?;
-        // Named one by one: `*` does not stand for `authorization`.
-        let asked = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-        let allowed = asked.map_or("authorization, content-type".as_bytes(), |asked| asked.as_bytes());
-        header.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed)?;
-        header.insert_header(header::ACCESS_CONTROL_MAX_AGE, "86400")?;
-        Ok(header)
-    };
-    let header = header().map_err(|_| Refusal::Overloaded)?;
+    let asked = session.req_header().headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8)).map_err(|_| Refusal::Overloaded)?;
+    let mut parts = response::Parts::from(header);
+    ctx.page.tell_preflight(asked.as_ref(), &mut parts.headers);
     ctx.status = StatusCode::NO_CONTENT.as_u16();
-    write(session, ctx, header, Bytes::new()).await.map_err(|_| Refusal::Overloaded)
+    write(session, ctx, parts.into(), Bytes::new()).await.map_err(|_| Refusal::Overloaded)
 }
 
 /// The name of a method in an `allow` header.
@@ -127,6 +129,30 @@ async fn answer(
     Ok(())
 }
 
+/// Answers with a body of this kind, and further headers.
+pub(super) async fn answer_with(
+    session: &mut Session,
+    ctx: &mut Context,
+    kind: &'static str,
+    body: Bytes,
+    further: &[(HeaderName, String)],
+) -> Result<(), Refusal> {
+    let header = || -> Result<ResponseHeader> {
+        let mut header = ResponseHeader::build(StatusCode::OK, Some(8))?;
+        header.insert_header(header::CONTENT_TYPE, kind)?;
+        header.insert_header(header::CONTENT_LENGTH, body.len())?;
+        for (name, value) in further {
+            header.insert_header(name.clone(), value)?;
+        }
+        Ok(header)
+    };
+    let header = header().map_err(|_| Refusal::Overloaded)?;
+    ctx.status = StatusCode::OK.as_u16();
+    // A client that did not wait for its answer is not told.
+    let _ = write(session, ctx, header, body).await;
+    Ok(())
+}
+
 /// Writes a whole answer of ours.
 pub(super) async fn write(
     session: &mut Session,
@@ -135,7 +161,7 @@ pub(super) async fn write(
     body: Bytes,
 ) -> Result<()> {
     let mut parts = response::Parts::from(header);
-    sign(&mut parts.headers, ctx.request)?;
+    sign(&mut parts.headers, ctx.request, &ctx.page)?;
     let mut header = Box::new(ResponseHeader::from(parts));
     if let Some(passed) = &ctx.passed {
         rates::tell(&mut header, passed, Tick::now())?;

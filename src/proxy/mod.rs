@@ -6,13 +6,16 @@
 //! *Architecture invariant:* only this module names Pingora's session types, and only [`respond`]
 //! chooses error statuses.
 
+mod account;
 mod address;
 mod anthropic;
 mod attempt;
 mod bill;
+mod billing;
 mod body;
 pub mod compare;
 pub mod context;
+mod cors;
 mod downstream;
 mod due;
 pub mod exchange;
@@ -23,6 +26,8 @@ mod framing;
 mod line;
 pub mod listen;
 mod local;
+mod portal;
+mod query;
 mod rates;
 mod recorded;
 mod refused;
@@ -38,6 +43,7 @@ pub mod watched;
 use crate::admit::Admission;
 use crate::admit::content::Judge;
 use crate::admit::gate::Gates;
+use crate::admit::looks::Looks;
 use crate::admit::strangers::FailedKeys;
 use crate::auth::Directory;
 use crate::clock::{Tick, Timestamp};
@@ -55,6 +61,7 @@ use bill::End;
 use bytes::Bytes;
 use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
+use cors::Page;
 use fetch::Fetcher;
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
@@ -98,6 +105,8 @@ pub struct Gateway {
     pub spans: Spans,
     /// Who presented keys that open nothing.
     pub failed_keys: FailedKeys,
+    /// Who looks at their account.
+    pub looks: Looks,
     /// All bodies at once.
     pub budget: BodyBudget,
     /// Who asks providers for what they keep.
@@ -118,8 +127,9 @@ impl ProxyHttp for Gateway {
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        ctx.trace = Trace::of(&session.req_header().headers, ctx.live.config.traces.as_deref());
         let config = &ctx.live.config.gateway;
+        ctx.trace = Trace::of(&session.req_header().headers, ctx.live.config.traces.as_deref());
+        ctx.page = Page::of(&session.req_header().headers, &config.cors_origins);
         session.downstream_session.set_write_timeout(Some(config.write_timeout));
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.keepalive.as_secs().max(1)));
@@ -241,7 +251,7 @@ impl ProxyHttp for Gateway {
             forward::Verdict::Judge => {
                 admitted.exchange.begin_judged(status, decoder);
                 admitted.judged = Some(Judged { status, wait: report.wait });
-                return forward::response(response, request);
+                return forward::response(response, request, &ctx.page);
             }
             forward::Verdict::Plain => admitted.exchange.begin_plain(status, decoder),
             forward::Verdict::Stream => admitted.exchange.begin_stream(status, decoder),
@@ -254,7 +264,7 @@ impl ProxyHttp for Gateway {
             lease.answered(Instant::now());
         }
         ctx.status = status;
-        forward::response(response, request)?;
+        forward::response(response, request, &ctx.page)?;
         if let Some(passed) = &ctx.passed {
             rates::tell(response, passed, Tick::now())?;
         }
@@ -425,25 +435,6 @@ impl ProxyHttp for Gateway {
             passed.used(tokens, Tick::now());
         }
         self.record(ctx, settled.as_ref(), error);
-    }
-}
-
-impl Gateway {
-    /// Answers with an error.
-    async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
-        ctx.status = refusal.status();
-        self.metrics.rejected(refusal.reason());
-        let (header, body) = refusal.answer_at(ctx.place, ctx.request)?;
-        let unheard =
-            matches!(refusal, Refusal::BodyTimeout | Refusal::BadRequest(_) | Refusal::BadHeader(_));
-        ctx.refusal = Some(refusal);
-        local::write(session, ctx, header, body).await?;
-        if framing::is_chunked(session) && !unheard {
-            // Pingora closes at once what it will not use again, and the answer would be lost with it.
-            let drained = session.downstream_session.drain_request_body().await;
-            drained.unwrap_or_else(|why| tracing::debug!(%why, "the rest of a refused body did not come"));
-        }
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
 use super::trace::Trace;
-use super::{Gateway, address, attempt, body, local, stored};
+use super::{Gateway, account, address, attempt, body, cors, local, portal, stored};
 use crate::admit::content::Case;
 use crate::admit::estimate;
 use crate::admit::gate::{Knock, Passed};
@@ -36,7 +36,7 @@ impl Gateway {
             true => Ok(()),
             false => Err(Refusal::WrongMethod { asked: asked_for(), takes: local::method_name(&takes) }),
         };
-        if method == Method::OPTIONS && path.starts_with("/v1/") {
+        if method == Method::OPTIONS && cors::is_called(&path, &ctx.live.config.gateway.cors_origins) {
             return local::preflight(session, ctx).await.map(|()| true);
         }
         if let Some(endpoint) = Endpoint::at(&path) {
@@ -52,6 +52,10 @@ impl Gateway {
             return self.answer_stored(session, ctx, &asked).await.map(|()| true);
         }
         match &*path {
+            "/" => {
+                expect(Method::GET)?;
+                self.answer_probe(session, ctx).await.map(|()| true)
+            }
             "/healthz" | "/readyz" => {
                 expect(Method::GET)?;
                 self.answer_health(session, ctx, &path).await.map(|()| true)
@@ -61,12 +65,17 @@ impl Gateway {
                 expect(Method::GET)?;
                 self.answer_models(session, ctx, &path).await.map(|()| true)
             }
-            _ if path.starts_with("/tollgate/v1/") => {
+            _ if account::is_at(&path) => {
                 ctx.place = Place::Account;
                 expect(Method::GET)?;
                 self.answer_account(session, ctx, &path).await.map(|()| true)
             }
-            _ => Err(Refusal::UnknownPath { asked: asked_for() }),
+            _ => {
+                let file = portal::at(&path, ctx.live.config.gateway.portal);
+                let file = file.ok_or_else(|| Refusal::UnknownPath { asked: asked_for() })?;
+                expect(Method::GET)?;
+                portal::answer(session, ctx, file).await.map(|()| true)
+            }
         }
     }
 

@@ -194,7 +194,7 @@ impl Gateway {
         let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
         let Fetched { mut header, body } = fetched;
         let body = if header.status.is_success() { body } else { redact(&body).map_or(body, Bytes::from) };
-        forward::response(&mut header, ctx.request).map_err(|_| Refusal::Overloaded)?;
+        forward::response(&mut header, ctx.request, &ctx.page).map_err(|_| Refusal::Overloaded)?;
         header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(|_| Refusal::Overloaded)?;
         ctx.status = header.status.as_u16();
         // A client that did not wait for its answer is not told.

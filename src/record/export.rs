@@ -53,6 +53,71 @@ pub fn write(entry: &Entry, form: Form, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether the names of its columns stand above what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// They do.
+    With,
+    /// They were written before.
+    Without,
+}
+
+/// The columns of a statement.
+pub const STATEMENT_HEAD: [&str; 11] = [
+    "entry_id",
+    "at",
+    "kind",
+    "amount",
+    "balance_after",
+    "available_after",
+    "reference",
+    "model",
+    "price_version",
+    "reason",
+    "by",
+];
+
+/// A line of a statement, column by column.
+pub fn statement_row(line: &StatementLine) -> [String; 11] {
+    let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
+    [
+        line.entry_id.to_string(),
+        line.at.to_string(),
+        line.kind.to_string(),
+        line.amount.to_string(),
+        line.balance_after.to_string(),
+        line.available_after.to_string(),
+        line.reference.to_string(),
+        text(&line.model),
+        text(&line.price_version),
+        text(&line.reason),
+        text(&line.by),
+    ]
+}
+
+/// Lines of a statement as CSV.
+pub fn statement_csv(lines: &[StatementLine], head: Head) -> String {
+    let head = (head == Head::With).then_some(&STATEMENT_HEAD[..]);
+    csv(head, lines.iter().map(statement_row))
+}
+
+/// Rows of CSV, below the names of their columns, if these are given.
+pub fn csv<Row: AsRef<[String]>>(head: Option<&[&str]>, rows: impl Iterator<Item = Row>) -> String {
+    let mut text = head.map(|names| names.join(",") + "\r\n").unwrap_or_default();
+    for row in rows {
+        let cells: Vec<String> = row.as_ref().iter().map(|cell| csv_cell(cell)).collect();
+        text.push_str(&cells.join(","));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// One JSON object a line.
+pub fn jsonl(lines: &[impl Serialize]) -> String {
+    let line = |line| serde_json::to_string(line).expect("a line is plain JSON") + "\n";
+    lines.iter().map(line).collect()
+}
+
 /// A cell of CSV after RFC 4180; what a spreadsheet would take for a formula is given as text.
 pub fn csv_cell(cell: &str) -> String {
     let number = cell.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));

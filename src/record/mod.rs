@@ -6,6 +6,7 @@ pub mod failures;
 pub mod metrics;
 mod otlp;
 pub mod output;
+pub mod own;
 pub mod receipt;
 pub mod spans;
 pub mod usage;

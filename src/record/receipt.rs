@@ -134,12 +134,6 @@ impl Receipt {
         Some(receipt)
     }
 
-    /// As its customer may see it: what the operator pays is not theirs to know.
-    #[must_use]
-    pub fn for_customer(self) -> Self {
-        Receipt { cost: None, ..self }
-    }
-
     fn add(&mut self, entry: &Entry) {
         match &entry.change {
             Change::Extended { total, .. } => self.held = *total,
@@ -203,6 +197,15 @@ impl Receipt {
         self.first_byte_ms = detail.first_byte_ms;
         self.duration_ms = detail.duration_ms;
     }
+}
+
+/// A page of a statement.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatementPage {
+    /// In order.
+    pub lines: Vec<StatementLine>,
+    /// What to ask for as `after` next; nothing at the end.
+    pub next: Option<u64>,
 }
 
 /// One line of a statement.

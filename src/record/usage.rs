@@ -1,5 +1,6 @@
 //! Usage: what a customer used and was charged, as people and scripts read it.
 
+use super::export;
 use crate::id::KeyId;
 use crate::ledger::{Day, Label, Labels, Sums, Usage as Charges};
 use crate::money::Amount;
@@ -26,6 +27,20 @@ pub enum Dimension {
 }
 
 impl Dimension {
+    /// Reads several, separated by commas; none of nothing.
+    pub fn parse_list(text: &str) -> Option<Vec<Self>> {
+        text.split(',').filter(|word| !word.is_empty()).map(Dimension::parse).collect()
+    }
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dimension::Day => "day",
+            Dimension::Model => "model",
+            Dimension::Key => "key",
+        }
+    }
+
     /// Reads `day`, `model` or `key`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -55,6 +70,44 @@ pub struct UsageLine {
     pub usage: Usage,
     /// What was charged less what was given back, in USD.
     pub charge: Amount,
+}
+
+impl UsageLine {
+    /// What it is of, by one dimension.
+    fn of(&self, dimension: Dimension) -> String {
+        match dimension {
+            Dimension::Day => self.day.as_deref().unwrap_or_default().to_owned(),
+            Dimension::Model => self.model.as_deref().unwrap_or_default().to_owned(),
+            Dimension::Key => self.key.map(|key| key.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The names of the columns of lines by some dimensions, with the tokens of some classes.
+pub fn head(by: &[Dimension], classes: &[Class]) -> Vec<&'static str> {
+    let names = classes.iter().map(|class| class.name());
+    let by = by.iter().map(|dimension| dimension.name());
+    by.chain(["requests"]).chain(names).chain(["charge"]).collect()
+}
+
+/// Each line of them, column by column.
+pub fn rows<'a>(
+    lines: &'a [UsageLine],
+    by: &'a [Dimension],
+    classes: &'a [Class],
+) -> impl Iterator<Item = Vec<String>> + 'a {
+    lines.iter().map(move |line| {
+        let mut row: Vec<String> = by.iter().map(|dimension| line.of(*dimension)).collect();
+        row.push(line.requests.to_string());
+        row.extend(classes.iter().map(|class| line.usage.of(*class).to_string()));
+        row.push(line.charge.to_string());
+        row
+    })
+}
+
+/// Lines as CSV, with all classes.
+pub fn csv(lines: &[UsageLine], by: &[Dimension]) -> String {
+    export::csv(Some(&head(by, &Class::ALL)), rows(lines, by, &Class::ALL))
 }
 
 /// What one line is of.

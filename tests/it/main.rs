@@ -6,12 +6,16 @@
 
 mod support;
 
+mod contract;
 mod path;
 mod readme;
 mod refusals;
 mod framing;
 mod strangers;
 mod limits;
+mod account;
+mod pages;
+mod portal;
 mod budgets;
 mod cut;
 mod slices;

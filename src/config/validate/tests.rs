@@ -1,7 +1,9 @@
 //! Whole configurations: what loads, and what is told about those that do not.
 
 use super::load;
-use crate::config::{BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Scheme};
+use crate::config::{
+    BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Origins, Portal, Scheme,
+};
 use crate::money::Amount;
 use serde_yaml::Value;
 use std::fs;
@@ -85,6 +87,11 @@ fn the_minimal_one_has_every_default() {
     assert_eq!(config.gateway.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!((config.gateway.threads, config.gateway.body_bytes_max), (None, 33_554_432));
     assert_eq!(config.gateway.drain_timeout, Duration::from_secs(600));
+    assert_eq!(
+        (&config.gateway.cors_origins, config.gateway.account_requests_per_minute),
+        (&Origins::Any, 120)
+    );
+    assert_eq!(config.gateway.portal, Portal::On);
     assert_eq!(config.admin.token.expose(), "0123456789abcdef");
     assert_eq!(config.store_directory, PathBuf::from("/var/lib/tollgate"));
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
@@ -117,6 +124,9 @@ gateway:
   header_timeout_ms: 4
   failed_keys_per_minute: 11
   trusted_proxies: [\"::1\", \"10.0.0.0/8\"]
+  cors_origins: [\"https://app.example\", \"http://[::1]:3000\"]
+  account_requests_per_minute: 13
+  portal: false
   keepalive_timeout_ms: 5
   write_timeout_ms: 6
   drain_timeout_ms: 7
@@ -162,6 +172,9 @@ fn every_key_counts() {
     assert_eq!((header.bytes_max, header.fields_max, edge.failed_keys_per_minute), (1024, 16, 11));
     assert_eq!(*edge.trusted_proxies, ["::1/128", "10.0.0.0/8"].map(|network| network.parse().unwrap()));
     assert_eq!((gateway.write_timeout, gateway.drain_timeout), (ms(6), ms(7)));
+    let origins = ["https://app.example", "http://[::1]:3000"].map(Into::into);
+    assert_eq!(gateway.cors_origins, Origins::Listed(origins.into()));
+    assert_eq!((gateway.account_requests_per_minute, gateway.portal), (13, Portal::Off));
     assert_eq!(config.admin.token.expose(), "sk-canary-from-a-file");
     assert_eq!(config.store_directory, directory.path().join("store"));
     let [first, second] = config.upstreams.as_slice() else { panic!("two upstreams") };
@@ -331,6 +344,25 @@ fn faults_of_sizes_that_do_not_fit_together() {
         "\"], threads: \"${KEY}\"",
         &["t.yaml:1:49: gateway.threads: must be a whole number from 0 to 1024"],
     );
+}
+
+#[test]
+fn faults_of_origins() {
+    let origin = "t.yaml:1:55: gateway.cors_origins[0]: must be \"*\" or an origin as browsers send it";
+    for wrong in [
+        "app.example",
+        "https://App.example",
+        "https://app.example/",
+        "https://app.example:443",
+        "https://*.app.example",
+        "https://",
+        "null",
+        "",
+    ] {
+        check("\"]", &format!("\"], cors_origins: [\"{wrong}\"]"), &[origin]);
+    }
+    let both = "t.yaml:1:54: gateway.cors_origins: \"*\" stands for all origins";
+    check("\"]", "\"], cors_origins: [\"*\", \"https://app.example\"]", &[both]);
 }
 
 #[test]

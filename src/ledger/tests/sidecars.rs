@@ -47,6 +47,16 @@ fn check_found(bench: &Bench, told: &str) {
     let all = bench.ledger.entries_of_customer(ADA, Window::default(), 10_000).expect("readable");
     let seqs: Vec<Seq> = all.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, (1..=bench.entries.0).map(Seq).collect::<Vec<_>>(), "{told}");
+    let mut back = Vec::new();
+    let mut before = Seq::END;
+    loop {
+        let page = bench.ledger.latest_of_customer(ADA, Window::default(), before, 7).expect("readable");
+        let Some(end) = page.last() else { break };
+        before = end.seq;
+        back.extend(page);
+    }
+    back.reverse();
+    assert_eq!(back, all, "{told}, from the end");
 }
 
 #[test]
@@ -230,6 +240,9 @@ fn a_window_of_time_gives_what_was_made_in_it() {
             found.extend(page);
         }
         assert_eq!(found, expect, "{from} to {to}");
+        let latest = |limit| bench.ledger.latest_of_customer(ADA, window, Seq::END, limit).expect("readable");
+        let back: Vec<_> = latest(usize::MAX).into_iter().rev().collect();
+        assert_eq!((&back, &latest(1)[0]), (&expect, expect.last().expect("not empty")), "{from} to {to}");
         assert!(!found.is_empty());
     }
 }
