@@ -15,6 +15,8 @@
 
 #[path = "crash/books.rs"]
 mod books;
+#[path = "crash/floor.rs"]
+mod floor;
 #[path = "crash/load.rs"]
 mod load;
 #[path = "crash/support.rs"]

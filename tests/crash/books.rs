@@ -19,8 +19,18 @@ const PAGE: usize = 1_000;
 pub struct Books {
     customers: Vec<CustomerId>,
     deposits: Vec<i128>,
+    /// No balance is below it.
+    floor: i128,
     /// One for each customer.
     pub keys: Vec<String>,
+}
+
+/// What a customer begins with, in USD.
+#[derive(Clone, Copy)]
+pub struct Credit {
+    pub deposit: &'static str,
+    /// What they may owe.
+    pub overdraft: &'static str,
 }
 
 /// What a full audit found.
@@ -29,20 +39,29 @@ pub struct Audit {
     pub verified: usize,
     pub captures: u64,
     pub expired: u64,
+    /// The least that was free after any entry.
+    pub lowest: i128,
 }
 
 impl Books {
     pub fn create(site: &Site, gateway: &Gateway, customers: usize) -> Books {
-        let mut books = Books { customers: Vec::new(), deposits: Vec::new(), keys: Vec::new() };
+        Books::with(site, gateway, customers, Credit { deposit: DEPOSIT, overdraft: "0" })
+    }
+
+    pub fn with(site: &Site, gateway: &Gateway, customers: usize, credit: Credit) -> Books {
+        let floor = -atto(credit.overdraft);
+        let mut books = Books { customers: Vec::new(), deposits: Vec::new(), floor, keys: Vec::new() };
         for number in 0..customers {
             let created = post(site, gateway, "customers", &json!({ "name": format!("customer {number}") }));
             let customer = &created["id"];
-            let deposit = json!({ "customer": customer, "amount": DEPOSIT, "reference": "first" });
+            let deposit = json!({ "customer": customer, "amount": credit.deposit, "reference": "first" });
             post(site, gateway, "deposits", &deposit);
+            let overdraft = format!("customers/{}/overdraft", customer.as_str().expect("an id"));
+            post(site, gateway, &overdraft, &json!({ "amount": credit.overdraft }));
             let key = post(site, gateway, "keys", &json!({ "customer": customer, "name": "crash" }));
             books.keys.push(key["key"].as_str().expect("shown once").to_owned());
             books.customers.push(CustomerId::parse(customer.as_str().expect("an id")).expect("an id"));
-            books.deposits.push(atto(DEPOSIT));
+            books.deposits.push(atto(credit.deposit));
         }
         books
     }
@@ -98,9 +117,9 @@ impl Books {
             (Expired::default(), 0, None)
         );
         let mut receipts = HashMap::new();
-        let (mut captures, mut expired) = (0, 0);
+        let (mut captures, mut expired, mut lowest) = (0, 0, i128::MAX);
         for (customer, deposited) in self.customers.iter().zip(&self.deposits) {
-            let requests = by_request(&ledger, *customer);
+            let requests = self.by_request(&ledger, *customer, &mut lowest);
             let mut charged = 0;
             for (request, entries) in requests {
                 let receipt = Receipt::from_entries(&entries).expect("it begins with its hold");
@@ -128,7 +147,33 @@ impl Books {
             check_charged(outcome, receipt, &served, "at the end");
             counted += 1;
         }
-        Audit { verified: counted, captures, expired }
+        Audit { verified: counted, captures, expired, lowest }
+    }
+
+    /// All entries of a customer's requests, in order; each balance is checked on the way.
+    fn by_request(
+        &self,
+        ledger: &Ledger,
+        customer: CustomerId,
+        lowest: &mut i128,
+    ) -> BTreeMap<String, Vec<Entry>> {
+        let mut requests: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        let mut after = Seq::START;
+        loop {
+            let page = ledger
+                .entries_of_customer(customer, Window { after, ..Window::default() }, PAGE)
+                .expect("readable");
+            let Some(last) = page.last() else { return requests };
+            after = last.seq;
+            for entry in page {
+                let Amounts { available, held } = Amounts::of(&entry);
+                assert!(available >= self.floor && held >= 0, "I3: never below {}: {entry:?}", self.floor);
+                *lowest = available.min(*lowest);
+                if let Some(request) = entry.change.request() {
+                    requests.entry(RequestId::to_string(&request)).or_default().push(entry);
+                }
+            }
+        }
     }
 }
 
@@ -186,26 +231,6 @@ fn check_end(entries: &[Entry]) -> Ended {
             Ended::Expired
         }
         other => panic!("an end that nothing here could cause: {other:?}"),
-    }
-}
-
-/// All entries of a customer's requests, in order; each balance is checked on the way.
-fn by_request(ledger: &Ledger, customer: CustomerId) -> BTreeMap<String, Vec<Entry>> {
-    let mut requests: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    let mut after = Seq::START;
-    loop {
-        let page = ledger
-            .entries_of_customer(customer, Window { after, ..Window::default() }, PAGE)
-            .expect("readable");
-        let Some(last) = page.last() else { return requests };
-        after = last.seq;
-        for entry in page {
-            let Amounts { available, held } = Amounts::of(&entry);
-            assert!(available >= 0 && held >= 0, "I3: never negative: {entry:?}");
-            if let Some(request) = entry.change.request() {
-                requests.entry(RequestId::to_string(&request)).or_default().push(entry);
-            }
-        }
     }
 }
 
