@@ -2,7 +2,7 @@
 
 use super::{AdmitError, Demand, Tells, Work};
 use crate::money::Amount;
-use crate::settle::price::{ModelPrice, Tier, UnitPrices};
+use crate::settle::price::{ModelPrice, Rates, Tier, UnitPrices};
 use crate::usage::{Class, Unit};
 
 /// The dearest known image: gpt-4o-mini's 2,833 tokens and 5,667 for each of 8 tiles.
@@ -64,20 +64,24 @@ impl TokensMax {
         self.units(demand, price).map(longest).min().unwrap_or_default().min(self.output)
     }
 
-    /// All prices that may apply. A tier that was asked for may not be given: the default applies then.
-    /// Where none was asked for, the provider may choose the dearest.
+    /// All prices that may apply.
     fn units<'a>(
         &self,
         demand: &Demand,
         price: &'a ModelPrice,
     ) -> impl Iterator<Item = &'a UnitPrices> + use<'a> {
-        let asked = demand.tier;
-        let may = move |tier: Tier| asked == Tier::Default || tier == asked || tier == Tier::Default;
-        let rates = Tier::ALL.into_iter().filter(move |tier| may(*tier));
-        let rates = rates.filter_map(|tier| price.price.of(tier));
         let input = self.input;
-        rates.flat_map(move |rates| rates.up_to(input))
+        rates(demand, price).flat_map(move |rates| rates.up_to(input))
     }
+}
+
+/// All rates that may apply. A tier that was asked for may not be given: the default applies then.
+/// Where none was asked for, the provider may choose the dearest.
+fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a Rates> + use<'a> {
+    let asked = demand.tier;
+    let may = move |tier: Tier| asked == Tier::Default || tier == asked || tier == Tier::Default;
+    let tiers = Tier::ALL.into_iter().filter(move |tier| may(*tier));
+    tiers.filter_map(|tier| price.price.of(tier))
 }
 
 /// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
@@ -128,7 +132,11 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
         (Work::Audio { bytes }, Unit::Second) => {
             Ok(of(Class::Seconds, bytes / AUDIO_BYTES_PER_SECOND_MIN + 1))
         }
-        (Work::Images, Unit::Image) => Ok(of(Class::Images, demand.choices)),
+        // The dearest that may come: what is made decides.
+        (Work::Images, Unit::Image) => {
+            let each = rates(demand, price).map(|rates| rates.picture_max(&demand.picture));
+            Ok(each.max().unwrap_or_default().times(demand.choices))
+        }
         (_, Unit::Image | Unit::Second | Unit::Character) => Err(AdmitError::OtherEndpoint),
     }
 }
@@ -150,7 +158,7 @@ fn text_and_images_likely(demand: &Demand) -> u64 {
 mod tests {
     use super::*;
     use crate::money::UnitPrice;
-    use crate::settle::price::{Band, CachedFor, Encoding, Rates, Reasoning, Tariff, Tier};
+    use crate::settle::price::{Band, CachedFor, Encoding, Picture, Reasoning, Tariff, Tier};
     use crate::usage::Unit;
 
     fn charge_max(demand: &Demand, price: &ModelPrice) -> Option<Amount> {
@@ -169,9 +177,13 @@ mod tests {
         let soon = UnitPrices { input: price("4"), output: price("40"), ..UnitPrices::default() };
         ModelPrice {
             price: Tariff {
-                default: Rates { unit, bands: vec![Band { above: 10_000, unit: long }] },
+                default: Rates {
+                    unit,
+                    bands: vec![Band { above: 10_000, unit: long }],
+                    pictures: Vec::new(),
+                },
                 flex: Some(Rates::default()),
-                priority: Some(Rates { unit: soon, bands: Vec::new() }),
+                priority: Some(Rates { unit: soon, bands: Vec::new(), pictures: Vec::new() }),
                 batch: None,
             },
             sold_by: Unit::Token,
@@ -205,6 +217,7 @@ mod tests {
             input_bytes,
             images: 0,
             stored_tokens: 0,
+            picture: Picture::default(),
             cached_for,
             tier,
             output_tokens_max,
@@ -219,7 +232,7 @@ mod tests {
         let unit = UnitPrices { images: each, seconds: each, characters: each, ..UnitPrices::default() };
         let sold_by = |unit_sold| {
             let mut price = price(Some(1_000), None);
-            price.price.default = Rates { unit, bands: Vec::new() };
+            price.price.default = Rates { unit, bands: Vec::new(), pictures: Vec::new() };
             ModelPrice { sold_by: unit_sold, ..price }
         };
         let of = |work, sold| {

@@ -18,7 +18,7 @@ use crate::auth::Caller;
 use crate::id::RequestId;
 use crate::ledger::{Budgets, Commit, Failure, Hold, Ledger, Refusal, Spare, Standing, Terms};
 use crate::money::Amount;
-use crate::settle::price::{CachedFor, ModelPrice, PriceBook, Tier};
+use crate::settle::price::{CachedFor, ModelPrice, Picture, PriceBook, Tier};
 use estimate::TokensMax;
 use running::{Permit, Running};
 use slices::Slices;
@@ -35,6 +35,8 @@ pub struct Demand {
     pub images: u64,
     /// Tokens of input that are kept where it goes, and that it does not show.
     pub stored_tokens: u64,
+    /// What the images that are to be made look like.
+    pub picture: Picture,
     /// For how long its input is to be cached.
     pub cached_for: CachedFor,
     /// The service tier that is asked for.

@@ -92,7 +92,7 @@ mod tests {
     fn price(max_output_tokens: u64) -> ModelPrice {
         let each = UnitPrice::parse_per_million("1").unwrap();
         let unit = UnitPrices { input: each, output: each, ..UnitPrices::default() };
-        let default = Rates { unit, bands: Vec::new() };
+        let default = Rates { unit, bands: Vec::new(), pictures: Vec::new() };
         ModelPrice {
             price: Tariff { default, flex: None, priority: None, batch: None },
             sold_by: Unit::Token,

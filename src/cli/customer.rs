@@ -289,8 +289,10 @@ fn price(line: &Line) -> String {
 fn applied(receipt: &Receipt) -> String {
     let tier = receipt.service_tier.as_ref().map(|tier| format!("service tier {tier}"));
     let long = receipt.above_input_tokens.map(|above| format!("prices above {above} tokens of input"));
+    let size = receipt.image_size.as_ref().map(|size| format!("images of size {size}"));
+    let quality = receipt.image_quality.as_ref().map(|quality| format!("images of quality {quality}"));
     let cut = receipt.output_cap.map(|cap| format!("answers cut to {cap} tokens, as the credit reached"));
-    match cut.into_iter().chain(tier).chain(long).collect::<Vec<_>>() {
+    match cut.into_iter().chain(tier).chain(long).chain(size).chain(quality).collect::<Vec<_>>() {
         none if none.is_empty() => String::new(),
         applied => format!("         {}\n", applied.join(", ")),
     }

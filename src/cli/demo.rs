@@ -15,7 +15,7 @@ use crate::ledger::Verified;
 use crate::money::Amount;
 use crate::record::receipt::Receipt;
 use crate::settle;
-use crate::settle::price::{PriceBook, Tier};
+use crate::settle::price::{Picture, PriceBook, Tier};
 use crate::simulate::{Options, Provider};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -153,7 +153,7 @@ impl Tour<'_> {
         let served = served.ok_or_else(|| Failed::Failed(format!("the provider did not serve {id}")))?;
         let (_, price) =
             self.prices.find(MODEL).ok_or_else(|| Failed::Failed("the model has no price".into()))?;
-        let due = settle::settle(&served.usage(), Tier::Default, &price.price).charge;
+        let due = settle::settle(&served.usage(), Tier::Default, &Picture::default(), &price.price).charge;
         expect(due == receipt.charge, "the charge is not what the provider served")
     }
 

@@ -121,7 +121,7 @@ fn add_aliases(aliases: &Node<'_>, models: &mut Models) {
 mod tests {
     use super::*;
     use crate::money::UnitPrice;
-    use crate::settle::price::{Encoding, Reasoning, Tier};
+    use crate::settle::price::{Encoding, Picture, Rates, Reasoning, Tier};
     use crate::usage::{Class, Unit};
 
     const GOOD: &str = "\
@@ -253,7 +253,7 @@ models:
         let text = "\
 version: v
 models:
-  i: { image: \"0.04\", cost: { image: \"0.03\" }, batch: { image: \"0.02\" } }
+  i: { image: \"0.04\", images: [{ quality: hd, image: \"0.08\" }], cost: { image: \"0.03\" }, batch: { image: \"0.02\" } }
   m: { minute: \"0.006\" }
   c: { characters: \"15\" }
   t: { input: \"5\", image_input: \"8\", output: \"6\", image_output: \"30\", max_output_tokens: 9 }
@@ -264,6 +264,20 @@ models:
             (model.sold_by, model.price.default.unit.of(class).to_string())
         };
         assert_eq!(told("i", Class::Images), (Unit::Image, "40000.00".into()));
+        let hd = Picture::said(None, Some("hd"));
+        let of = |rates: &Rates| rates.of_picture(&hd).map(|price| price.each.times(1).to_string());
+        let image = &book.models["i"].price;
+        assert_eq!((of(&image.default), of(image.batch.as_ref().unwrap())), (Some("0.08".into()), None));
+        check(
+            "version: v\nmodels:\n  i: { image: \"1\", images: [{ image: \"2\" }, { size: a, image: \"2\" }, { size: a, image: 3, x: 1 }] }\n  m: { minute: \"6\", images: [] }\n",
+            &[
+                "p.yaml:3:29: models.i.images[0]: says nothing of its images",
+                "p.yaml:3:70: models.i.images[2]: says the same of its images as one above",
+                "p.yaml:3:88: models.i.images[2].image: must be a decimal string",
+                "p.yaml:3:91: models.i.images[2].x: unknown key `x`; known here: size, quality, image",
+                "p.yaml:4:21: models.m.images: unknown key `images`",
+            ],
+        );
         assert_eq!(told("m", Class::Seconds), (Unit::Second, "100.00".into()));
         assert_eq!(told("c", Class::Characters), (Unit::Character, "15.00".into()));
         assert_eq!(told("t", Class::ImageOutput), (Unit::Token, "30.00".into()));

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::money::UnitPrice;
 use crate::settle::price::books::PriceBooks;
-use crate::settle::price::{ModelPrice, PriceBook};
+use crate::settle::price::{ModelPrice, PicturePrice, PriceBook};
 use crate::usage::{Class, Unit};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -234,8 +234,12 @@ fn unit_prices(price: &ModelPrice) -> String {
         Class::Images | Class::Seconds | Class::Characters => unit.of(*class) != UnitPrice::ZERO,
     };
     let priced = Class::ALL.into_iter().filter(tells);
-    let priced: Vec<String> = priced.map(|class| format!("{} {}", class.name(), unit.of(class))).collect();
-    priced.join(", ")
+    let priced = priced.map(|class| format!("{} {}", class.name(), unit.of(class)));
+    let pictures = price.price.default.pictures.iter().map(|PicturePrice { picture, each }| {
+        let words = [&picture.quality, &picture.size].into_iter().flatten().map(|word| &**word);
+        format!("{} {each}", words.collect::<Vec<_>>().join(" "))
+    });
+    priced.chain(pictures).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -28,18 +28,20 @@ pub struct Imported {
 pub fn import(map: &str, providers: &[String], version: &str) -> Result<Imported, String> {
     let map: BTreeMap<String, &RawValue> =
         serde_json::from_str(map).map_err(|why| format!("is not a map of models: {why}"))?;
-    let (mut models, mut left_out) = (BTreeMap::new(), Vec::new());
+    let (mut models, mut left_out, mut images) = (BTreeMap::new(), Vec::new(), Images::default());
     for (name, entry) in &map {
         let entry =
             Entry(serde_json::from_str(entry.get()).map_err(|why| format!("has a faulty {name}: {why}"))?);
         if !entry.read::<String>("litellm_provider").is_some_and(|provider| providers.contains(&provider)) {
             continue;
         }
-        match entry.model(name) {
-            Ok(model) => drop(models.insert(name.as_str(), model)),
-            Err(why) => left_out.push(format!("{name}: {why}")),
-        }
+        let read = match entry.is_of_images() {
+            true => entry.image().map(|price| images.add(name, price)),
+            false => entry.model(name).map(|model| drop(models.insert(name.as_str(), model))),
+        };
+        left_out.extend(read.err().map(|why| format!("{name}: {why}")));
     }
+    models.extend(images.into_models());
     if models.is_empty() {
         return Err(format!("has no model of {} that a price book can hold", providers.join(", ")));
     }
@@ -74,6 +76,29 @@ const CLASSES: [(&str, &str); 7] = [
 const MODES: [&str; 5] = ["chat", "responses", "completion", "embedding", "moderation"];
 
 impl Entry<'_> {
+    fn is_of_images(&self) -> bool {
+        self.read("mode").is_some_and(|mode: String| mode == "image_generation")
+    }
+
+    /// The price of an image.
+    fn image(&self) -> Result<UnitPrice, String> {
+        let free = |raw: &&RawValue| matches!(raw.get(), "0" | "0.0");
+        let costs = ["input_cost_per_image", "output_cost_per_image"];
+        let costs: Vec<_> =
+            costs.iter().filter_map(|name| self.0.get(*name)).filter(|raw| !free(raw)).collect();
+        let by_token = ["input_cost_per_token", "output_cost_per_image_token", "output_cost_per_token"];
+        let by_token = by_token.into_iter().any(|name| self.0.get(name).is_some_and(|raw| !free(raw)));
+        match costs[..] {
+            _ if by_token => Err("images by the token are not imported: write their price by hand".into()),
+            [cost] => {
+                let exact = plain(cost.get(), 0).and_then(|text| UnitPrice::parse_each(&text).ok());
+                exact.ok_or_else(|| format!("a price of {cost} for an image is not exact"))
+            }
+            [] => Err("it has no price of an image; by the pixel, it would not be exact".into()),
+            [_, _, ..] => Err("it has two prices of an image".into()),
+        }
+    }
+
     /// A field that is there and of this type.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.0.get(name)?.get()).ok()
@@ -162,16 +187,51 @@ impl Entry<'_> {
     }
 }
 
-/// US dollars for a million tokens, from a JSON number of dollars for one: its digits, with the point
-/// moved by six places and by its exponent. `None` for what is no number, or not exact in a book.
+/// Prices of images by their model: the map has a model for each size and quality, named `hd/1024-x-1792/MODEL`.
+#[derive(Default)]
+struct Images<'a>(BTreeMap<&'a str, BTreeMap<Vec<&'a str>, UnitPrice>>);
+
+impl<'a> Images<'a> {
+    fn add(&mut self, name: &'a str, price: UnitPrice) {
+        let mut words: Vec<&str> = name.split('/').collect();
+        let model = words.pop().expect("a name has a last part");
+        self.0.entry(model).or_default().insert(words, price);
+    }
+
+    fn into_models(self) -> impl Iterator<Item = (&'a str, String)> {
+        self.0.into_iter().map(|(model, prices)| {
+            // Where the map says none of any image, the dearest: no image is sold below its price.
+            let any = prices.get(&Vec::new()).or_else(|| prices.values().max()).expect("it has one");
+            let each = |price: &UnitPrice| price.times(1).to_string();
+            let sized = prices.iter().filter(|(words, _)| !words.is_empty()).map(|(words, price)| {
+                let said = words.iter().map(|word| match word.split_once("-x-") {
+                    Some((width, height)) => format!("size: {}", quoted(&format!("{width}x{height}"))),
+                    None => format!("quality: {}", quoted(word)),
+                });
+                format!("{{ {}, image: \"{}\" }}", said.collect::<Vec<_>>().join(", "), each(price))
+            });
+            let sized: Vec<String> = sized.collect();
+            let any = format!("image: \"{}\"", each(any));
+            (model, if sized.is_empty() { any } else { format!("{any}, images: [{}]", sized.join(", ")) })
+        })
+    }
+}
+
+/// US dollars for a million tokens, from a JSON number of dollars for one. `None` for what is no number, or not
+/// exact in a book.
 fn per_million(number: &str) -> Option<String> {
+    Some(UnitPrice::parse_per_million(&plain(number, 6)?).ok()?.to_string())
+}
+
+/// A JSON number without an exponent: its digits, with the point moved by so many places and by its exponent.
+fn plain(number: &str, moved: i32) -> Option<String> {
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.trim_start_matches('+').parse::<i32>().ok()?),
         None => (number, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits: String = [whole, fraction].concat();
-    let places = i32::try_from(fraction.len()).ok()? - exponent - 6;
+    let places = i32::try_from(fraction.len()).ok()? - exponent - moved;
     if !(-30..=60).contains(&places) {
         return None;
     }
@@ -184,9 +244,7 @@ fn per_million(number: &str) -> Option<String> {
         format!("{whole}.{fraction}")
     };
     let trimmed = text.trim_start_matches('0');
-    let text =
-        if trimmed.is_empty() || trimmed.starts_with('.') { format!("0{trimmed}") } else { trimmed.into() };
-    Some(UnitPrice::parse_per_million(&text).ok()?.to_string())
+    Some(if trimmed.is_empty() || trimmed.starts_with('.') { format!("0{trimmed}") } else { trimmed.into() })
 }
 
 /// Takes dated snapshots out that say the same as the model they are of.
@@ -218,7 +276,7 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settle::price::Tier;
+    use crate::settle::price::{Picture, Tier};
 
     fn check(number: &str, expect: Option<&str>) {
         assert_eq!(per_million(number).as_deref(), expect, "{number}");
@@ -248,7 +306,7 @@ mod tests {
         let imported = import(MAP, &providers, "2026-11-23").unwrap();
         let book = super::super::load_prices_text(&imported.book)
             .unwrap_or_else(|f| panic!("{f}\n{}", imported.book));
-        assert_eq!((&*book.version, imported.models), ("2026-11-23", 5));
+        assert_eq!((&*book.version, imported.models), ("2026-11-23", 6));
         let unit = |model: &str, tier, input| {
             let (_, price) = book.find(model).unwrap();
             let (unit, _) = price.price.of(tier).unwrap().at(input);
@@ -263,14 +321,20 @@ mod tests {
         assert!(book.find("sim-embed").unwrap().1.max_output_tokens.is_none());
         let hour = book.find("sim-claude").unwrap().1.price.default.unit.cache_write_1h;
         assert_eq!(hour.to_string(), "10.00");
+        let painter = &book.find("sim-painter").unwrap().1.price.default;
+        let image = |size, quality| {
+            let special = painter.of_picture(&Picture::said(Some(size), Some(quality)));
+            special.map_or(painter.unit.images, |price| price.each).times(1).to_string()
+        };
+        assert_eq!([image("1024x1024", "standard"), image("1024x1792", "hd")], ["0.04", "0.12"]);
         let why: Vec<&str> = imported.left_out.iter().map(String::as_str).collect();
         assert_eq!(
             why,
             [
+                "256-x-256/sim-pixels: it has no price of an image; by the pixel, it would not be exact",
                 "sim-endless: it has no longest answer",
                 "sim-finder-search-preview: web search is not metered",
                 "sim-inexact: input_cost_per_token of 4.0000000000000003e-07 is not exact",
-                "sim-painter: image_generation is not imported: write its price by hand",
                 "sim-speaker: output_cost_per_audio_token is not metered",
             ]
         );

@@ -3,7 +3,9 @@
 
 use super::reader::{Node, Required, Section};
 use crate::money::{MoneyError, UnitPrice};
-use crate::settle::price::{Band, Encoding, ModelPrice, Rates, Reasoning, Tariff, UnitPrices};
+use crate::settle::price::{
+    Band, Encoding, ModelPrice, Picture, PicturePrice, Rates, Reasoning, Tariff, UnitPrices,
+};
 use crate::usage::Unit;
 use std::sync::Arc;
 
@@ -131,7 +133,31 @@ fn rates(section: &mut Section<'_>, sold_by: SoldBy) -> Option<Rates> {
             bands.push(above.zip(unit).map(|(above, unit)| Band { above, unit }));
         }
     }
-    Some(Rates { unit: unit?, bands: bands.into_iter().collect::<Option<_>>()? })
+    let pictures = match sold_by {
+        SoldBy::Other("image") => section.get("images").map_or(Some(Vec::new()), |node| pictures(&node)),
+        SoldBy::Other(_) | SoldBy::AllTokens | SoldBy::TokensRead => Some(Vec::new()),
+    };
+    Some(Rates { unit: unit?, bands: bands.into_iter().collect::<Option<_>>()?, pictures: pictures? })
+}
+
+/// Prices of images by size, by quality, or by both.
+fn pictures(list: &Node<'_>) -> Option<Vec<PicturePrice>> {
+    let mut prices: Vec<Option<PicturePrice>> = Vec::new();
+    for item in list.items() {
+        let mut entry = item.section();
+        let mut word = |key| entry.get(key).and_then(|node| node.text());
+        let (size, quality) = (word("size"), word("quality"));
+        let picture = Picture::said(size.as_deref(), quality.as_deref());
+        let each = other_price(&mut entry, "image");
+        entry.finish();
+        if picture.is_any() {
+            item.fault("says nothing of its images: add `size: 1024x1792`, or `quality: hd`");
+        } else if prices.iter().flatten().any(|price| price.picture == picture) {
+            item.fault("says the same of its images as one above: remove one");
+        }
+        prices.push(each.map(|unit| PicturePrice { picture, each: unit.images }));
+    }
+    prices.into_iter().collect()
 }
 
 fn unit_prices(section: &mut Section<'_>, sold_by: SoldBy) -> Option<UnitPrices> {

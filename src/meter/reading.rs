@@ -2,7 +2,7 @@
 
 use super::dialect::{self, Absurd, Field, Part, Unreadable, Why};
 use crate::endpoint::Endpoint;
-use crate::settle::price::Tier;
+use crate::settle::price::{Picture, Tier};
 use crate::usage::{Usage, Weight};
 
 /// The most delivered text that is kept for counting, in bytes: what the tokenizer counts in a
@@ -24,6 +24,8 @@ pub struct Reading {
     pub begun: Option<Usage>,
     /// The service tier at which the provider says that it answered, if it says one that is known.
     pub tier: Option<Tier>,
+    /// What images look like that were made, as far as it is told.
+    pub picture: Picture,
     /// What the provider calls the answer, of those that it may keep.
     pub object: Option<Box<str>>,
     /// The text that went to the client.
@@ -90,6 +92,7 @@ impl Reading {
             begun: None,
             tier,
             object: object.map(Into::into),
+            picture: Picture::default(),
             delivered,
             oddities,
         })
@@ -165,6 +168,7 @@ pub(super) struct Tally {
     begun: Option<String>,
     tier: Option<Tier>,
     object: Option<Box<str>>,
+    pub(super) picture: Picture,
     pub(super) delivered: Delivered,
     pub(super) parsed: u64,
     pub(super) finished: bool,
@@ -262,8 +266,8 @@ impl Tally {
             Some(_) | None => Reported::new(endpoint, raw),
         });
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
-        let Tally { tier, object, delivered, .. } = self;
-        Reading { shape, usage, begun, tier, object, delivered, oddities }
+        let Tally { tier, picture, object, delivered, .. } = self;
+        Reading { shape, usage, begun, tier, picture, object, delivered, oddities }
     }
 }
 

@@ -55,6 +55,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
         usage,
         begun: found.begun,
         tier: found.tier,
+        picture: found.picture.clone(),
         object: found.object.clone(),
         delivered: Delivered {
             text: expected.text.to_owned(),

@@ -3,7 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome, Progress};
 use crate::money::Amount;
-use crate::settle::price::{ModelPrice, Tier};
+use crate::settle::price::{ModelPrice, Picture, Tier};
 use crate::settle::{self, Attempt, Detail};
 use crate::usage::{Metered, Usage};
 use std::sync::Arc;
@@ -94,6 +94,8 @@ pub struct Bill {
     pub(super) endpoint: Endpoint,
     /// At which it was served, or asked for.
     pub(super) tier: Tier,
+    /// What images look like, as they were made or asked for.
+    pub(super) picture: Picture,
     pub(super) model: Box<str>,
     pub(super) stream: bool,
     pub(super) output_cap: Option<u64>,
@@ -131,12 +133,15 @@ impl Bill {
 
     /// What was used at its prices, and what it costs the operator as far as that is known.
     fn priced(self, usage: Usage, metered: Metered, reported: Option<&str>) -> (Option<Amount>, Progress) {
-        let settlement = settle::settle(&usage, self.tier, &self.price.price);
-        let cost = self.price.cost.as_ref().map(|cost| settle::settle(&usage, self.tier, cost).charge);
+        let settlement = settle::settle(&usage, self.tier, &self.picture, &self.price.price);
+        let cost = self.price.cost.as_ref();
+        let cost = cost.map(|cost| settle::settle(&usage, self.tier, &self.picture, cost).charge);
         let (due, tier) = (settlement.charge, settlement.tier);
         let mut detail = self.detail(usage, metered, settlement.lines);
         detail.service_tier = (tier != Tier::Default).then(|| tier.name().into());
         detail.above_input_tokens = settlement.above_input_tokens;
+        detail.image_size = settlement.picture.size;
+        detail.image_quality = settlement.picture.quality;
         detail.cost = cost;
         let charge = Charge { amount: due, cost: cost.unwrap_or(Amount::ZERO) };
         (cost, Progress { charge, record: detail.to_record(reported).into() })
@@ -165,6 +170,8 @@ impl Bill {
             service_tier: None,
             above_input_tokens: None,
             cost: None,
+            image_size: None,
+            image_quality: None,
             encoding,
             usage,
             reported: None,

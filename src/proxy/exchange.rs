@@ -382,6 +382,7 @@ impl Exchange {
         let attempts = std::mem::take(&mut state.attempts);
         let mut bill = self.bill(state, attempts, end);
         bill.tier = reading.tier.unwrap_or(bill.tier);
+        bill.picture = std::mem::take(&mut reading.picture).or(bill.picture);
         let kept = reading.object.take().filter(|id| self.request.kept.answer && is_object_id(id));
         bill.object = kept.map(Into::into);
         let sample = self.sample.as_ref().filter(|_| end == End::Complete);
@@ -430,6 +431,7 @@ impl Exchange {
             price: Arc::clone(&self.price),
             endpoint: self.request.endpoint,
             tier: self.request.demand.tier,
+            picture: self.request.demand.picture.clone(),
             model: self.request.demand.model.clone(),
             stream: self.request.stream.is_some(),
             output_cap: self.output_cap,

@@ -46,6 +46,12 @@ pub struct Receipt {
     /// What the provider takes for it, in USD, where the operator wrote that down. For the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Amount>,
+    /// The size of images that have these prices, if they are not those of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<Box<str>>,
+    /// The same of their quality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_quality: Option<Box<str>>,
     /// The vocabulary of an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Box<str>>,
@@ -115,6 +121,8 @@ impl Receipt {
             service_tier: None,
             above_input_tokens: None,
             cost: None,
+            image_size: None,
+            image_quality: None,
             encoding: None,
             usage: Usage::default(),
             reported: None,
@@ -189,6 +197,8 @@ impl Receipt {
         self.service_tier = detail.service_tier;
         self.above_input_tokens = detail.above_input_tokens;
         self.cost = detail.cost;
+        self.image_size = detail.image_size;
+        self.image_quality = detail.image_quality;
         self.encoding = detail.encoding;
         self.usage = detail.usage;
         self.reported = detail.reported;

@@ -8,7 +8,7 @@ mod record;
 
 use crate::money::{Amount, UnitPrice};
 use crate::usage::{Class, Metered, Usage};
-use price::{Tariff, Tier};
+use price::{Picture, Tariff, Tier};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -37,20 +37,31 @@ pub struct Settlement {
     pub tier: Tier,
     /// The length of input above which these prices hold, if they are not those of any length.
     pub above_input_tokens: Option<u64>,
+    /// The images that have these prices, if they are not those of any image.
+    pub picture: Picture,
 }
 
-/// Prices `usage` of an answer that was served at `tier`. Exact.
-pub fn settle(usage: &Usage, tier: Tier, tariff: &Tariff) -> Settlement {
+/// Prices `usage` of an answer that was served at `tier`, with images that look so. Exact.
+pub fn settle(usage: &Usage, tier: Tier, picture: &Picture, tariff: &Tariff) -> Settlement {
     let (prices, above_input_tokens) = tariff.unit(tier, usage);
+    let priced = tariff.rates(tier).of_picture(picture).filter(|_| usage.images > 0);
     let used = Class::ALL.into_iter().filter(|class| usage.of(*class) > 0);
     let lines: Vec<Line> = used
         .map(|class| {
             let (quantity, unit_price) = (usage.of(class), prices.of(class));
+            let special = priced.filter(|_| class == Class::Images).map(|priced| priced.each);
+            let unit_price = special.unwrap_or(unit_price);
             Line { class, quantity, unit_price, amount: unit_price.times(quantity) }
         })
         .collect();
     let charge = lines.iter().map(|line| line.amount).sum();
-    Settlement { lines, charge, tier: tariff.charged(tier), above_input_tokens }
+    Settlement {
+        lines,
+        charge,
+        tier: tariff.charged(tier),
+        above_input_tokens,
+        picture: priced.map(|priced| priced.picture.clone()).unwrap_or_default(),
+    }
 }
 
 /// One try at one upstream account.
@@ -93,6 +104,12 @@ pub struct Detail {
     /// What the provider takes for it, where the operator wrote that down.
     #[serde(default)]
     pub cost: Option<Amount>,
+    /// The size of images that have these prices, if they are not those of any.
+    #[serde(default)]
+    pub image_size: Option<Box<str>>,
+    /// The same of their quality.
+    #[serde(default)]
+    pub image_quality: Option<Box<str>>,
     /// The vocabulary of an estimate.
     #[serde(default)]
     pub encoding: Option<Box<str>>,
@@ -155,11 +172,16 @@ mod tests {
             reasoning: price("0.60"),
             ..UnitPrices::default()
         };
-        Tariff { default: Rates { unit, bands: Vec::new() }, flex: None, priority: None, batch: None }
+        Tariff {
+            default: Rates { unit, bands: Vec::new(), pictures: Vec::new() },
+            flex: None,
+            priority: None,
+            batch: None,
+        }
     }
 
     fn detail(usage: Usage) -> Detail {
-        let lines = settle(&usage, Tier::Default, &prices()).lines;
+        let lines = settle(&usage, Tier::Default, &Picture::default(), &prices()).lines;
         Detail {
             endpoint: "chat".into(),
             model: "m".into(),
@@ -171,6 +193,8 @@ mod tests {
             service_tier: None,
             above_input_tokens: None,
             cost: None,
+            image_size: None,
+            image_quality: None,
             encoding: None,
             usage,
             reported: None,
@@ -184,18 +208,24 @@ mod tests {
     #[test]
     fn each_class_is_charged_once_at_its_price() {
         let usage = Usage { input: 36, cached_input: 64, output: 20, reasoning: 30, ..Usage::default() };
-        let settled = settle(&usage, Tier::Default, &prices());
+        let settled = settle(&usage, Tier::Default, &Picture::default(), &prices());
         assert_eq!(settled.lines.len(), 4);
         // 36 x 0.15 + 64 x 0.075 + 50 x 0.60 = 40.2 for a million
         assert_eq!(settled.charge.to_string(), "0.0000402");
-        assert_eq!(settle(&Usage::default(), Tier::Default, &prices()).charge, Amount::ZERO);
+        assert_eq!(
+            settle(&Usage::default(), Tier::Default, &Picture::default(), &prices()).charge,
+            Amount::ZERO
+        );
     }
 
     #[test]
     fn a_record_recomputes_and_a_changed_one_does_not() {
         let usage = Usage { input: 100, output: 50, ..Usage::default() };
         let record = String::from_utf8(detail(usage).to_record(Some(r#"{"prompt_tokens":100}"#))).unwrap();
-        assert_eq!(recompute(record.as_bytes()), Ok(settle(&usage, Tier::Default, &prices()).charge));
+        assert_eq!(
+            recompute(record.as_bytes()),
+            Ok(settle(&usage, Tier::Default, &Picture::default(), &prices()).charge)
+        );
         for (from, to) in [
             ("\"quantity\":100", "\"quantity\":101"),
             ("\"input\":100", "\"input\":101"),

@@ -2,6 +2,9 @@
 //! input, under one version.
 
 pub mod books;
+mod picture;
+
+pub use picture::{Picture, PicturePrice};
 
 use crate::clock::Timestamp;
 use crate::money::UnitPrice;
@@ -128,9 +131,14 @@ impl Tariff {
         if self.of(tier).is_some() { tier } else { Tier::Default }
     }
 
+    /// The rates that apply at a tier.
+    pub fn rates(&self, tier: Tier) -> &Rates {
+        self.of(tier).unwrap_or(&self.default)
+    }
+
     /// The unit prices of a usage at a tier, and the length above which they hold.
     pub fn unit(&self, tier: Tier, usage: &Usage) -> (&UnitPrices, Option<u64>) {
-        self.of(tier).unwrap_or(&self.default).at(usage.input_total())
+        self.rates(tier).at(usage.input_total())
     }
 }
 
@@ -141,6 +149,8 @@ pub struct Rates {
     pub unit: UnitPrices,
     /// Of long inputs, the shortest first.
     pub bands: Vec<Band>,
+    /// Of images that are not priced as any.
+    pub pictures: Vec<PicturePrice>,
 }
 
 /// Prices of a whole request whose input is longer than this.
@@ -282,7 +292,7 @@ mod tests {
 
     fn rates(input: &str) -> Rates {
         let input = UnitPrice::parse_per_million(input).unwrap();
-        Rates { unit: UnitPrices { input, ..UnitPrices::default() }, bands: Vec::new() }
+        Rates { unit: UnitPrices { input, ..UnitPrices::default() }, bands: Vec::new(), pictures: Vec::new() }
     }
 
     fn tariff() -> Tariff {

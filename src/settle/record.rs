@@ -24,6 +24,8 @@ impl Detail {
             service_tier,
             above_input_tokens,
             cost,
+            image_size,
+            image_quality,
             encoding,
             usage,
             lines,
@@ -44,6 +46,8 @@ impl Detail {
         record.optional(",\"service_tier\":", service_tier.as_ref());
         record.optional(",\"above_input_tokens\":", above_input_tokens.as_ref());
         record.optional(",\"cost\":", cost.as_ref());
+        record.optional(",\"image_size\":", image_size.as_ref());
+        record.optional(",\"image_quality\":", image_quality.as_ref());
         record.optional(",\"encoding\":", encoding.as_ref());
         record.raw(",\"usage\":");
         let mut opening = "{\"";
@@ -153,6 +157,8 @@ mod tests {
             service_tier: None,
             above_input_tokens: None,
             cost: None,
+            image_size: None,
+            image_quality: None,
             encoding: None,
             usage: Usage::default(),
             reported: None,
@@ -170,6 +176,8 @@ mod tests {
             service_tier: Some("priority".into()),
             above_input_tokens: Some(200_000),
             cost: Some(line(Class::Output, 3).amount),
+            image_size: Some("1024x1792".into()),
+            image_quality: Some("hd".into()),
             encoding: Some("o200k_base".into()),
             usage: Usage {
                 input: 1,

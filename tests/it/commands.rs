@@ -233,7 +233,7 @@ async fn the_configuration_is_checked_whole() {
     fails(&told, 2, "did you mean `gateway`?");
     let stderr = String::from_utf8(told.stderr).unwrap();
     for fault in
-        [":1:1: gatewya: ", ":1:1: gateway.listen: ", ":5:9: prices: ", ":10:30: upstreams[0].base_url: "]
+        [":1:1: gatewya: ", ":1:1: gateway.listen: ", ":5:9: prices: ", ":11:30: upstreams[0].base_url: "]
     {
         assert!(stderr.contains(fault), "{fault}: {stderr}");
     }
@@ -379,7 +379,7 @@ fn a_price_book_is_made_of_the_public_map() {
     let book = folder.path().join("book.yaml");
     fs::write(&book, stdout(&made)).unwrap();
     let checked = run(&["check", "--prices", book.to_str().unwrap()], &[], "");
-    assert!(stdout(&checked).contains("ok, 6 models at prices imported"), "{}", stdout(&checked));
+    assert!(stdout(&checked).contains("ok, 7 models at prices imported"), "{}", stdout(&checked));
     let none = run(&["prices", "import", map, "--providers", "nobody"], &[], "");
     assert_eq!(none.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&none.stderr).contains("has no model of nobody"));

@@ -252,3 +252,39 @@ async fn speech_that_is_cut_costs_what_it_was_given_to_say() {
         assert_eq!(text(&receipt["charge"]), charge, "{receipt}");
     }
 }
+
+/// What the answer says of its images decides, and what was asked for where it says nothing; the dearest that may
+/// come is held.
+#[tokio::test]
+async fn images_are_charged_by_their_size_and_quality() {
+    let image = |told: &str| Script::json(format!(r#"{{"created":1,"data":[{{"url":"u"}}]{told}}}"#));
+    let hd = r#","size":"1024x1792","quality":"hd""#;
+    let cases = [
+        // Asked for, told, held, charged.
+        (json!({}), "", "0.12", "0.04"),
+        (json!({ "size": "1024x1024", "quality": "standard" }), "", "0.04", "0.04"),
+        (json!({ "quality": "hd", "n": 2 }), "", "0.24", "0.08"),
+        (json!({ "size": "1024x1792", "quality": "hd" }), "", "0.12", "0.12"),
+        (json!({ "size": "auto", "quality": "auto" }), hd, "0.12", "0.12"),
+        (json!({ "size": "1024x1792", "quality": "hd" }), r#","size":"1024x1024""#, "0.12", "0.08"),
+    ];
+    let answers: Vec<Script> = cases.iter().flat_map(|(_, told, ..)| [image(told), image(told)]).collect();
+    let provider = Scripted::start(move |number| answers[number].clone());
+    let gateway = Gateway::start(&[Account::scripted(&provider)]);
+    let customer = gateway.customer("10.00");
+    let [h1, h2] = Client::both(&gateway, &customer);
+    for (asked, told, held, charge) in &cases {
+        for client in [&h1, &h2] {
+            let mut body = asked.clone();
+            (body["model"], body["prompt"]) = (json!("dall-e-3"), json!("a fox"));
+            let answer = Answer::read(client.post(GENERATIONS, body.to_string())).await;
+            let receipt = charged(&gateway, &answer, charge).await;
+            assert_eq!(text(&receipt["held"]), *held, "{asked} {told}: {receipt}");
+            let quality = if *charge == "0.04" { Value::Null } else { json!("hd") };
+            assert_eq!(receipt["image_quality"], quality, "{receipt}");
+        }
+    }
+    let size = json!({ "model": "dall-e-3", "prompt": "x", "size": 7 }).to_string();
+    Answer::read(h1.post(GENERATIONS, size)).await.is_error(400, None);
+    audit(gateway, &[]).counts(cases.len() * 2, 0, 0);
+}

@@ -4,6 +4,7 @@
 use super::super::reading::{self, Tally};
 use super::usage::{Absurd, Field, count, details, object as usage_object, required};
 use super::{Part, Unreadable, object};
+use crate::settle::price::Picture;
 use crate::usage::Usage;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -19,6 +20,8 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     if let Some(usage) = answer.usage {
         tally.usage(usage.get());
     }
+    let told = Picture::said(answer.size.as_deref(), answer.quality.as_deref());
+    tally.picture = told.or(std::mem::take(&mut tally.picture));
     let kind = answer.kind.as_deref();
     if answer.error.is_some() || kind == Some("error") {
         return Ok(Part::Error);
@@ -46,6 +49,10 @@ struct Answer<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
     data: Option<Vec<IgnoredAny>>,
+    #[serde(borrow)]
+    size: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    quality: Option<Cow<'a, str>>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     error: Option<IgnoredAny>,

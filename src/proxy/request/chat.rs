@@ -3,6 +3,7 @@
 use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
 use crate::admit::{Demand, Work};
+use crate::settle::price::Picture;
 use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -40,6 +41,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         // Providers differ in which of two counts.

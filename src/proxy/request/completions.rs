@@ -3,7 +3,7 @@
 use super::fields::{Fields, bad, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
 use crate::admit::{Demand, Work};
-use crate::settle::price::CachedFor;
+use crate::settle::price::{CachedFor, Picture};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -24,6 +24,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: 0,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for: CachedFor::Minutes,
         tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,

@@ -3,7 +3,7 @@
 use super::fields::{Fields, typed, wrong_type};
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::{Demand, Work};
-use crate::settle::price::{CachedFor, Tier};
+use crate::settle::price::{CachedFor, Picture, Tier};
 use std::borrow::Cow;
 
 /// Fields that decide about the charge.
@@ -21,6 +21,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: 0,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for: CachedFor::Minutes,
         tier: Tier::Default,
         output_tokens_max: None,

@@ -5,12 +5,24 @@ use super::values::Values;
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::{Demand, Work};
 use crate::endpoint::Endpoint;
+use crate::settle::price::Picture;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 
 /// Fields that decide about the charge.
-const METERED: [&str; 9] =
-    ["model", "prompt", "n", "stream", "image", "image[]", "images", "mask", "partial_images"];
+const METERED: [&str; 11] = [
+    "model",
+    "prompt",
+    "n",
+    "stream",
+    "image",
+    "image[]",
+    "images",
+    "mask",
+    "partial_images",
+    "size",
+    "quality",
+];
 /// The most images of one request, as OpenAI allows.
 const IMAGES_MAX: u64 = 10;
 
@@ -29,7 +41,9 @@ pub(super) fn read(endpoint: Endpoint, values: &Values<'_>) -> Result<Asked, Bad
     if endpoint == Endpoint::ImageEdits && given == 0 {
         return Err(bad("image", "you must provide an image"));
     }
+    let (size, quality) = (values.string("size")?, values.string("quality")?);
     let demand = Demand {
+        picture: Picture::said(size.as_deref(), quality.as_deref()),
         model: values.required("model")?.into(),
         input_bytes: values.text_bytes(),
         images: given,

@@ -5,6 +5,7 @@ use super::fields::{
 };
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
 use crate::admit::{Demand, Work};
+use crate::settle::price::Picture;
 use memchr::memmem;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -47,6 +48,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,

@@ -3,7 +3,7 @@
 use super::fields::{Fields, optional};
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::{Demand, Work};
-use crate::settle::price::{CachedFor, Tier};
+use crate::settle::price::{CachedFor, Picture, Tier};
 use std::borrow::Cow;
 
 /// What the provider takes where a request names no model.
@@ -21,6 +21,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: 0,
         images: 0,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for,
         tier,
         output_tokens_max: None,

@@ -7,6 +7,7 @@
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
 use crate::admit::{Demand, Work};
+use crate::settle::price::Picture;
 use memchr::memmem;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -56,6 +57,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
         stored_tokens: 0,
+        picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,

@@ -9,8 +9,8 @@ use tollgate::id::RequestId;
 use tollgate::ledger::{Entry, Ledger, Seq, Window};
 use tollgate::money::Amount;
 use tollgate::record::receipt::Receipt;
-use tollgate::settle::price::Tier;
 use tollgate::settle::price::books::PriceBooks;
+use tollgate::settle::price::{Picture, Tier};
 use tollgate::settle::settle;
 use tollgate::simulate::Served;
 use tollgate::usage::Metered;
@@ -127,7 +127,8 @@ fn check_arithmetic(receipt: &Receipt, prices: &PriceBooks) {
     let tier = receipt.service_tier.as_deref().map_or(Tier::Default, |tier| Tier::named(tier).unwrap());
     // A book that a reload replaced had the same rates, but for its name.
     let book = prices.named(&receipt.price_version).unwrap_or_else(|| prices.at(receipt.at));
-    let due = settle(&receipt.usage, tier, &book.find(&receipt.model).unwrap().1.price);
+    let picture = Picture::said(receipt.image_size.as_deref(), receipt.image_quality.as_deref());
+    let due = settle(&receipt.usage, tier, &picture, &book.find(&receipt.model).unwrap().1.price);
     assert_eq!(receipt.charge + receipt.written_off, due.charge, "{receipt:#?}");
     assert_eq!(receipt.lines, due.lines, "{receipt:#?}");
 }
