@@ -129,7 +129,7 @@ fn print_one(looks: &Receiver<Looked>, json: bool, gateway: &str) -> Done {
         return print_json(&view);
     }
     let columns = Terminal::size().map_or(PRINTED.columns, |size| size.columns);
-    let shown = Shown { gateway, view: Some(&view), lost: None };
+    let shown = Shown { gateway, view: Some(&view), keys: "", lost: None };
     let lines = screen::draw(&shown, Size { columns, ..PRINTED }).into_iter();
     let line = |line: screen::Line| line.into_iter().map(|(_, text)| text).collect::<String>();
     print(&lines.map(|pieces| format!("{}\n", line(pieces).trim_end())).collect::<String>())
@@ -173,7 +173,7 @@ fn live(looks: &Receiver<Looked>, gateway: &str) -> io::Result<()> {
         }
         if changed {
             let lost = lost.as_ref().map(|(why, since)| (&**why, since.elapsed()));
-            let shown = Shown { gateway, view: view.as_ref(), lost };
+            let shown = Shown { gateway, view: view.as_ref(), keys: screen::KEYS, lost };
             terminal.show(&screen::draw(&shown, Terminal::size()?))?;
         }
         changed = match terminal.wish()? {

@@ -37,10 +37,14 @@ pub struct Shown<'a> {
     pub gateway: &'a str,
     /// The last view of it.
     pub view: Option<&'a View>,
+    /// What the keys do, where there are any.
+    pub keys: &'a str,
     /// Why there is no newer one, and since when.
     pub lost: Option<(&'a str, Duration)>,
 }
 
+/// What the keys do in a terminal.
+pub const KEYS: &str = "q quits";
 /// Models that are shown where there is room.
 const MODELS_MAX: usize = 6;
 /// Failures that are shown always, as far as there are so many.
@@ -76,7 +80,7 @@ fn title(shown: &Shown<'_>, columns: usize) -> Line {
         }
         clock = format!("{}  ", time(&view.at.to_string()));
     }
-    let right = format!("{clock}q quits");
+    let right = format!("{clock}{}", shown.keys);
     let gap = columns.saturating_sub("tollgate".len() + about.chars().count() + right.len()).max(2);
     line.push((Style::Plain, about));
     line.push((Style::Faint, format!("{}{right}", " ".repeat(gap))));
@@ -392,7 +396,7 @@ FAILED    STATUS  REQUEST                               WHY
     #[test]
     fn a_usual_terminal_shows_it_all() {
         let view = view();
-        let shown = Shown { gateway: "http://127.0.0.1:9180", view: Some(&view), lost: None };
+        let shown = Shown { gateway: "http://127.0.0.1:9180", view: Some(&view), keys: KEYS, lost: None };
         let lines = text(&shown, Size { columns: 80, rows: 24 });
         assert_eq!(lines.join("\n"), USUAL.trim_end(), "\n{}", lines.join("\n"));
     }
@@ -410,7 +414,7 @@ FAILED    STATUS  REQUEST                               WHY
         let failure = view.failures[0].clone();
         view.failures.extend(std::iter::repeat_n(failure, 60));
         let lost = Some(("connection refused", Duration::from_secs(3)));
-        let shown = Shown { gateway: "http://127.0.0.1:9180", view: Some(&view), lost };
+        let shown = Shown { gateway: "http://127.0.0.1:9180", view: Some(&view), keys: KEYS, lost };
         for columns in [0, 1, 10, 79, 80, 140, 300] {
             for rows in [0, 1, 5, 10, 24, 40, 100] {
                 let lines = draw(&shown, Size { columns, rows });
@@ -432,6 +436,7 @@ FAILED    STATUS  REQUEST                               WHY
         let shown = Shown {
             gateway: "http://h",
             view: None,
+            keys: KEYS,
             lost: Some(("connection refused", Duration::from_secs(130))),
         };
         let lines = text(&shown, Size { columns: 80, rows: 24 });
