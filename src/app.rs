@@ -261,7 +261,8 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let running = Running::default();
     let (serving, is_serving) = watch::channel(None);
     let (left, has_left) = watch::channel(Left::No);
-    let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &metrics);
+    let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &live, &metrics);
+    let on_violation = content::count(&live, judge.counter());
     let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving));
     let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, guests } = opened;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
@@ -298,7 +299,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
     let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
     server.add_service(background_service("reload", reload));
-    let served = Arc::new(Guests::new(Arc::clone(&ledger), running.stops()));
+    let served = Arc::new(Guests::new(Arc::clone(&ledger), running.stops(), on_violation));
     let drain = Drain {
         metrics,
         ledger: Arc::clone(&ledger),

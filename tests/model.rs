@@ -98,7 +98,10 @@ impl Tested {
                 let (key, request) = (KeyId::from_int(key), RequestId::from_int(request));
                 let (amount, budgets) = (Amount::from_atto_usd(amount), Budgets::default());
                 let price_version = "1".into();
-                (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version })
+                (
+                    customer,
+                    Command::Hold { request, key, amount, least: amount, budgets, price_version, mark: None },
+                )
             }
             Operation::Capture { customer, request, amount } => {
                 let (request, amount) = (RequestId::from_int(request), Amount::from_atto_usd(amount));

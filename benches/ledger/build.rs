@@ -36,7 +36,7 @@ pub fn request(number: u64) -> RequestId {
 pub fn terms(owner: CustomerId, request: RequestId) -> Terms {
     let key = KeyId::from_int(owner.int());
     let (amount, budgets, price_version) = (charge(), Budgets::default(), "2026-11-23".into());
-    Terms { customer: owner, key, request, amount, least: amount, budgets, price_version }
+    Terms { customer: owner, key, request, amount, least: amount, budgets, price_version, mark: None }
 }
 
 /// What a charge is recorded with.

@@ -128,9 +128,11 @@ impl From<Failure> for AdminRefusal {
                 let message = format!("{available} USD are available: no more can be taken");
                 Self::new(StatusCode::CONFLICT, "insufficient_credit", message)
             }
-            Refusal::BookedAlready | Refusal::HoldExists | Refusal::UnknownHold | Refusal::OverBudget(_) => {
-                Self::failed(format!("unexpected: {refusal:?}"))
-            }
+            Refusal::BookedAlready
+            | Refusal::Marked(_)
+            | Refusal::HoldExists
+            | Refusal::UnknownHold
+            | Refusal::OverBudget(_) => Self::failed(format!("unexpected: {refusal:?}")),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! way the request can end, or of a stream whose cost is seen as it comes, a slice of that. What has no
 //! price is refused.
 
+pub mod bench;
 pub mod content;
 pub mod estimate;
 pub mod gate;
@@ -16,7 +17,9 @@ pub mod strangers;
 
 use crate::auth::Caller;
 use crate::id::RequestId;
-use crate::ledger::{Budgets, Commit, Failure, Hold, Ledger, Refusal, Spare, Standing, Terms};
+use crate::ledger::{
+    Budgets, Claim, Commit, Failure, Hold, Ledger, Mark, Marked, Refusal, Spare, Standing, Terms,
+};
 use crate::money::Amount;
 use crate::settle::price::{CachedFor, ModelPrice, Picture, PriceBook, Tier};
 use estimate::TokensMax;
@@ -105,6 +108,8 @@ pub enum AdmitError {
         /// Which, and what is left of it.
         spare: Spare,
     },
+    /// What the client knows the request by stands for another.
+    Marked(Marked),
     /// The key was revoked a moment ago.
     KeyRevoked,
     /// The customer was suspended.
@@ -130,6 +135,17 @@ pub struct Admitted {
     pub slices: Option<Slices>,
     /// Tells if it is to be ended before its time.
     pub permit: Permit,
+    /// What the client knows it by stands for it, until its charge is durable.
+    pub claim: Option<Claim>,
+}
+
+/// What a request is known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// To us.
+    pub request: RequestId,
+    /// To its sender, if they said that.
+    pub mark: Option<Mark>,
 }
 
 /// Whether a request may be answered more shortly than it asks for.
@@ -182,7 +198,7 @@ impl Admission {
     pub async fn admit(
         &self,
         caller: &Caller,
-        request: RequestId,
+        Named { request, mark }: Named,
         Wanted { demand, cut, seen }: Wanted<'_>,
         prices: &PriceBook,
         budgets: Budgets,
@@ -202,14 +218,10 @@ impl Admission {
         };
         let price_version = Arc::clone(&prices.version);
         let (customer, key) = (caller.customer(), caller.key());
-        let terms = Terms { customer, key, request, amount, least, budgets, price_version };
+        let terms = Terms { customer, key, request, amount, least, budgets, price_version, mark };
         let permit = self.running.begin(customer, request);
-        let held = match self.ledger.hold(terms) {
-            Ok((hold, mut commit)) => commit.accepted().await.map(|()| (hold.told(commit.told()), commit)),
-            Err(why) => Err(why),
-        };
-        match held {
-            Ok((hold, commit)) => {
+        match self.hold(terms).await {
+            Ok((hold, commit, claim)) => {
                 let held = hold.amount();
                 // As if the request were alone: what others take meanwhile ends it before its cap.
                 let reach = sliced.map_or(held, |_| hold.reach(&budgets).unwrap_or(most));
@@ -219,7 +231,7 @@ impl Admission {
                     let output = output_cap.map_or(tokens.output, |cap| cap.saturating_mul(demand.choices));
                     Slices::new(TokensMax { output, ..tokens }, held, budgets, (demand, &price))
                 });
-                Ok(Admitted { hold, commit, price, output_cap, slices, permit })
+                Ok(Admitted { hold, commit, price, output_cap, slices, permit, claim })
             }
             Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
                 Err(AdmitError::InsufficientCredit { needed: most, available })
@@ -227,6 +239,7 @@ impl Admission {
             Err(Failure::Refused(Refusal::OverBudget(spare))) => {
                 Err(AdmitError::OverBudget { needed: most, spare })
             }
+            Err(Failure::Refused(Refusal::Marked(marked))) => Err(AdmitError::Marked(marked)),
             Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
                 Err(AdmitError::KeyRevoked)
             }
@@ -237,5 +250,16 @@ impl Admission {
             Err(Failure::Down | Failure::Busy | Failure::Full) => Err(AdmitError::Overloaded),
             Err(Failure::Refused(refusal)) => unreachable!("a hold is not refused by {refusal:?}"),
         }
+    }
+
+    /// A hold, once its owner took it, and the claim of its mark.
+    async fn hold(&self, terms: Terms) -> Result<(Hold, Commit, Option<Claim>), Failure> {
+        let claim = match terms.mark {
+            Some(mark) => Some(self.ledger.claim(terms.request, mark).await?),
+            None => None,
+        };
+        let (hold, mut commit) = self.ledger.hold(terms)?;
+        commit.accepted().await?;
+        Ok((hold.told(commit.told()), commit, claim))
     }
 }

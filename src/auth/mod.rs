@@ -56,6 +56,11 @@ impl Directory {
         Directory { digester, callers: DashMap::new() }
     }
 
+    /// What makes digests under the store's secret.
+    pub fn digester(&self) -> &Digester {
+        &self.digester
+    }
+
     /// The digest by which a key is known.
     pub fn digest(&self, key: &str) -> KeyDigest {
         self.digester.digest(key.as_bytes())

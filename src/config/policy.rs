@@ -1,9 +1,12 @@
 //! The settings of acceptable use.
 
-use super::Policy;
 use super::raw;
 use super::reader::{Node, Section};
-use crate::policy::content::{BanRule, CATEGORIES, Category, Content, Mode};
+use super::upstreams::serves;
+use super::{Policy, Upstream};
+use crate::policy::content::{
+    BanRule, Bounds, CATEGORIES, Category, Content, Mode, Moderation, OnFailure, Score, Threshold,
+};
 use crate::policy::countries::{Countries, Country, Database, Unknown};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +24,13 @@ const CONTRACT: &str = "*";
 const CATEGORIES_MAX: usize = 32;
 /// A name of a category.
 const CATEGORY_BYTES_MAX: usize = 40;
-/// Requests that wait to be judged.
+/// What OpenAI serves, free of charge.
+const MODERATION_MODEL: &str = "omni-moderation-latest";
+/// Labels of a provider in one category.
+const LABELS_MAX: usize = 32;
+/// Of more answers than this, none might as well be judged.
+const ONE_IN_MAX: u64 = 1_000_000;
+/// Texts that wait to be judged.
 const WAITING_MAX: u64 = 100_000;
 /// More violations are no rule.
 const VIOLATIONS_MAX: u64 = 1_000;
@@ -29,10 +38,10 @@ const VIOLATIONS_MAX: u64 = 1_000;
 const WITHIN_HOURS_MAX: u64 = 8_760;
 
 /// Reads the section `policy`.
-pub(super) fn read(mut section: Section<'_>) -> Option<Policy> {
+pub(super) fn read(mut section: Section<'_>, upstreams: Option<&[Upstream]>) -> Option<Policy> {
     let terms_version = section.get("terms_version").map(|node| node.parsed(version));
     let countries = section.get("countries").map(|node| countries(node.section()));
-    let content = section.get("content").map(|node| content(node.section()));
+    let content = section.get("content").map(|node| content(node.section(), upstreams));
     section.finish();
     let (terms_version, countries, content) = (sure(terms_version)?, sure(countries)?, sure(content)?);
     Some(Policy { terms_version, countries: countries.map(Arc::new), content: content.map(Arc::new) })
@@ -86,10 +95,16 @@ fn database(node: &Node<'_>) -> Option<Database> {
     read().map_err(|why| node.fault(why)).ok()
 }
 
-fn content(mut section: Section<'_>) -> Option<Content> {
+fn content(mut section: Section<'_>, upstreams: Option<&[Upstream]>) -> Option<Content> {
     let modes = [("off", Mode::Off), ("observe", Mode::Observe), ("enforce", Mode::Enforce)];
     let default = section.choice("mode", &modes);
-    let waiting_max = section.number("waiting_max", 1..=WAITING_MAX, 1_000);
+    let bounds = Bounds {
+        output_one_in: section.number("output_one_in", 0..=ONE_IN_MAX, 0),
+        waiting_max: section.number("waiting_max", 1..=WAITING_MAX, 1_000),
+    };
+    let mut asked = section.section("moderation");
+    let (moderation, model) = moderation(&mut asked);
+    asked.finish();
     let list = section
         .required(super::reader::Required { key: "categories", example: "{ hate: { words: hate.txt } }" });
     section.finish();
@@ -101,8 +116,24 @@ fn content(mut section: Section<'_>) -> Option<Content> {
     // Not `collect` into an option: that would stop at the first fault.
     let read: Vec<Option<Category>> = entries.iter().map(|(name, node)| category(name, node)).collect();
     let categories = read.into_iter().collect::<Option<Vec<_>>>()?;
-    let content = Content::new(default, categories, waiting_max);
+    let asks = categories.iter().any(|category| !category.thresholds.is_empty());
+    if asks && upstreams.is_some_and(|all| !all.iter().any(|upstream| serves(upstream, &moderation.model))) {
+        let why = format!("no upstream account serves the moderation model `{}`", moderation.model);
+        model.as_ref().unwrap_or(&list).fault(why);
+    }
+    let content = Content::new(default, categories, Some(moderation), bounds);
     content.map_err(|(index, why)| entries[index].1.fault(format!("words: {why}"))).ok()
+}
+
+/// How a provider is asked, and where its model stands.
+fn moderation<'a>(section: &mut Section<'a>) -> (Moderation, Option<Node<'a>>) {
+    let node = section.get("model");
+    let named = node.as_ref().and_then(Node::text).filter(|name| !name.is_empty());
+    let model = named.unwrap_or_else(|| MODERATION_MODEL.to_owned()).into();
+    let timeout = section.millis("timeout_ms", 5_000);
+    let on_failure =
+        section.choice("on_failure", &[("closed", OnFailure::Closed), ("open", OnFailure::Open)]);
+    (Moderation { model, timeout, on_failure }, node)
 }
 
 fn category(name: &str, node: &Node<'_>) -> Option<Category> {
@@ -111,7 +142,10 @@ fn category(name: &str, node: &Node<'_>) -> Option<Category> {
         node.fault("is a category whose name is not 1 to 40 of a-z, 0-9 and _");
     }
     let mut section = node.section();
-    let words = section.required(super::reader::Required { key: "words", example: "hate.txt" });
+    let (words, thresholds) = (section.get("words"), section.get("moderation"));
+    if words.is_none() && thresholds.is_none() {
+        section.fault("words", "is missing: add `words: hate.txt`, or `moderation: { hate: \"0.5\" }`");
+    }
     let ban = section.get("ban").map(|node| {
         let mut section = node.section();
         let violations = section.number("violations", 1..=VIOLATIONS_MAX, 3);
@@ -120,9 +154,26 @@ fn category(name: &str, node: &Node<'_>) -> Option<Category> {
         BanRule { violations, within: Duration::from_secs(hours * 3_600) }
     });
     section.finish();
-    let words = words?;
-    let text = raw::read(&words.file()?).map_err(|why| words.fault(why)).ok()?;
-    Some(Category { name: name.into(), words: Some(text.into()), ban })
+    let text = words.map(|words| raw::read(&words.file()?).map_err(|why| words.fault(why)).ok());
+    let thresholds = thresholds.map(|node| self::thresholds(&node));
+    let (words, thresholds) = (sure(text)?.map(Into::into), sure(thresholds)?.unwrap_or_default());
+    Some(Category { name: name.into(), words, thresholds, ban })
+}
+
+/// Labels of a provider, each with the score from which on it counts.
+fn thresholds(node: &Node<'_>) -> Option<Vec<Threshold>> {
+    let why = "must be a decimal string above 0, up to 1, such as \"0.5\"";
+    let score = |text: &str| Score::parse(text).filter(|score| *score > Score(0)).ok_or(why);
+    let entries = node.entries();
+    if entries.is_empty() || entries.len() > LABELS_MAX {
+        node.fault(format!("must have 1 to {LABELS_MAX} labels of the provider, such as hate: \"0.5\""));
+    }
+    let threshold = |(label, node): &(&str, Node<'_>)| {
+        Some(Threshold { label: (*label).into(), score: node.parsed(score)? })
+    };
+    // Not `collect` into an option: that would stop at the first fault.
+    let read: Vec<Option<Threshold>> = entries.iter().map(threshold).collect();
+    read.into_iter().collect()
 }
 
 fn header_name(text: &str) -> Result<Box<str>, &'static str> {

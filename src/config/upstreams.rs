@@ -177,6 +177,11 @@ fn version(text: &str) -> Result<Box<str>, &'static str> {
     }
 }
 
+/// Whether an account serves moderations by this model.
+pub(super) fn serves(upstream: &Upstream, model: &str) -> bool {
+    upstream.dialect == Dialect::OpenAi && upstream.models.provider_name(model).is_some()
+}
+
 fn limits(mut section: Section<'_>) -> Limits {
     let concurrency = section.number("concurrency", 1..=CONCURRENCY_MAX, 200);
     let mut rate = |key| section.get(key).and_then(|node| node.number(1..=PER_MINUTE_MAX));

@@ -122,7 +122,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let book = root.required(Required { key: "prices", example: "prices.yaml" });
     let book = book.and_then(|node| read_books(&node));
     let upstreams = upstreams::read(&mut root, book.as_ref());
-    let policy = super::policy::read(root.section("policy"));
+    let policy = super::policy::read(root.section("policy"), upstreams.as_deref());
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
     let meter = meter(root.section("meter"));

@@ -153,6 +153,11 @@ impl Ledger {
         self.index.durable()
     }
 
+    /// Whether another process owns the ledger, or is about to.
+    pub fn is_away(&self) -> bool {
+        self.away.load().is_some()
+    }
+
     /// Commands that another process, which owns the ledger, was asked to carry out and has not yet.
     pub fn unanswered(&self) -> usize {
         if self.is_down() { 0 } else { self.away.load().as_ref().map_or(0, |away| away.unanswered()) }

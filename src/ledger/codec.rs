@@ -5,6 +5,7 @@
 //! altered.
 
 use super::entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Progress, Release, Seq, Step};
+use super::mark::Mark;
 use super::violation;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
@@ -53,18 +54,22 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put(out, key.int().to_le_bytes());
         }
         Change::Limited { key, limits } => put_limits(out, *key, limits),
-        Change::Violated(violation) => violation::put(out, violation),
+        Change::Violated(violation) => {
+            out.push(violation::TAG);
+            violation::put(out, violation);
+        }
         Change::Deposited { amount, reference } => {
             out.push(4);
             put_amount(out, *amount);
             put_bytes(out, reference.as_bytes());
         }
-        Change::Held { request, key, amount, price_version } => {
-            out.push(5);
+        Change::Held { request, key, amount, price_version, mark } => {
+            out.push(if mark.is_some() { 50 } else { 5 });
             put(out, request.int().to_le_bytes());
             put(out, key.int().to_le_bytes());
             put_amount(out, *amount);
             put_bytes(out, price_version.as_bytes());
+            put_mark(out, *mark);
         }
         Change::Extended { request, key, amount, total, price_version, progress } => {
             out.push(if progress.is_some() { 23 } else { 10 });
@@ -231,12 +236,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
         }),
         3 => Change::KeyRevoked { key: take_key(input)? },
         4 => Change::Deposited { amount: take_amount(input)?, reference: take_text(input)? },
-        5 => Change::Held {
-            request: take_request(input)?,
-            key: take_key(input)?,
-            amount: take_amount(input)?,
-            price_version: take_text(input)?,
-        },
+        5 | 50 => take_held(tag, input)?,
         // 6 to 9 are what the first journals have: charges without their costs and price versions.
         6 => Change::Captured {
             request: take_request(input)?,
@@ -301,6 +301,17 @@ fn decode_by_hand(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
         },
         30 => Change::TermsAccepted { version: take_text(input)?, note: take_note(input)? },
         other => return Err(CodecError::UnknownTag(other)),
+    })
+}
+
+/// 5 says by no mark.
+fn take_held(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
+    Ok(Change::Held {
+        request: take_request(input)?,
+        key: take_key(input)?,
+        amount: take_amount(input)?,
+        price_version: take_text(input)?,
+        mark: if tag == 50 { Some(take_mark(input)?) } else { None },
     })
 }
 
@@ -421,6 +432,19 @@ fn put_payer(out: &mut Vec<u8>, key: Option<KeyId>) {
     if let Some(key) = key {
         put(out, key.int().to_le_bytes());
     }
+}
+
+/// By what its sender knows a request, where that is said.
+pub(super) fn put_mark(out: &mut Vec<u8>, mark: Option<Mark>) {
+    if let Some(Mark { key, content }) = mark {
+        put(out, key);
+        put(out, content);
+    }
+}
+
+/// Reads by what its sender knows a request off the front.
+pub(super) fn take_mark(input: &mut &[u8]) -> Result<Mark, CodecError> {
+    Ok(Mark { key: take(input)?, content: take(input)? })
 }
 
 fn take_release(input: &mut &[u8]) -> Result<Release, CodecError> {

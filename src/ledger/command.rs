@@ -6,6 +6,7 @@
 use super::booking::Booking;
 use super::budget::{Budgets, Spare};
 use super::entry::{Change, Charge, Entry, KeyCreated, Note, Progress, Step};
+use super::mark::{Mark, Marked};
 use super::standing::Standing;
 use super::violation::Violation;
 use crate::id::{CustomerId, KeyId, RequestId};
@@ -62,6 +63,8 @@ pub enum Command {
         budgets: Budgets,
         /// The prices that will apply.
         price_version: Arc<str>,
+        /// By what its sender knows it; claimed before.
+        mark: Option<Mark>,
     },
     /// Set more aside for a request in flight.
     Extend {
@@ -196,6 +199,8 @@ pub enum Refusal {
     BookedAlready,
     /// The customer is suspended or banned, or is not.
     Standing(Standing),
+    /// The mark of the request stands for another.
+    Marked(Marked),
     /// The request has, or had, a hold.
     HoldExists,
     /// No open hold for the request.

@@ -160,7 +160,7 @@ impl Customer {
                 Ok(())
             }
             Change::Deposited { .. } => self.book(change),
-            Change::Held { request, key, amount, price_version } => {
+            Change::Held { request, key, amount, price_version, .. } => {
                 let (price_version, progress) = (Arc::clone(price_version), None);
                 let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
                 let before = self.holds.insert(*request, hold);

@@ -26,7 +26,7 @@ impl Customer {
             Command::Deposit { amount, reference } => {
                 self.decide_booking(Change::Deposited { amount, reference })
             }
-            Command::Hold { request, key, amount, least, budgets, price_version } => {
+            Command::Hold { request, key, amount, least, budgets, price_version, mark } => {
                 self.active_key(key)?;
                 match self.standing {
                     Standing::Active => {}
@@ -38,7 +38,7 @@ impl Customer {
                     return Err(Refusal::HoldExists);
                 }
                 let amount = self.grant(key, amount, least, &budgets, now)?;
-                Ok(vec![Change::Held { request, key, amount, price_version }])
+                Ok(vec![Change::Held { request, key, amount, price_version, mark }])
             }
             Command::Extend { request, amount, least, budgets, progress } => {
                 let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;

@@ -6,6 +6,7 @@
 //! Deliberately absent: tokens, models, HTTP. What a charge was for is an opaque `record`.
 
 use super::legs::{Account, Leg};
+use super::mark::Mark;
 use super::violation::Violation;
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
@@ -122,6 +123,8 @@ pub enum Change {
         amount: Amount,
         /// The prices that will apply, whatever is configured later.
         price_version: Arc<str>,
+        /// By what its sender knows it, if they said that.
+        mark: Option<Mark>,
     },
     /// More credit was set aside for a request in flight.
     Extended {

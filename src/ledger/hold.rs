@@ -5,6 +5,7 @@ use super::budget::Budgets;
 use super::command::{Command, Refusal};
 use super::entry::{Balance, Charge, Progress, Seq};
 use super::line::{Down, Line, Place};
+use super::mark::Mark;
 use super::{Failure, Ledger, QUEUE_MAX};
 use crate::id::{CustomerId, KeyId, RequestId};
 use crate::money::Amount;
@@ -29,6 +30,8 @@ pub struct Terms {
     pub budgets: Budgets,
     /// The prices that will apply.
     pub price_version: Arc<str>,
+    /// By what its sender knows it, if they said that: claimed before.
+    pub mark: Option<Mark>,
 }
 
 impl Ledger {

@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 mod latest;
+mod marks;
 mod usage;
 
 /// What is read of a frame at first: most frames whole.

@@ -31,6 +31,7 @@ mod journal;
 mod keeper;
 pub mod legs;
 mod line;
+mod mark;
 mod open;
 mod owned;
 mod places;
@@ -63,6 +64,7 @@ pub use frame::Chain;
 pub use hold::{Applied, Commit, Extended, Extension, Hold, Terms};
 pub use journal::{Committed, OnCommit};
 pub use line::Down;
+pub use mark::{Claim, Mark, Marked};
 pub use open::{Expired, OpenError, Recovered};
 pub use owned::Owned;
 pub use places::Window;
@@ -83,6 +85,7 @@ use index::Index;
 use keeper::Health;
 use legs::Account;
 use line::{Line, Submission};
+use mark::Marks;
 use parking_lot::Mutex;
 use room::Room;
 use segment::{Position, Segment};
@@ -141,6 +144,7 @@ pub struct Ledger {
     room: Arc<Room>,
     state: Health,
     holds_open: AtomicUsize,
+    marks: Arc<Marks>,
     threads: Mutex<Threads>,
     /// Held by who copies or moves segments.
     caring: Mutex<()>,
@@ -163,8 +167,8 @@ impl Ledger {
     /// When the balance does not reach, the key was revoked, or the ledger cannot take more.
     pub fn hold(self: &Arc<Self>, terms: Terms) -> Result<(Hold, Commit), Failure> {
         self.admits()?;
-        let Terms { customer, key, request, amount, least, budgets, price_version } = terms;
-        let command = Command::Hold { request, key, amount, least, budgets, price_version };
+        let Terms { customer, key, request, amount, least, budgets, price_version, mark } = terms;
+        let command = Command::Hold { request, key, amount, least, budgets, price_version, mark };
         let Applied { commit, held: amount, .. } = self.transact(customer, command)?;
         self.holds_open.fetch_add(1, Ordering::Relaxed);
         let asked = commit.is_asked();

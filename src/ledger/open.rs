@@ -169,6 +169,7 @@ impl Ledger {
             room,
             state: health,
             holds_open: AtomicUsize::new(0),
+            marks: Arc::default(),
             caring: Mutex::default(),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state), state_line }),
             lock: Mutex::new(Some(lock)),

@@ -92,6 +92,9 @@ impl Places {
                 frames.push(offset);
             }
         }
+        if let Some(mark) = entry.change.mark() {
+            self.requests.entry(mark.place()).or_default().push(offset);
+        }
         let frames = self.customers.entry(entry.customer).or_default();
         if frames.last().is_none_or(|last| last.offset != offset) {
             frames.push(Place { seq: entry.seq, at: entry.at, offset });

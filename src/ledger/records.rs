@@ -97,7 +97,7 @@ impl Pending {
                 };
                 self.records.push((place, seal(limits.to_vec())));
             }
-            Change::Held { request, key, amount, price_version } => {
+            Change::Held { request, key, amount, price_version, .. } => {
                 let (price_version, progress) = (Arc::clone(price_version), None);
                 let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
                 self.holds.insert((entry.customer, *request), PendingHold::Made(hold));

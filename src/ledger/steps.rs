@@ -4,7 +4,7 @@
 use super::command::Command;
 use super::entry::{Balance, Note, Seq, Step};
 use super::violation::Violation;
-use super::{Failure, Ledger};
+use super::{Commit, Failure, Ledger};
 use crate::id::CustomerId;
 use crate::money::Amount;
 use std::sync::Arc;
@@ -72,8 +72,9 @@ impl Ledger {
     ///
     /// # Errors
     /// When they are unknown, or the ledger takes nothing more.
-    pub fn violate(&self, customer: CustomerId, violation: Violation) -> Result<(), Failure> {
-        self.transact(customer, Command::Violate(violation))?.commit.begin();
-        Ok(())
+    pub fn violate(&self, customer: CustomerId, violation: Violation) -> Result<Commit, Failure> {
+        let commit = self.transact(customer, Command::Violate(violation))?.commit;
+        commit.begin();
+        Ok(commit)
     }
 }

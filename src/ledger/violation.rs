@@ -28,6 +28,8 @@ pub enum Reaction {
     Observed,
     /// It was refused.
     Refused,
+    /// It was served, and this is about its answer.
+    Answered,
 }
 
 impl Reaction {
@@ -36,6 +38,7 @@ impl Reaction {
         match self {
             Reaction::Observed => "observed",
             Reaction::Refused => "refused",
+            Reaction::Answered => "answered",
         }
     }
 }
@@ -52,27 +55,28 @@ impl fmt::Display for Violation {
 /// The tag of a violation among the kinds of change.
 pub(super) const TAG: u8 = 31;
 
-/// Appends the tag and the bytes of a violation.
+/// Appends the bytes of a violation.
 pub(super) fn put(out: &mut Vec<u8>, violation: &Violation) {
     let Violation { request, category, score_ppm, outcome, digest } = violation;
-    out.push(TAG);
     codec::put(out, request.int().to_le_bytes());
     codec::put_bytes(out, category.as_bytes());
     codec::put(out, score_ppm.to_le_bytes());
     out.push(match outcome {
         Reaction::Observed => 1,
         Reaction::Refused => 2,
+        Reaction::Answered => 3,
     });
     codec::put(out, *digest);
 }
 
-/// Reads what stands behind the tag off the front.
+/// Reads a violation off the front.
 pub(super) fn take(input: &mut &[u8]) -> Result<Violation, CodecError> {
     let request = RequestId::from_int(u128::from_le_bytes(codec::take(input)?));
     let (category, score_ppm) = (codec::take_text(input)?, u32::from_le_bytes(codec::take(input)?));
     let outcome = match codec::take::<1>(input)? {
         [1] => Reaction::Observed,
         [2] => Reaction::Refused,
+        [3] => Reaction::Answered,
         [other] => return Err(CodecError::UnknownTag(other)),
     };
     Ok(Violation { request, category, score_ppm, outcome, digest: codec::take(input)? })

@@ -1,6 +1,6 @@
 //! Bytes of commands and outcomes, between a process that gave the ledger up and the one that took it.
 //!
-//! Only what requests under way need: holds, and how they end.
+//! Only what requests under way need: holds, how they end, and violations of the content policy.
 
 use super::Failure;
 use super::away::Outcome;
@@ -8,7 +8,9 @@ use super::budget::{Budget, Budgets, Period, Spare, Spender};
 use super::codec::{self, CodecError, put, put_amount, put_bytes, take, take_amount, take_bytes, take_text};
 use super::command::{Command, Refusal};
 use super::entry::{Balance, Charge, Seq};
+use super::mark::Marked;
 use super::standing::Standing;
+use super::violation;
 use crate::clock::Timestamp;
 use crate::id::CustomerId;
 use crate::money::Amount;
@@ -19,8 +21,8 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
     put(&mut out, number.to_le_bytes());
     put(&mut out, customer.int().to_le_bytes());
     match command {
-        Command::Hold { request, key, amount, least, budgets, price_version } => {
-            out.push(1);
+        Command::Hold { request, key, amount, least, budgets, price_version, mark } => {
+            out.push(if mark.is_some() { 20 } else { 1 });
             put(&mut out, request.int().to_le_bytes());
             put(&mut out, key.int().to_le_bytes());
             put_amount(&mut out, *amount);
@@ -28,6 +30,7 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
             let Budgets { key, customer } = budgets;
             [key, customer].into_iter().for_each(|budget| put_budget(&mut out, budget));
             put_bytes(&mut out, price_version.as_bytes());
+            codec::put_mark(&mut out, *mark);
         }
         Command::Extend { request, amount, least, budgets: Budgets { key, customer }, progress } => {
             out.push(2);
@@ -56,6 +59,10 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
             out.push(5);
             put(&mut out, request.int().to_le_bytes());
         }
+        Command::Violate(found) => {
+            out.push(21);
+            violation::put(&mut out, found);
+        }
         Command::CreateCustomer { .. }
         | Command::CreateKey(_)
         | Command::RevokeKey { .. }
@@ -66,7 +73,6 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
         | Command::SetOverdraft { .. }
         | Command::WriteOff { .. }
         | Command::AcceptTerms { .. }
-        | Command::Violate(_)
         | Command::ChangeStanding { .. } => return None,
     }
     Some(out)
@@ -81,15 +87,20 @@ pub fn take_asked(mut input: &[u8]) -> Result<(u64, CustomerId, Command), CodecE
     let number = u64::from_le_bytes(take(input)?);
     let customer = CustomerId::from_int(u64::from_le_bytes(take(input)?));
     let [tag] = take(input)?;
+    if tag == 21 {
+        let found = violation::take(input)?;
+        return end(input).map(|()| (number, customer, Command::Violate(found)));
+    }
     let request = codec::take_request(input)?;
     let command = match tag {
-        1 => Command::Hold {
+        1 | 20 => Command::Hold {
             request,
             key: codec::take_key(input)?,
             amount: take_amount(input)?,
             least: take_amount(input)?,
             budgets: Budgets { key: take_budget(input)?, customer: take_budget(input)? },
             price_version: take_text(input)?,
+            mark: if tag == 20 { Some(codec::take_mark(input)?) } else { None },
         },
         2 => Command::Extend {
             request,
@@ -168,6 +179,15 @@ fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
             put_amount(out, *left);
             put(out, until.map_or(i64::MIN, Timestamp::micros).to_le_bytes());
         }
+        Refusal::Marked(marked) => {
+            let (tag, request) = match marked {
+                Marked::Running(request) => (20, request),
+                Marked::Charged(request) => (21, request),
+                Marked::Other(request) => (22, request),
+            };
+            out.push(tag);
+            put(out, request.int().to_le_bytes());
+        }
         // No command of a request is refused so; if it is all the same, it did not come through.
         Refusal::Malformed(_)
         | Refusal::CustomerExists
@@ -217,6 +237,9 @@ fn take_refusal(tag: u8, input: &mut &[u8]) -> Result<Refusal, CodecError> {
         10 => Refusal::HoldExists,
         11 => Refusal::UnknownHold,
         12 => Refusal::OverBudget(take_spare(input)?),
+        20 => Refusal::Marked(Marked::Running(codec::take_request(input)?)),
+        21 => Refusal::Marked(Marked::Charged(codec::take_request(input)?)),
+        22 => Refusal::Marked(Marked::Other(codec::take_request(input)?)),
         other => return Err(CodecError::UnknownTag(other)),
     })
 }
@@ -262,7 +285,7 @@ fn end(input: &[u8]) -> Result<(), CodecError> {
 mod tests {
     use super::*;
     use crate::id::{KeyId, RequestId};
-    use crate::ledger::{Note, Progress};
+    use crate::ledger::{Mark, Note, Progress, Reaction, Violation};
     use std::sync::Arc;
 
     const CUSTOMER: CustomerId = CustomerId::from_int(7);
@@ -283,8 +306,11 @@ mod tests {
         let (request, amount) = (RequestId::from_int(u128::MAX - 1), Amount::from_atto_usd(1 << 100));
         let limited = Budget { day: Some(amount), month: None, total: Some(Amount::ZERO) };
         let budgets = Budgets { key: limited, customer: Budget::default() };
-        let (key, least, price_version) = (KeyId::from_int(3), Amount::ZERO, "v1".into());
-        check(&Command::Hold { request, key, amount, least, budgets, price_version });
+        let (key, least, price_version) = (KeyId::from_int(3), Amount::ZERO, Arc::<str>::from("v1"));
+        for mark in [None, Some(Mark { key: [5; 16], content: [6; 16] })] {
+            let price_version = Arc::clone(&price_version);
+            check(&Command::Hold { request, key, amount, least, budgets, price_version, mark });
+        }
         let charge = Charge { amount, cost: Amount::from_atto_usd(5) };
         for object in [None, Some("resp_1".into())] {
             check(&Command::Capture { request, charge, record: Arc::from(&b"record"[..]), object });
@@ -293,6 +319,14 @@ mod tests {
         check(&Command::Extend { request, amount, least: charge.cost, budgets, progress });
         check(&Command::Release { request, record: Arc::from(&b"nothing"[..]) });
         check(&Command::Expire { request });
+        let found = Violation {
+            request,
+            category: "hate".into(),
+            score_ppm: 5,
+            outcome: Reaction::Refused,
+            digest: [9; 16],
+        };
+        check(&Command::Violate(found));
         let deposit = Command::Deposit { amount, reference: "first".into() };
         assert_eq!(put_asked(1, CUSTOMER, &deposit), None);
     }
@@ -314,6 +348,9 @@ mod tests {
             Refusal::Standing(Standing::Banned { note, forfeited: amount }),
             Refusal::HoldExists,
             Refusal::UnknownHold,
+            Refusal::Marked(Marked::Running(RequestId::from_int(1))),
+            Refusal::Marked(Marked::Charged(RequestId::from_int(2))),
+            Refusal::Marked(Marked::Other(RequestId::from_int(3))),
             over(Spender::Key, Period::Day, Some(Timestamp::from_micros(5))),
             over(Spender::Customer, Period::Month, None),
             over(Spender::Customer, Period::Total, None),

@@ -1,4 +1,4 @@
-//! The texts in the body of a request, as the model reads them: escapes undone.
+//! The texts in a request or an answer, as the model reads and writes them: escapes undone.
 //!
 //! Every string value counts, wherever it stands, so that no field is a way around a judgement. What is
 //! encoded in it does not: images and files in data URLs are no text.
@@ -6,11 +6,68 @@
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// Calls `each` with every text of a JSON body, in order. A body that is no JSON has none.
-pub fn each_text(body: &[u8], each: &mut dyn FnMut(&str)) {
-    let mut read = serde_json::Deserializer::from_slice(body);
-    // What is wrong behind a text does not undo it, and is not ours to tell.
-    let _ = Texts(each).deserialize(&mut read);
+/// The longest piece of text that a provider is asked about: some thousand tokens.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
+/// The most pieces of one request.
+const PIECES_MAX: usize = 64;
+/// The longest kind of a file in a data URL.
+const KIND_BYTES_MAX: usize = 128;
+
+/// Something with texts in it.
+#[derive(Clone, Copy, Debug)]
+pub enum Text<'a> {
+    /// A body of JSON. One that is none has no texts.
+    Json(&'a [u8]),
+    /// Text alone.
+    Plain(&'a str),
+}
+
+/// Calls `each` with every text, in order.
+pub fn each_text(text: Text<'_>, each: &mut dyn FnMut(&str)) {
+    match text {
+        Text::Plain(text) => each(text),
+        Text::Json(body) => {
+            let mut read = serde_json::Deserializer::from_slice(body);
+            // What is wrong behind a text does not undo it, and is not ours to tell.
+            let _ = Texts(each).deserialize(&mut read);
+        }
+    }
+}
+
+/// All texts in pieces of a bounded length, a text a line; nothing if these are too many.
+pub fn pieces(text: Text<'_>) -> Option<Vec<String>> {
+    let mut pieces: Vec<String> = Vec::new();
+    each_text(text, &mut |text| {
+        let mut rest = text;
+        while !rest.is_empty() && pieces.len() <= PIECES_MAX {
+            let (head, tail) = rest.split_at(boundary(rest));
+            match pieces.last_mut().filter(|last| last.len() + 1 + head.len() <= PIECE_BYTES_MAX) {
+                Some(last) => {
+                    last.push('\n');
+                    last.push_str(head);
+                }
+                None => pieces.push(head.to_owned()),
+            }
+            rest = tail;
+        }
+    });
+    (pieces.len() <= PIECES_MAX).then_some(pieces)
+}
+
+/// Where the first piece of a text ends, between two letters.
+fn boundary(text: &str) -> usize {
+    let mut at = text.len().min(PIECE_BYTES_MAX);
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Whether a string is nothing but a file in a data URL.
+fn is_file(text: &str) -> bool {
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
+    let parts = text.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
+    parts.is_some_and(|(kind, data)| kind.len() <= KIND_BYTES_MAX && data.bytes().all(base64))
 }
 
 struct Texts<'a>(&'a mut dyn FnMut(&str));
@@ -31,7 +88,7 @@ impl<'de> Visitor<'de> for Texts<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if !text.starts_with("data:") {
+        if !is_file(text) {
             (self.0)(text);
         }
         Ok(())
@@ -76,7 +133,7 @@ mod tests {
 
     fn check(body: &str, expect: &[&str]) {
         let mut found = Vec::new();
-        each_text(body.as_bytes(), &mut |text| found.push(text.to_owned()));
+        each_text(Text::Json(body.as_bytes()), &mut |text| found.push(text.to_owned()));
         assert_eq!(found, expect, "{body}");
     }
 
@@ -87,7 +144,27 @@ mod tests {
             &["m", "bomb\n"],
         );
         check(r#"{"image_url":{"url":"data:image/png;base64,aGk="},"input":["a","b"]}"#, &["a", "b"]);
+        check(
+            r#"{"input":["data:image/png;base64,aGk= and more","data: b"]}"#,
+            &["data:image/png;base64,aGk= and more", "data: b"],
+        );
         check(r#"{"input":"a","broken":"#, &["a"]);
         check("no JSON", &[]);
+    }
+
+    #[test]
+    fn texts_come_in_pieces_of_a_bounded_length() {
+        let pieces = |texts: &[&str]| {
+            let body = serde_json::json!({ "input": texts }).to_string();
+            super::pieces(Text::Json(body.as_bytes()))
+        };
+        assert_eq!(pieces(&["a", "b"]), Some(vec!["a\nb".to_owned()]));
+        let long = "ä".repeat(PIECE_BYTES_MAX);
+        let cut = pieces(&["x", &long, "y"]).unwrap();
+        assert_eq!(cut.iter().map(String::len).collect::<Vec<_>>(), [1, PIECE_BYTES_MAX, PIECE_BYTES_MAX, 1]);
+        let whole = "z".repeat(PIECE_BYTES_MAX * PIECES_MAX);
+        assert_eq!(pieces(&[&whole]).unwrap().len(), PIECES_MAX);
+        assert_eq!(pieces(&[&whole, "z"]), None);
+        assert_eq!(super::pieces(Text::Plain("")), Some(Vec::new()));
     }
 }

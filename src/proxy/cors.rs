@@ -10,7 +10,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const ORIGIN: HeaderValue = HeaderValue::from_static("origin");
 /// Headers of answers that clients act upon. Named one by one, for readers that know no `*`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, x-tollgate-charge, x-tollgate-output-cap, x-tollgate-next, \
+    "x-request-id, x-tollgate-charge, x-tollgate-output-cap, x-tollgate-next, x-tollgate-first-request, \
      x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
      x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
      retry-after, x-should-retry, openai-processing-ms, openai-version",

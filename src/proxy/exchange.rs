@@ -11,9 +11,10 @@ use super::compare::Sample;
 use super::due::{self, Due};
 use super::request::{Comes, Request, is_object_id};
 use crate::admit::Admitted;
+use crate::admit::content::{Listener, Said};
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
-use crate::ledger::{Commit, Down, Hold};
+use crate::ledger::{Claim, Commit, Down, Hold};
 use crate::meter::{BodyMeter, Decoder, Reading, Shape, StreamMeter, redact};
 use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
@@ -44,11 +45,15 @@ pub struct Exchange {
     sample: Option<Sample>,
     started: Instant,
     state: Mutex<State>,
+    /// By what its client knows it, until another may be known by that.
+    claim: Mutex<Option<Claim>>,
     settling: tokio::sync::Mutex<Settling>,
 }
 
 struct State {
     hold: Option<Hold>,
+    /// Hears the text of the answer, if the lot fell on it.
+    listener: Option<Box<Listener>>,
     upstream_body: Bytes,
     decoder: Option<Decoder>,
     answer: Answer,
@@ -93,15 +98,17 @@ impl Exchange {
         request: Request,
         admitted: Admitted,
         sample: Option<Sample>,
+        listener: Option<Listener>,
         started: Instant,
     ) -> (Arc<Self>, Commit) {
-        let Admitted { hold, commit, price, output_cap, slices, permit } = admitted;
+        let Admitted { hold, commit, price, output_cap, slices, permit, claim } = admitted;
         if request.comes != Comes::Json {
             // Durable by the time the provider begins. A plain answer waits for its charge anyway.
             commit.begin();
         }
         let state = State {
             hold: Some(hold),
+            listener: listener.map(Box::new),
             upstream_body: Bytes::new(),
             decoder: None,
             answer: Answer::Awaited,
@@ -113,8 +120,9 @@ impl Exchange {
             first_byte: None,
         };
         let settling = tokio::sync::Mutex::new(Settling::Open);
-        let state = Mutex::new(state);
-        let exchange = Exchange { request, price, output_cap, permit, sample, started, state, settling };
+        let (state, claim) = (Mutex::new(state), Mutex::new(claim));
+        let exchange =
+            Exchange { request, price, output_cap, permit, sample, started, state, claim, settling };
         (Arc::new(exchange), commit)
     }
 
@@ -327,7 +335,12 @@ impl Exchange {
                     Shape::Complete if !due::is_countable(&self.request.demand, &self.price, &reading) => {
                         return Err(Unusable("it does not tell what it used"));
                     }
-                    Shape::Complete => self.settle(&mut state, reading, End::Complete),
+                    Shape::Complete => {
+                        if let Some(listener) = state.listener.take() {
+                            listener.heard(Said::Answered(body.clone()));
+                        }
+                        self.settle(&mut state, reading, End::Complete);
+                    }
                     Shape::Failed => return Err(Unusable("it is an error in disguise")),
                     Shape::Finished | Shape::Garbage | Shape::Cut => return Err(Unusable("it is not JSON")),
                 }
@@ -379,6 +392,9 @@ impl Exchange {
 
     fn settle(&self, state: &mut State, mut reading: Reading, end: End) {
         let Some(hold) = state.hold.take() else { return };
+        if let Some(listener) = state.listener.take() {
+            listener.streamed(&reading.delivered.text, reading.delivered.bytes);
+        }
         let attempts = std::mem::take(&mut state.attempts);
         let mut bill = self.bill(state, attempts, end);
         bill.tier = reading.tier.unwrap_or(bill.tier);
@@ -417,6 +433,8 @@ impl Exchange {
         let Some(hold) = state.hold.take() else { return };
         let attempts = std::mem::take(&mut state.attempts);
         let (commit, settled) = self.bill(state, attempts, end).release(hold);
+        // There is no charge: it may be sent again at once.
+        self.claim.lock().take();
         self.set(Settling::Committing(commit, settled));
     }
 
@@ -448,7 +466,12 @@ impl Exchange {
     /// # Errors
     /// When it never will be.
     pub async fn settled(&self) -> Option<Result<Settled, Down>> {
-        wait(&self.settling).await
+        let settled = wait(&self.settling).await;
+        if settled.is_some() {
+            // Whoever sends it again is told of the charge.
+            self.claim.lock().take();
+        }
+        settled
     }
 }
 

@@ -155,7 +155,8 @@ pub fn judge_for(request: &Request, response: &ResponseHeader) -> Verdict {
     }
 }
 
-fn judge(response: &ResponseHeader, comes: Comes) -> Verdict {
+/// Judges the header of an answer that comes so.
+pub fn judge(response: &ResponseHeader, comes: Comes) -> Verdict {
     match response.status {
         StatusCode::OK if comes == Comes::Events && is_of(response, "text/event-stream") => Verdict::Stream,
         StatusCode::OK if comes == Comes::Audio && AUDIO.into_iter().any(|kind| is_of(response, kind)) => {

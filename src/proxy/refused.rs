@@ -3,14 +3,26 @@
 use super::request::BadRequest;
 use super::respond::Refusal;
 use crate::admit::AdmitError;
+use crate::admit::content::Objection;
 use crate::admit::gate::Shut;
 use crate::auth::AuthError;
-use crate::ledger::{Failure, Period, Refusal as Refused, Spare, Spender};
+use crate::ledger::{Failure, Marked, Period, Refusal as Refused, Spare, Spender};
 use crate::money::Amount;
 
 impl From<Shut> for Refusal {
     fn from(shut: Shut) -> Self {
         Refusal::Shut(shut)
+    }
+}
+
+impl From<Objection> for Refusal {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Category(category) => Refusal::Content(category),
+            Objection::Unjudged => Refusal::Unjudged,
+            // Who is refused is not told before it is in the books.
+            Objection::Unnoted => Refusal::Overloaded,
+        }
     }
 }
 
@@ -35,6 +47,7 @@ impl Refusal {
                 Refusal::InsufficientCredit { needed, available }
             }
             AdmitError::OverBudget { needed, spare } => Refusal::OverBudget { needed, spare },
+            AdmitError::Marked(marked) => Refusal::Marked(marked),
             AdmitError::KeyRevoked => Refusal::InvalidKey,
             AdmitError::Suspended => Refusal::Suspended,
             AdmitError::Banned => Refusal::Banned,
@@ -82,4 +95,22 @@ fn budget(Spare { of, period, limit, .. }: &Spare) -> String {
 fn then(spare: &Spare) -> String {
     let never = || "Ask whoever set it for more".to_owned();
     spare.until.map_or_else(never, |until| format!("It begins anew at {until}"))
+}
+
+/// What the key of a request stands for already.
+pub(super) fn marked(marked: Marked) -> String {
+    match marked {
+        Marked::Running(first) => {
+            format!("The request {first} with this Idempotency-Key is under way. Wait for its answer.")
+        }
+        Marked::Charged(first) => format!(
+            "The request {first} with this Idempotency-Key was served and charged, see \
+             GET /tollgate/v1/receipts/{first}. Answers are not stored, so it is not sent again; this costs \
+             nothing. To ask anew, use another key."
+        ),
+        Marked::Other(first) => format!(
+            "This Idempotency-Key stands for the request {first}, which asked for something else. Use another \
+             key."
+        ),
+    }
 }

@@ -5,14 +5,14 @@
 
 use super::anthropic;
 use super::context::Place;
-use super::refused::{budget_ended, over_budget};
+use super::refused::{self, budget_ended, over_budget};
 use super::request::BadRequest;
 use super::stored::NoObject;
 use crate::admit::gate::{Rate, Shut};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
-use crate::ledger::{Spare, Spender};
+use crate::ledger::{Marked, Spare, Spender};
 use crate::money::Amount;
 use crate::policy::countries::Denied;
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub enum Refusal {
     Terms(Arc<str>),
     /// What is asked goes against the content policy, in this category.
     Content(Arc<str>),
+    /// What is asked cannot be judged, and must be.
+    Unjudged,
     /// Nobody is served there.
     Denied(Denied),
     /// No such path.
@@ -101,6 +103,8 @@ pub enum Refusal {
     },
     /// The balance, or this budget, came to its end while the answer was streamed.
     CreditEnded(Option<Spare>),
+    /// What the client knows the request by stands for another.
+    Marked(Marked),
     /// We have too much to do, or cannot write the ledger.
     Overloaded,
     /// Every upstream account has too much to do.
@@ -137,6 +141,7 @@ impl Refusal {
             Refusal::Banned => (StatusCode::FORBIDDEN, INVALID, Some("account_banned")),
             Refusal::Terms(_) => (StatusCode::FORBIDDEN, INVALID, Some("terms_not_accepted")),
             Refusal::Content(_) => (StatusCode::BAD_REQUEST, INVALID, Some("content_policy_violation")),
+            Refusal::Unjudged => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some(self.reason())),
             Refusal::Denied(_) => {
                 let code = "unsupported_country_region_territory";
                 (StatusCode::FORBIDDEN, "request_forbidden", Some(code))
@@ -171,17 +176,15 @@ impl Refusal {
             Refusal::InsufficientCredit { .. } | Refusal::CreditEnded(None) => {
                 (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", Some("insufficient_quota"))
             }
-            // As OpenAI calls the limits of an organization and of a project. What begins anew comes back.
             Refusal::OverBudget { spare, .. } | Refusal::CreditEnded(Some(spare)) => {
-                let status = match spare.until {
-                    Some(_) => StatusCode::TOO_MANY_REQUESTS,
-                    None => StatusCode::PAYMENT_REQUIRED,
-                };
-                let code = match spare.of {
-                    Spender::Key => "project_spend_limit_exceeded",
-                    Spender::Customer => "organization_spend_limit_exceeded",
-                };
+                let (status, code) = spent(spare);
                 (status, "insufficient_quota", Some(code))
+            }
+            Refusal::Marked(Marked::Running(_) | Marked::Charged(_)) => {
+                (StatusCode::CONFLICT, INVALID, Some(self.reason()))
+            }
+            Refusal::Marked(Marked::Other(_)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, INVALID, Some(self.reason()))
             }
             Refusal::Overloaded | Refusal::PoolBusy { .. } | Refusal::Crowded => {
                 (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("overloaded"))
@@ -214,6 +217,7 @@ impl Refusal {
             Refusal::Banned => "account_banned",
             Refusal::Terms(_) => "terms_not_accepted",
             Refusal::Content(_) => "content_policy",
+            Refusal::Unjudged => "content_policy_unavailable",
             Refusal::Denied(Denied::Country(_)) => "country_denied",
             Refusal::Denied(Denied::Unknown) => "country_unknown",
             Refusal::UnknownPath { .. } => "unknown_path",
@@ -228,6 +232,9 @@ impl Refusal {
             Refusal::InsufficientCredit { .. } => "insufficient_quota",
             Refusal::OverBudget { .. } => "over_budget",
             Refusal::CreditEnded(_) => "credit_ended",
+            Refusal::Marked(Marked::Running(_)) => "idempotency_key_in_use",
+            Refusal::Marked(Marked::Charged(_)) => "idempotency_key_used",
+            Refusal::Marked(Marked::Other(_)) => "idempotency_key_reused",
             Refusal::Overloaded => "overloaded",
             Refusal::PoolBusy { .. } => "pool_busy",
             Refusal::UpstreamUnavailable { .. } => "upstream_unavailable",
@@ -267,6 +274,7 @@ impl Refusal {
             Refusal::Content(category) => {
                 format!("The request goes against the acceptable-use policy of this service: {category}.")
             }
+            Refusal::Unjudged => "The request cannot be judged now. Try again in a moment.".into(),
             Refusal::Denied(_) => "Country, region, or territory not supported.".into(),
             Refusal::UnknownPath { asked } => format!("Invalid URL ({asked})"),
             Refusal::WrongMethod { asked, takes } => format!("Not allowed to {asked}. (HINT: use {takes})"),
@@ -294,6 +302,7 @@ impl Refusal {
                 "The balance came to its end while the answer was streamed. Add credit, and ask again.".into()
             }
             Refusal::CreditEnded(Some(spare)) => budget_ended(spare),
+            Refusal::Marked(marked) => refused::marked(*marked),
             Refusal::Overloaded => "The gateway is overloaded. Try again in a moment.".into(),
             Refusal::PoolBusy { .. } => {
                 "All capacity for this model is in use. Try again in a moment.".into()
@@ -322,6 +331,7 @@ impl Refusal {
             | Refusal::Banned
             | Refusal::Terms(_)
             | Refusal::Content(_)
+            | Refusal::Unjudged
             | Refusal::Denied(_)
             | Refusal::UnknownPath { .. }
             | Refusal::WrongMethod { .. }
@@ -330,6 +340,7 @@ impl Refusal {
             | Refusal::InsufficientCredit { .. }
             | Refusal::OverBudget { .. }
             | Refusal::CreditEnded(_)
+            | Refusal::Marked(_)
             | Refusal::Overloaded
             | Refusal::PoolBusy { .. }
             | Refusal::UpstreamUnavailable { .. }
@@ -425,13 +436,19 @@ impl Refusal {
     fn with_body(&self, body: &Value) -> pingora::Result<(ResponseHeader, Bytes)> {
         let status = self.class().0;
         let (mut header, body) = json_answer(status, body)?;
-        let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let again = status.is_server_error()
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || matches!(self, Refusal::Marked(Marked::Running(_)));
         if again {
             header.insert_header(header::RETRY_AFTER, self.retry_after_s())?;
         }
         // Clients of OpenAI's make obeys this over their own rules. Nobody waits for a new day.
         let soon = again && !matches!(self, Refusal::OverBudget { .. } | Refusal::CreditEnded(_));
         header.insert_header("x-should-retry", if soon { "true" } else { "false" })?;
+        if let Refusal::Marked(Marked::Running(first) | Marked::Charged(first) | Marked::Other(first)) = self
+        {
+            header.insert_header("x-tollgate-first-request", first.to_string())?;
+        }
         if let Refusal::WrongMethod { takes, .. } = self {
             header.insert_header(header::ALLOW, *takes)?;
         }
@@ -452,6 +469,19 @@ impl Refusal {
         text.extend_from_slice(&body);
         text.into()
     }
+}
+
+/// As OpenAI calls the limits of an organization and of a project. What begins anew comes back.
+fn spent(spare: &Spare) -> (StatusCode, &'static str) {
+    let status = match spare.until {
+        Some(_) => StatusCode::TOO_MANY_REQUESTS,
+        None => StatusCode::PAYMENT_REQUIRED,
+    };
+    let code = match spare.of {
+        Spender::Key => "project_spend_limit_exceeded",
+        Spender::Customer => "organization_spend_limit_exceeded",
+    };
+    (status, code)
 }
 
 /// An answer of JSON.

@@ -8,7 +8,8 @@ use super::request::Request;
 use super::respond::Refusal;
 use super::trace::Trace;
 use super::{Gateway, account, address, attempt, body, cors, local, portal, stored};
-use crate::admit::content::Case;
+use crate::admit::Named;
+use crate::admit::content::{Case, Listener};
 use crate::admit::estimate;
 use crate::admit::gate::{Knock, Passed};
 use crate::admit::rate::PerMinute;
@@ -18,6 +19,7 @@ use crate::endpoint::Endpoint;
 use crate::id::RequestId;
 use crate::ledger::{Customer, Standing};
 use crate::live::Live;
+use crate::settle::price::PriceBook;
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_proxy::Session;
@@ -125,19 +127,20 @@ impl Gateway {
         }
     }
 
-    /// Holds what is asked against the content policy, if there is one.
+    /// Holds what is asked against the content policy, if there is one. Gives who listens to the answer.
     async fn judge_content(
         &self,
         live: &Live,
         caller: &Caller,
         request: RequestId,
-        body: &Bytes,
-    ) -> Result<(), Refusal> {
-        let Some(content) = &live.config.policy.content else { return Ok(()) };
+        body: Bytes,
+    ) -> Result<Option<Listener>, Refusal> {
+        let Some(content) = &live.config.policy.content else { return Ok(None) };
         let customer = caller.customer();
         let mode = self.gates.content_of(customer).unwrap_or(content.default);
-        let case = Case { content: Arc::clone(content), customer, request };
-        self.judge.judge(case, mode, body).await.map_err(Refusal::Content)
+        let case = || Case { content: Arc::clone(content), customer, request };
+        self.judge.judge(case(), mode, body).await?;
+        Ok(self.judge.listen(case, content, mode))
     }
 
     /// Who is calling for what costs nothing, and what they may do.
@@ -181,17 +184,10 @@ impl Gateway {
         let live = Arc::clone(&ctx.live);
         let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
         let body = body::read(session, &live.config.gateway, &mut permit).await?;
-        ctx.times.read = Some(Instant::now());
-        let kind = session.req_header().headers.get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let mut request = Request::read(endpoint, kind, &body).map_err(Refusal::BadRequest)?;
-        let model = &request.demand.model;
         // Asked once: what takes effect from here on is for others.
         let prices = live.config.prices.at(Timestamp::now());
-        ctx.model = prices.find(model).map(|(name, _)| name.into());
-        if !live.pool.serves(endpoint, model) {
-            return Err(Refusal::UnknownModel(model.clone()));
-        }
+        let mut request = read(session, ctx, endpoint, &body, prices)?;
+        let model = &request.demand.model;
         let mut tried = Vec::new();
         if let Some(id) = &request.kept.previous {
             let kept = self.previous(&caller, &live, id, model).await?;
@@ -199,14 +195,16 @@ impl Gateway {
             tried.extend((0..live.pool.accounts().len()).filter(|account| *account != kept.account));
         }
         let model = &request.demand.model;
-        self.judge_content(&live, &caller, ctx.request, &body).await?;
+        let mark = self.mark(&session.req_header().headers, caller.customer(), endpoint, &body).await?;
+        let listener = self.judge_content(&live, &caller, ctx.request, request.countable()).await?;
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }
         let budgets = ctx.passed.as_ref().map(Passed::budgets).unwrap_or_default();
+        let named = Named { request: ctx.request, mark };
         let admitted = self
             .admission
-            .admit(&caller, ctx.request, request.wanted(), prices, budgets)
+            .admit(&caller, named, request.wanted(), prices, budgets)
             .await
             .map_err(|why| Refusal::not_admitted(why, model))?;
         if let Some(cap) = admitted.output_cap {
@@ -214,7 +212,7 @@ impl Gateway {
         }
         let need = attempt::need(&request, caller.customer(), &admitted.price);
         let sample = self.comparer.draw(live.config.meter, ctx.model.as_deref(), &request, &admitted.price);
-        let (exchange, commit) = Exchange::new(request, admitted, sample, ctx.started);
+        let (exchange, commit) = Exchange::new(request, admitted, sample, listener, ctx.started);
         let line = Arc::new(Line::default());
         downstream::keep(session, &exchange, &line);
         ctx.admitted = Some(InExchange {
@@ -238,6 +236,26 @@ impl Gateway {
         });
         Ok(())
     }
+}
+
+/// Reads what is asked; its model is one that is served.
+fn read(
+    session: &Session,
+    ctx: &mut Context,
+    endpoint: Endpoint,
+    body: &Bytes,
+    prices: &PriceBook,
+) -> Result<Request, Refusal> {
+    ctx.times.read = Some(Instant::now());
+    let kind = session.req_header().headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let request = Request::read(endpoint, kind, body).map_err(Refusal::BadRequest)?;
+    let model = &request.demand.model;
+    ctx.model = prices.find(model).map(|(name, _)| name.into());
+    if !ctx.live.pool.serves(endpoint, model) {
+        return Err(Refusal::UnknownModel(model.clone()));
+    }
+    Ok(request)
 }
 
 fn client_address(session: &Session, ctx: &Context) -> Option<IpAddr> {

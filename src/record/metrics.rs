@@ -69,6 +69,7 @@ struct OfPolicy {
     violations: IntCounterVec,
     unjudged: IntCounter,
     bans: IntCounter,
+    moderation: HistogramVec,
 }
 
 impl OfPolicy {
@@ -80,8 +81,17 @@ impl OfPolicy {
                 "Requests against the content policy",
                 &labels,
             ),
-            unjudged: made.counter("policy_unjudged_total", "Requests not judged: too many wait"),
+            unjudged: made.counter(
+                "policy_unjudged_total",
+                "Requests and answers not judged: too many wait, or nobody judged them",
+            ),
             bans: made.counter("policy_bans_total", "Customers who were banned by rule"),
+            moderation: made.histograms(
+                "policy_moderation_seconds",
+                "What providers took to judge texts",
+                &["outcome"],
+                &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            ),
         }
     }
 }
@@ -283,6 +293,11 @@ impl Metrics {
     /// A request was not judged.
     pub fn unjudged(&self) {
         self.policy.unjudged.inc();
+    }
+
+    /// A provider was asked about texts.
+    pub fn moderated(&self, outcome: &str, took: Duration) {
+        self.policy.moderation.with_label_values(&[outcome]).observe(took.as_secs_f64());
     }
 
     /// A customer was banned by rule.

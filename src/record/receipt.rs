@@ -105,7 +105,7 @@ impl Receipt {
     /// From all entries of one request, in order; `None` if they do not begin with its hold.
     pub fn from_entries(entries: &[Entry]) -> Option<Self> {
         let hold = entries.first()?;
-        let Change::Held { request, key, amount, price_version } = &hold.change else { return None };
+        let Change::Held { request, key, amount, price_version, .. } = &hold.change else { return None };
         let mut receipt = Receipt {
             request_id: *request,
             at: hold.at,

@@ -41,6 +41,8 @@ pub(super) struct Request {
     pub directives: Directives,
     /// What is asked for beside an answer.
     pub keeping: Keeping,
+    /// What is objected to in the texts to judge, as they say themselves: `score(hate)=0.91`.
+    pub scores: BTreeMap<String, String>,
     /// Where images or audio are asked for.
     pub media: Option<Media>,
     pub prompt_tokens: u64,
@@ -134,6 +136,7 @@ fn read_media(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Req
         tier: "default",
         directives,
         keeping: Keeping::Nothing,
+        scores: BTreeMap::new(),
         media: Some(media),
         prompt_tokens: 0,
         cap: None,
@@ -169,6 +172,7 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
             (Endpoint::Responses, _, None | Some(true)) => Keeping::Answer,
             _ => Keeping::Nothing,
         },
+        scores: if endpoint == Endpoint::Moderations { scores(body) } else { BTreeMap::new() },
         media: None,
         prompt_tokens,
         cap: written.max_output_tokens.or(written.max_completion_tokens).or(written.max_tokens),
@@ -179,6 +183,17 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
         return Err(Refusal::too_many("n"));
     }
     Ok(request)
+}
+
+/// Scores that stand in the texts to judge.
+fn scores(body: &[u8]) -> BTreeMap<String, String> {
+    let text = String::from_utf8_lossy(body);
+    let said = text.split("score(").skip(1).filter_map(|rest| {
+        let (label, rest) = rest.split_once(")=")?;
+        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
+        rest[..end].parse::<f64>().is_ok().then(|| (label.to_owned(), rest[..end].to_owned()))
+    });
+    said.collect()
 }
 
 /// The fields that matter, as written. All others are passed over.

@@ -291,6 +291,7 @@ mod tests {
             begun: None,
             base64: false,
             tier: "default",
+            scores: Default::default(),
         };
         let opening = answer.opening(include_usage).expect("a stream");
         Script::Events(Box::new(Events::new(answer, opening, spread, wire)))

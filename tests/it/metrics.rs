@@ -144,7 +144,7 @@ async fn what_is_documented_is_scraped_and_nothing_else() {
     let settings = Settings {
         gateway: ", header_timeout_ms: 1000",
         meter: "compare_one_in: 1",
-        policy: "content: { mode: enforce, categories: { hate: { words: hate.txt } } }",
+        policy: "content: { mode: enforce, categories: { hate: { words: hate.txt, moderation: { hate: \"0.5\" } } } }",
         prepare: Some(|folder| std::fs::write(folder.join("hate.txt"), "zorgwort").unwrap()),
         ..Settings::default()
     };

@@ -8,7 +8,7 @@ use crate::support::scene::{Scene, scene_with};
 use crate::support::{Account, Answer, Client, Gateway, Settings, ask, eventually, streamed};
 use serde_json::Value;
 
-fn rejected(gateway: &Gateway, reason: &str) -> usize {
+pub fn rejected(gateway: &Gateway, reason: &str) -> usize {
     metric(gateway, &format!("tollgate_admission_rejected_total{{reason=\"{reason}\"}}"))
 }
 
@@ -158,7 +158,7 @@ async fn nobody_but_a_listed_proxy_says_where_a_client_is() {
 }
 
 /// Lists with words of no meaning but here.
-fn lists(folder: &std::path::Path) {
+pub fn lists(folder: &std::path::Path) {
     std::fs::write(folder.join("hate.txt"), "# two\nzorgwort\nfoul  phrase\n").unwrap();
     std::fs::write(folder.join("own.txt"), "secret recipe").unwrap();
 }
@@ -170,17 +170,17 @@ fn judging() -> Settings {
     Settings { policy: CONTENT, prepare: Some(lists), ..Settings::default() }
 }
 
-fn saying(text: &str) -> Value {
+pub fn saying(text: &str) -> Value {
     let mut body = ask(&[]);
     body["messages"][0]["content"] = text.into();
     body
 }
 
-fn violations(gateway: &Gateway, category: &str, mode: &str) -> usize {
+pub fn violations(gateway: &Gateway, category: &str, mode: &str) -> usize {
     metric(gateway, &format!("tollgate_policy_violations_total{{category=\"{category}\",mode=\"{mode}\"}}"))
 }
 
-fn entries(gateway: &Gateway, customer: &str, kind: &str) -> Vec<Value> {
+pub fn entries(gateway: &Gateway, customer: &str, kind: &str) -> Vec<Value> {
     let statement = gateway.run(&["statement", "--customer", customer, "--format", "jsonl"]);
     let lines =
         stdout(&statement).lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
@@ -230,9 +230,10 @@ async fn who_goes_too_far_is_banned_at_once_with_the_evidence() {
     };
     let first = refused(clients[0].clone()).await;
     // Violations are counted over a restart: the books have them.
-    let durable = || (entries(&gateway, &customer.id, "violation").len() == 1).then_some(());
-    eventually("the first is in the books", durable).await;
+    let mut gateway = gateway;
+    gateway.kill();
     let gateway = gateway.again();
+    assert_eq!(entries(&gateway, &customer.id, "violation").len(), 1, "it was durable when it was told");
     let [client, other] = Client::both(&gateway, &customer);
     let second = refused(client.clone()).await;
     let body = streamed(ask(&[("chunks", "40"), ("tokens", "40"), ("pace_ms", "600000")]));

@@ -43,7 +43,7 @@ fn create(ledger: &Ledger, runtime: &tokio::runtime::Handle, customer: CustomerI
 fn terms(customer: CustomerId, request: u128, amount: i128) -> Terms {
     let request = RequestId::from_int(request);
     let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "1".into());
-    Terms { customer, key: KEY, request, amount, least: amount, budgets, price_version }
+    Terms { customer, key: KEY, request, amount, least: amount, budgets, price_version, mark: None }
 }
 
 /// What one thread was told.

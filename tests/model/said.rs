@@ -23,6 +23,7 @@ pub fn said(refusal: &Refusal) -> Said {
         Refusal::UnknownHold => Said::UnknownHold,
         Refusal::InsufficientCredit { available } => Said::Insufficient(available.atto_usd()),
         Refusal::OverBudget(spare) => unreachable!("nobody has a budget: {spare:?}"),
+        Refusal::Marked(marked) => unreachable!("nothing is marked: {marked:?}"),
     }
 }
 

@@ -201,7 +201,7 @@ async fn prepare(socket: &Socket, listeners: &[Kept]) -> io::Result<()> {
 
 /// The ledger passes on. After the last word it is the new process's.
 async fn pass(socket: &Socket, ledger: &Ledger, guests: &[Guest]) -> io::Result<()> {
-    for Guest { connection, open } in guests {
+    for Guest { connection, open, .. } in guests {
         say(socket, &Word::Guest, &[connection.as_fd()]).await?;
         let open: Vec<_> = open.iter().map(|(request, customer)| (*customer, *request)).collect();
         for open in open.chunks(HOLDS_MAX) {

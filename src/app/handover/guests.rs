@@ -3,7 +3,7 @@
 use super::pump::Told;
 use super::socket::Socket;
 use crate::id::{CustomerId, RequestId};
-use crate::ledger::{Applied, Command, Failure, Ledger, Outcome, wire};
+use crate::ledger::{Applied, Claim, Command, Failure, Ledger, Outcome, Violation, wire};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -19,28 +19,37 @@ pub struct Guest {
     pub connection: OwnedFd,
     /// Its holds that have not ended.
     pub open: HashMap<RequestId, CustomerId>,
+    /// The marks of these: nobody else may be served by them.
+    pub claims: HashMap<RequestId, Claim>,
 }
+
+/// Is told of violations that guests have noted.
+pub type OnViolation = Arc<dyn Fn(CustomerId, &Violation) + Send + Sync>;
 
 /// All of them.
 pub struct Guests {
     ledger: Arc<Ledger>,
+    on_violation: OnViolation,
     bans: broadcast::Sender<CustomerId>,
     served: Mutex<JoinSet<Option<Guest>>>,
     stop: watch::Sender<bool>,
     count: Arc<AtomicUsize>,
 }
 
+/// A command, by its number, and whose it is.
+type Asked = (u64, CustomerId, Command);
+
 /// What is to be said to a guest.
 enum Reply {
-    Command { number: u64, applied: Result<Box<Applied>, Failure> },
+    Command { number: u64, applied: Result<Box<Applied>, Failure>, claim: Option<Claim> },
     Banned(CustomerId),
 }
 
 impl Guests {
     /// Guests of `ledger`, who are told of `bans`.
-    pub fn new(ledger: Arc<Ledger>, bans: broadcast::Sender<CustomerId>) -> Self {
+    pub fn new(ledger: Arc<Ledger>, bans: broadcast::Sender<CustomerId>, on_violation: OnViolation) -> Self {
         let (stop, _) = watch::channel(false);
-        Guests { ledger, bans, served: Mutex::default(), stop, count: Arc::default() }
+        Guests { ledger, on_violation, bans, served: Mutex::default(), stop, count: Arc::default() }
     }
 
     /// How many there are.
@@ -54,9 +63,10 @@ impl Guests {
         for guest in guests {
             self.count.fetch_add(1, Ordering::Relaxed);
             let (ledger, count) = (Arc::clone(&self.ledger), Arc::clone(&self.count));
+            let on_violation = Arc::clone(&self.on_violation);
             let (bans, stop) = (self.bans.subscribe(), self.stop.subscribe());
             self.served.lock().spawn(async move {
-                let left = serve(&ledger, guest, bans, stop).await;
+                let left = serve(&ledger, guest, &on_violation, bans, stop).await;
                 count.fetch_sub(1, Ordering::Relaxed);
                 left
             });
@@ -80,10 +90,11 @@ impl Guests {
 async fn serve(
     ledger: &Arc<Ledger>,
     guest: Guest,
+    on_violation: &OnViolation,
     mut bans: broadcast::Receiver<CustomerId>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Guest> {
-    let Guest { connection, mut open } = guest;
+    let Guest { connection, mut open, mut claims } = guest;
     let socket = match Socket::new(connection) {
         Ok(socket) => Arc::new(socket),
         Err(why) => {
@@ -97,10 +108,20 @@ async fn serve(
     let stopped = loop {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break true,
+            () = asked_to(&mut stop) => break true,
             Ok(customer) = bans.recv() => drop(replies.send(Reply::Banned(customer))),
-            received = socket.receive() => match received.and_then(|received| command(ledger, received, &mut open)) {
-                Ok(Some(reply)) => drop(replies.send(reply)),
+            received = socket.receive() => match read(received) {
+                Ok(Some(asked)) => {
+                    let violation = match &asked {
+                        (_, customer, Command::Violate(violation)) => Some((*customer, violation.clone())),
+                        _ => None,
+                    };
+                    let reply = command(ledger, asked, &mut open, &mut claims).await;
+                    if let (Some((customer, violation)), Reply::Command { applied: Ok(_), .. }) = (violation, &reply) {
+                        on_violation(customer, &violation);
+                    }
+                    drop(replies.send(reply));
+                }
                 Ok(None) => break false,
                 Err(why) => {
                     tracing::error!(%why, "the process before this one is not understood");
@@ -115,35 +136,57 @@ async fn serve(
         && let Some(socket) = Arc::into_inner(socket)
         && let Ok(connection) = socket.into_fd()
     {
-        return Some(Guest { connection, open });
+        return Some(Guest { connection, open, claims });
     }
     tracing::info!(holds = open.len(), "the process before this one has ended");
     expire(ledger, open).await;
     None
 }
 
+async fn asked_to(stop: &mut watch::Receiver<bool>) {
+    // Without a sender, nobody can ask any more.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn read(received: io::Result<Option<super::Parcel>>) -> io::Result<Option<Asked>> {
+    let Some((message, _)) = received? else { return Ok(None) };
+    wire::take_asked(&message).map(Some).map_err(|why| io::Error::other(why.to_string()))
+}
+
 /// Carries out a command of a guest, and notes what it means for its holds.
-fn command(
-    ledger: &Ledger,
-    received: Option<super::Parcel>,
+async fn command(
+    ledger: &Arc<Ledger>,
+    (number, customer, command): Asked,
     open: &mut HashMap<RequestId, CustomerId>,
-) -> io::Result<Option<Reply>> {
-    let Some((message, _)) = received else { return Ok(None) };
-    let (number, customer, command) =
-        wire::take_asked(&message).map_err(|why| io::Error::other(why.to_string()))?;
+    claims: &mut HashMap<RequestId, Claim>,
+) -> Reply {
     let (begins, ends) = match &command {
-        Command::Hold { request, .. } => (Some(*request), None),
+        Command::Hold { request, mark, .. } => (Some((*request, *mark)), None),
         Command::Capture { request, .. } | Command::Release { request, .. } | Command::Expire { request } => {
             (None, Some(*request))
         }
         _ => (None, None),
     };
+    let mut claim = None;
+    if let Some((request, Some(mark))) = begins {
+        match ledger.claim(request, mark).await {
+            Ok(claimed) => claim = Some(claimed),
+            Err(why) => return Reply::Command { number, applied: Err(why), claim },
+        }
+    }
     let applied = ledger.carry_out(customer, command).map(Box::new);
     if applied.is_ok() {
-        open.extend(begins.map(|request| (request, customer)));
-        ends.map(|request| open.remove(&request));
+        if let Some((request, _)) = begins {
+            open.insert(request, customer);
+            claims.extend(claim.take().map(|claim| (request, claim)));
+        }
+        if let Some(request) = ends {
+            open.remove(&request);
+            // Until the charge is durable, and is found.
+            claim = claims.remove(&request);
+        }
     }
-    Ok(Some(Reply::Command { number, applied }))
+    Reply::Command { number, applied, claim }
 }
 
 /// Answers in the order in which commands came, which is the order in which they become durable.
@@ -151,7 +194,11 @@ async fn reply(socket: Arc<Socket>, mut replies: mpsc::UnboundedReceiver<Reply>)
     while let Some(reply) = replies.recv().await {
         let told = match reply {
             Reply::Banned(customer) => Told::Banned(customer),
-            Reply::Command { number, applied } => Told::Answer(number, durable(applied).await),
+            Reply::Command { number, applied, claim } => {
+                let outcome = durable(applied).await;
+                drop(claim);
+                Told::Answer(number, outcome)
+            }
         };
         // One that is gone is not told; what it asked for is carried out all the same.
         let _ = socket.send(&told.to_bytes(), &[]).await;

@@ -34,6 +34,11 @@
 //! Who holds the lock of the store: old; from `Ledger` on both, by one open file; from `Yours` on new.
 //! It is free only when both are gone, so that nobody else can come in between.
 //!
+//! What a guest's clients name by an `Idempotency-Key` is the new one's to know: it claims the marks of open
+//! holds when it takes over, and those of new ones when it is asked for them.
+//!
+//! A guest bans nobody by a rule of the content policy: its violations are noted, and counted, by the new one.
+//!
 //! Counted apart while guests finish: rates and numbers of requests at once of customers, and of
 //! upstream accounts. What a guest reads of the ledger (balances, receipts) is as of `Ledger`. A ban
 //! reaches guests at once, a revoked key or a suspension when they ask for a hold.
@@ -45,7 +50,7 @@ mod socket;
 mod take;
 
 pub use give::{Handover, Kept, Start};
-pub use guests::{Guest, Guests};
+pub use guests::{Guest, Guests, OnViolation};
 pub use take::{TakeError, Taking};
 
 use crate::id::{CustomerId, RequestId};

@@ -98,7 +98,8 @@ impl Taking {
             loop {
                 match hear(socket, OPEN_PATIENCE).await? {
                     (Word::Guest, mut along) if along.len() == 1 => {
-                        guests.push(Guest { connection: along.remove(0), open: Default::default() });
+                        let (open, claims) = Default::default();
+                        guests.push(Guest { connection: along.remove(0), open, claims });
                     }
                     (Word::Holds { open }, _) if !guests.is_empty() => {
                         let open = open.into_iter().map(|(customer, request)| (request, customer));
@@ -126,6 +127,10 @@ impl Taking {
     /// When the old process went back: it owns the ledger, and this process must end.
     pub fn confirm(self, ledger: &Ledger) -> Result<Vec<Guest>, TakeError> {
         let Self { runtime, socket, mut guests, .. } = self;
+        let mut open = ledger.open_holds();
+        let requests: Vec<_> = open.iter().map(|(_, request)| *request).collect();
+        // Before anybody is served: what is under way must not be begun again.
+        let mut claims = ledger.adopt(&requests)?;
         let heard = runtime.block_on(async {
             say(&socket, &Word::Opened, &[]).await?;
             hear(&socket, PATIENCE).await
@@ -135,10 +140,12 @@ impl Taking {
             (other, _) => return Err(unexpected(&other).into()),
         }
         // What is not another guest's is the old process's.
-        let mut open = ledger.open_holds();
         open.retain(|(_, request)| !guests.iter().any(|guest| guest.open.contains_key(request)));
+        for guest in &mut guests {
+            guest.claims.extend(claims.extract_if(|request, _| guest.open.contains_key(request)));
+        }
         let open = open.into_iter().map(|(customer, request)| (request, customer)).collect();
-        guests.push(Guest { connection: socket.into_fd()?, open });
+        guests.push(Guest { connection: socket.into_fd()?, open, claims });
         Ok(guests)
     }
 }

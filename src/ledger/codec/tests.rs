@@ -1,6 +1,6 @@
 //! Every kind of change reads back, and what is cut or unknown does not.
 
-use super::super::violation::Violation;
+use super::super::violation::{Reaction, Violation};
 use super::*;
 
 fn check(change: Change) {
@@ -29,7 +29,9 @@ fn every_change_reads_back_and_no_cut_does() {
     check(Change::Limited { key: Some(key), limits: b"{}".as_slice().into() });
     check(Change::Limited { key: None, limits: Arc::default() });
     check(Change::Deposited { amount, reference: "invoice 1".into() });
-    check(Change::Held { request, key, amount, price_version: "2026-11-23".into() });
+    for mark in [None, Some(Mark { key: [3; 16], content: [4; 16] })] {
+        check(Change::Held { request, key, amount, price_version: "2026-11-23".into(), mark });
+    }
     let (price_version, note) = (Arc::<str>::from("2026-11-23"), note());
     let version = || Arc::clone(&price_version);
     let charge = Charge { amount, cost: -amount };
@@ -80,12 +82,17 @@ fn every_change_reads_back_and_no_cut_does() {
     check(Change::OverdraftSet { amount, note: note.clone() });
     check(Change::DebtWrittenOff { amount, reference: "case 9".into(), note: note.clone() });
     check(Change::TermsAccepted { version: "2026-11".into(), note: note.clone() });
-    for outcome in [violation::Reaction::Observed, violation::Reaction::Refused] {
+    check(Change::Forfeited { amount, total: amount, note: note.clone() });
+    check(Change::ForfeitureReversed { amount, note });
+}
+
+#[test]
+fn every_violation_reads_back_and_no_cut_does() {
+    let request = RequestId::from_int(77);
+    for outcome in [Reaction::Observed, Reaction::Refused, Reaction::Answered] {
         let (category, digest) = ("hate".into(), [7; 16]);
         check(Change::Violated(Violation { request, category, score_ppm: 1_000_000, outcome, digest }));
     }
-    check(Change::Forfeited { amount, total: amount, note: note.clone() });
-    check(Change::ForfeitureReversed { amount, note });
 }
 
 fn note() -> Note {

@@ -187,6 +187,7 @@ fn ledger(
         room,
         state: Health::default(),
         holds_open: AtomicUsize::new(0),
+        marks: Arc::default(),
         threads: Mutex::new(threads),
         caring: Mutex::default(),
         lock: Mutex::new(None),
@@ -269,7 +270,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub fn terms(request: u128, amount: i128) -> Terms {
     let request = RequestId::from_int(request);
     let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "2026-11-23".into());
-    Terms { customer: ADA, key: KEY, request, amount, least: amount, budgets, price_version }
+    Terms { customer: ADA, key: KEY, request, amount, least: amount, budgets, price_version, mark: None }
 }
 
 pub fn atto(units: i128) -> Amount {
@@ -381,7 +382,7 @@ pub fn opening() -> Vec<Command> {
 
 pub fn hold(request: u128, amount: i128) -> Command {
     let Terms { key, request, amount, least, budgets, price_version, .. } = terms(request, amount);
-    Command::Hold { request, key, amount, least, budgets, price_version }
+    Command::Hold { request, key, amount, least, budgets, price_version, mark: None }
 }
 
 pub fn capture(request: u128, amount: i128) -> Command {

@@ -40,7 +40,7 @@ impl Scene {
     fn hold_some(&mut self, key: KeyId, request: u128, amount: i128, least: i128) -> Result<(), Refusal> {
         let Terms { request, amount, price_version, .. } = terms(request, amount);
         let (least, budgets) = (atto(least), self.budgets);
-        self.act(Command::Hold { request, key, amount, least, budgets, price_version })
+        self.act(Command::Hold { request, key, amount, least, budgets, price_version, mark: None })
     }
 
     fn extend(&mut self, request: u128, amount: i128, least: i128) -> Result<(), Refusal> {

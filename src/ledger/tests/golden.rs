@@ -37,7 +37,7 @@ const ENTRIES: &[(u64, &str, i128, i128)] = &[
 ];
 const HEAD: &str = "09532c296e29f66f487673f556c6fe20de2f772a17aa5d0c820cbd433e6cbd40";
 
-fn golden(folder: &str) -> Memory {
+pub fn golden(folder: &str) -> Memory {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
     let memory = Memory::default();
     for file in fs::read_dir(folder).expect("it is in the repository") {
@@ -129,6 +129,7 @@ fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
         "journal-object",
         "journal-progress",
         "journal-overdraft",
+        "journal-marked",
     ] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();

@@ -11,6 +11,7 @@ mod failing;
 mod full;
 mod golden;
 mod keeper;
+mod marks;
 mod memory;
 mod owned;
 mod power;

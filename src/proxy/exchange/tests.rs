@@ -19,7 +19,8 @@ async fn charge(ledger: &Arc<Ledger>) -> (Commit, Settled) {
     ledger.deposit(customer, CHARGE, "first".into()).await.unwrap();
     let (request, budgets) = (RequestId::from_int(1), Budgets::default());
     let price_version = "1".into();
-    let terms = Terms { customer, key, request, amount: CHARGE, least: CHARGE, budgets, price_version };
+    let (amount, mark) = (CHARGE, None);
+    let terms = Terms { customer, key, request, amount, least: CHARGE, budgets, price_version, mark };
     let (hold, _) = ledger.hold(terms).unwrap();
     let Applied { commit, balance, charged, .. } = hold.capture(CHARGE, Arc::from(&b"{}"[..]));
     let (end, metered, usage) = (End::Complete, Metered::Estimated, Usage::default());

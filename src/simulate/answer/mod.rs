@@ -15,6 +15,7 @@ use super::request::Request;
 use super::stored::{Kept, Run};
 use crate::endpoint::Endpoint;
 use crate::usage::Usage;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -148,6 +149,8 @@ pub(super) struct Answer {
     pub base64: bool,
     /// The service tier that it tells.
     pub tier: &'static str,
+    /// What is objected to in texts to judge.
+    pub scores: BTreeMap<String, String>,
 }
 
 impl Answer {
@@ -166,6 +169,7 @@ impl Answer {
                 .json(request.endpoint, reported),
             base64: request.base64,
             tier: request.tier,
+            scores: request.scores.clone(),
         }
     }
 

@@ -25,9 +25,10 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             (customer, Command::Deposit { amount: atto(amount), reference })
         }
         Operation::Hold { customer, key, request, amount } => {
-            let (key, request) = (KeyId::from_int(key), RequestId::from_int(request));
-            let (amount, budgets, price_version) = (atto(amount), Budgets::default(), "1".into());
-            (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version })
+            let (key, request, amount) = (KeyId::from_int(key), RequestId::from_int(request), atto(amount));
+            let (budgets, price_version, mark) = (Budgets::default(), "1".into(), None);
+            let least = amount;
+            (customer, Command::Hold { request, key, amount, least, budgets, price_version, mark })
         }
         Operation::Extend { customer, request, amount, least, so_far } => {
             let less = i128::from(world.flaw == Flaw::ForgetsProgress && so_far > 0);
