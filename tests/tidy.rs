@@ -326,7 +326,12 @@ const INVARIANTS: [(&str, &str, &str, &str); 10] = [
         "src/ledger/tests/simulator.rs",
         "a_thousand_seeds_of_crashes",
     ),
-    ("I3", "what is available is never below zero", "tests/model.rs", "the_book_says_what_a_plain_book_says"),
+    (
+        "I3",
+        "what is available is never below what may be owed",
+        "tests/model.rs",
+        "the_book_says_what_a_plain_book_says",
+    ),
     ("I4", "each hold ends once", "src/ledger/tests/simulator.rs", "a_thousand_seeds_of_crashes"),
     (
         "I5",

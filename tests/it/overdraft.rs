@@ -48,7 +48,7 @@ async fn a_customer_may_owe_what_is_agreed_and_no_more_until_it_is_written_off()
     let view = gateway.json(&["customer", "show", &customer.id]);
     assert_eq!((text(&view["balance"]), text(&view["overdraft"])), ("-0.20".into(), "0.26".into()));
     fails(&set(&gateway, &customer, "0.19"), 3, "0.20 USD are owed or held already");
-    fails(&set(&gateway, &customer, "-1"), 2, "at least zero");
+    fails(&set(&gateway, &customer, "-1"), 3, "from zero to a trillion");
 
     let gone = ["--reference", "case 9", "--reason", "moved away"];
     fails(&write_off(&gateway, &customer, &["--reference", "case 9"]), 2, "--reason");
