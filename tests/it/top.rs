@@ -10,6 +10,7 @@ use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -173,6 +174,17 @@ fn however_it_ends_the_terminal_is_as_it_was() {
         }
         assert!(screen.ended().success(), "{end:?}");
     }
+}
+
+/// A terminal that is closed tells by a signal; what looks for keys in it would never end.
+#[test]
+fn a_terminal_that_is_closed_ends_it() {
+    let scene = scene();
+    let mut screen = Screen::open(&scene.gateway);
+    screen.shows("LEAST FREE");
+    kill_process(Pid::from_child(&screen.child), Signal::HUP).unwrap();
+    let status = eventually_blocking("it ends", || screen.child.try_wait().unwrap());
+    assert_eq!(status.signal(), Some(Signal::HUP.as_raw()));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The terminal: taken over while this lives, and given back as it was however that ends.
+//! The terminal: taken over while this lives, and given back as it was however that ends. One that hangs up ends
+//! the process, as by default: there is nothing to give back.
 
 use super::screen::{Line, Size, Style};
 use crossterm::cursor::{Hide, MoveTo, Show};
@@ -9,7 +10,7 @@ use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen,
 };
 use crossterm::{execute, queue};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufWriter, Stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Keys are looked for this often while nothing happens.
 const KEYS_EVERY: Duration = Duration::from_millis(100);
+
+/// The exit code of one that was ended by a second signal.
+const KILLED: i32 = 1;
 
 /// What the person at it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,9 @@ impl Terminal {
     /// When standard output is no terminal, or one that does not do what is asked.
     pub fn take() -> io::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in [SIGINT, SIGTERM] {
+            // Where keys are looked for without end, as in a terminal that is gone, the second ends it.
+            signal_hook::flag::register_conditional_shutdown(signal, KILLED, Arc::clone(&ended))?;
             signal_hook::flag::register(signal, Arc::clone(&ended))?;
         }
         terminal::enable_raw_mode()?;
