@@ -76,7 +76,13 @@ fn look(directory: &Directory, gates: &Gates, keys: u64) -> Duration {
     (0..7).map(|_| round()).min().unwrap() / u32::try_from(LOOKS).unwrap()
 }
 
+/// One after the other: what is in memory is that of the whole process.
 #[test]
+fn many_keys_are_found_as_few_are_and_opened_from_a_store() {
+    a_million_keys_are_found_as_a_thousand_are();
+    a_store_of_many_customers_opens_in_reasonable_time();
+}
+
 fn a_million_keys_are_found_as_a_thousand_are() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Directory::new(digester(folder.path()));
@@ -113,7 +119,6 @@ fn a_million_keys_are_found_as_a_thousand_are() {
 }
 
 /// A store of many customers, each with a limited key, as a gateway opens it.
-#[test]
 fn a_store_of_many_customers_opens_in_reasonable_time() {
     let folder = tempfile::tempdir().unwrap();
     let digester = digester(folder.path());
