@@ -115,7 +115,8 @@ async fn eventful(gateway: &Gateway) {
     let client = Client::h2(gateway, &customer);
     let refused = ask(&[("status", "401"), ("only_credential", "-bad")]);
     assert_eq!(client.ask(&refused).await.status, 200);
-    let slow = streamed(ask(&[("latency_ms", "20")]));
+    // Long enough for all of them to be there at once.
+    let slow = streamed(ask(&[("latency_ms", "300")]));
     for answer in join_all((0..3).map(|_| client.ask(&slow))).await {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
