@@ -269,7 +269,8 @@ def drive(stack):
             expect("the status", refusal.status_code, {"invalid_api_key": 401, "insufficient_quota": 402}[code])
             expect("request_id", bool(refusal.request_id), True)
 
-    served = {entry["request"]: entry for entry in stack.served() if entry["complete"]}
+    # What is kept is read and deleted free of charge, and has no receipt.
+    served = {entry["request"]: entry for entry in stack.served() if entry["complete"] and not entry["method"]}
     known = {request for request, _ in requests + free}
     requests += [(request, None) for request in served if request not in known]
     total = Decimal(0)
