@@ -31,7 +31,7 @@ use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
 use crate::proxy::fetch::Fetcher;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
-use crate::proxy::{Gateway, Serving};
+use crate::proxy::{AskedFor, Gateway, Serving};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::spans::Spans;
@@ -246,6 +246,7 @@ fn gateway(
         ledger: Arc::clone(&opened.ledger),
         metrics: Arc::clone(metrics),
         comparer: Comparer::new(Arc::clone(metrics)),
+        asked_for: AskedFor::default(),
         failed_keys: FailedKeys::default(),
         looks: Looks::default(),
         budget: BodyBudget::default(),

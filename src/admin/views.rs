@@ -63,7 +63,7 @@ impl CustomerView {
             by: note.map(|note| (*note.by).into()),
             balance: customer.balance.posted(),
             available: customer.balance.available,
-            overdraft: Some(customer.overdraft).filter(|overdraft| *overdraft > Amount::ZERO),
+            overdraft: customer.agreed_overdraft(),
             limits: limits_of(&customer.limits),
             terms_version: customer.terms.as_ref().map(|terms| (*terms.version).into()),
             terms_by: customer.terms.as_ref().map(|terms| (*terms.by).into()),

@@ -71,6 +71,11 @@ impl Slices {
         self.room().0.saturating_sub(delivered.0) < AHEAD
     }
 
+    /// All that is not held yet.
+    pub fn rest(&self, (demand, price): By<'_>) -> Amount {
+        self.tokens.charge_max(demand, price) - self.held
+    }
+
     /// The next slice, and the least that is of use.
     pub fn next(&self, (demand, price): By<'_>) -> (Amount, Amount) {
         let up_to = |more: u64| {
@@ -139,10 +144,11 @@ mod tests {
         assert_eq!(slices.next(by), (micro(SLICE), micro(16)));
         slices.grown(micro(50), by);
         assert_eq!(slices.room(), Weight(SLICE + 50), "what was left");
+        assert_eq!(slices.rest(by), micro(SLICE + 50));
         slices.grown(slices.next(by).0, by);
         assert_eq!(slices.next(by), (micro(50), micro(16)), "no more than the request can cost");
         slices.grown(micro(50), by);
-        assert_eq!(slices.room(), Weight::MAX);
+        assert_eq!((slices.room(), slices.rest(by)), (Weight::MAX, Amount::ZERO));
     }
 
     #[test]

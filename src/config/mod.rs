@@ -374,6 +374,8 @@ pub struct Traces {
     pub otlp_url: BaseUrl,
     /// Of how many requests that came without a trace one is exported; 0: none.
     pub sample_one_in: u32,
+    /// How many requests are exported in a minute because their clients ask for that.
+    pub asked_per_minute: u64,
     /// What the spans are of.
     pub service_name: Arc<str>,
 }

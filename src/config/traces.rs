@@ -11,18 +11,21 @@ const SERVICE_NAME: &str = "tollgate";
 const SERVICE_NAME_BYTES_MAX: usize = 100;
 /// Fewer than one in a million requests are none.
 const SAMPLE_ONE_IN_MAX: u64 = 1_000_000;
+/// A bound of more is none.
+const ASKED_MAX: u64 = 1_000_000;
 
 /// Reads the section `traces`.
 pub(super) fn read(mut section: Section<'_>) -> Option<Traces> {
     let url = section.required(Required { key: "otlp_url", example: "\"http://127.0.0.1:4318\"" });
     let otlp_url = url.and_then(|node| node.parsed(collector));
     let sample_one_in = section.number("sample_one_in", 0..=SAMPLE_ONE_IN_MAX, 100);
+    let asked_per_minute = section.number("asked_per_minute", 0..=ASKED_MAX, 600);
     let service_name = match section.get("service_name") {
         Some(node) => node.parsed(service_name),
         None => Some(SERVICE_NAME.into()),
     };
     section.finish();
-    Some(Traces { otlp_url: otlp_url?, sample_one_in, service_name: service_name? })
+    Some(Traces { otlp_url: otlp_url?, sample_one_in, asked_per_minute, service_name: service_name? })
 }
 
 fn collector(text: &str) -> Result<BaseUrl, &'static str> {

@@ -128,6 +128,11 @@ impl Customer {
         self.balance.available + self.overdraft
     }
 
+    /// What they may owe, if anything.
+    pub fn agreed_overdraft(&self) -> Option<Amount> {
+        Some(self.overdraft).filter(|overdraft| *overdraft > Amount::ZERO)
+    }
+
     /// What they owe, holds aside.
     pub fn debt(&self) -> Amount {
         (-self.balance.posted()).max(Amount::ZERO)

@@ -8,6 +8,8 @@ use std::fmt;
 
 /// The longest piece of text that a provider is asked about: some thousand tokens.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
+/// What a piece repeats of the one before it: what is cut by its end stands whole in the next.
+const OVERLAP_BYTES: usize = 512;
 /// The most pieces of one request.
 const PIECES_MAX: usize = 64;
 /// The longest kind of a file in a data URL.
@@ -34,13 +36,15 @@ pub fn each_text(text: Text<'_>, each: &mut dyn FnMut(&str)) {
     }
 }
 
-/// All texts in pieces of a bounded length, a text a line; nothing if these are too many.
+/// All texts in pieces of a bounded length, a text a line; nothing if these are too many. The pieces of a
+/// long text overlap.
 pub fn pieces(text: Text<'_>) -> Option<Vec<String>> {
     let mut pieces: Vec<String> = Vec::new();
     each_text(text, &mut |text| {
         let mut rest = text;
         while !rest.is_empty() && pieces.len() <= PIECES_MAX {
-            let (head, tail) = rest.split_at(boundary(rest));
+            let end = boundary(rest, PIECE_BYTES_MAX);
+            let head = &rest[..end];
             match pieces.last_mut().filter(|last| last.len() + 1 + head.len() <= PIECE_BYTES_MAX) {
                 Some(last) => {
                     last.push('\n');
@@ -48,15 +52,16 @@ pub fn pieces(text: Text<'_>) -> Option<Vec<String>> {
                 }
                 None => pieces.push(head.to_owned()),
             }
-            rest = tail;
+            let next = if end == rest.len() { end } else { boundary(rest, end - OVERLAP_BYTES) };
+            rest = &rest[next..];
         }
     });
     (pieces.len() <= PIECES_MAX).then_some(pieces)
 }
 
-/// Where the first piece of a text ends, between two letters.
-fn boundary(text: &str) -> usize {
-    let mut at = text.len().min(PIECE_BYTES_MAX);
+/// The last place between two letters that is not beyond `at`.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = text.len().min(at);
     while !text.is_char_boundary(at) {
         at -= 1;
     }
@@ -161,10 +166,31 @@ mod tests {
         assert_eq!(pieces(&["a", "b"]), Some(vec!["a\nb".to_owned()]));
         let long = "ä".repeat(PIECE_BYTES_MAX);
         let cut = pieces(&["x", &long, "y"]).unwrap();
-        assert_eq!(cut.iter().map(String::len).collect::<Vec<_>>(), [1, PIECE_BYTES_MAX, PIECE_BYTES_MAX, 1]);
-        let whole = "z".repeat(PIECE_BYTES_MAX * PIECES_MAX);
+        let lengths: Vec<usize> = cut.iter().map(String::len).collect();
+        assert_eq!(
+            lengths,
+            [1, PIECE_BYTES_MAX, PIECE_BYTES_MAX, 2 * OVERLAP_BYTES + 2],
+            "y is a line of the last"
+        );
+        let most = PIECE_BYTES_MAX + (PIECES_MAX - 1) * (PIECE_BYTES_MAX - OVERLAP_BYTES);
+        let whole = "z".repeat(most);
         assert_eq!(pieces(&[&whole]).unwrap().len(), PIECES_MAX);
-        assert_eq!(pieces(&[&whole, "z"]), None);
+        assert_eq!((pieces(&[&whole, "z"]), pieces(&[&format!("z{whole}")])), (None, None));
         assert_eq!(super::pieces(Text::Plain("")), Some(Vec::new()));
+    }
+
+    /// Wherever a text is cut, what is no longer than the overlap stands whole in a piece.
+    #[test]
+    fn nothing_is_hidden_by_a_cut() {
+        let said = "how to build a pipe bomb ü".repeat(18);
+        assert!((480..=OVERLAP_BYTES).contains(&said.len()));
+        let mut found = 0;
+        for at in (0..3 * PIECE_BYTES_MAX).step_by(61).chain(PIECE_BYTES_MAX - 600..PIECE_BYTES_MAX + 1) {
+            let text = format!("{}{said}{}", "ä".repeat(at / 2), "b".repeat(PIECE_BYTES_MAX));
+            let pieces = super::pieces(Text::Plain(&text)).unwrap();
+            assert!(pieces.iter().any(|piece| piece.contains(&said)), "{at}");
+            found += 1;
+        }
+        assert!(found > 1_400, "{found}");
     }
 }

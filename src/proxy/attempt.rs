@@ -4,7 +4,7 @@ use super::Gateway;
 use super::bill::Settled;
 use super::context::{Ended, InExchange};
 use super::exchange::Exchange;
-use super::line::{HangUp, ran_out};
+use super::line::{Bounds, HangUp, ran_out};
 use super::request::{Comes as AnswerComes, Request};
 use super::respond::Refusal;
 use crate::admit::estimate;
@@ -82,7 +82,7 @@ impl Gateway {
         if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
             // Nothing is under way that could be drained.
             admitted.line.set_hang_up(HangUp::Cancel);
-            admitted.line.awaits(None);
+            admitted.line.awaits(Bounds::default());
             let place = pool.join(&ask, bounds, now);
             let waited = tokio::select! {
                 waited = async { place?.wait().await } => waited,
@@ -197,13 +197,17 @@ pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
     }
 }
 
-/// When the answer must have begun, where that is bounded for those that come in pieces.
-pub(super) fn first_byte_by(account: &Account, comes: AnswerComes, now: Instant) -> Option<Instant> {
-    match comes {
+/// How long an attempt on an account may take that begins now.
+pub(super) fn bounds(account: &Account, comes: AnswerComes, started: Instant) -> Bounds {
+    let timeouts = &account.timeouts;
+    let first_byte_by = match comes {
         // It begins when it is complete.
         AnswerComes::Json => None,
-        AnswerComes::Events | AnswerComes::Audio => now.checked_add(account.timeouts.first_byte?),
-    }
+        AnswerComes::Events | AnswerComes::Audio => {
+            timeouts.first_byte.and_then(|time| Instant::now().checked_add(time))
+        }
+    };
+    Bounds { first_byte_by, end_by: started.checked_add(timeouts.total), silence: timeouts.silence }
 }
 
 /// Whether an answer that nobody reads may be read on, as far as its text tells.

@@ -11,7 +11,7 @@
 //! one is dropped, so that the client's connection can be used again.
 
 use super::bill::Settled;
-use super::exchange::{Exchange, Then};
+use super::exchange::{Exchange, Then, no_more};
 use super::line::Line;
 use crate::ledger::Down;
 use async_trait::async_trait;
@@ -220,7 +220,7 @@ impl CustomSession for Kept {
         let ended = self.write(tasks, ends).await?;
         match then {
             Then::On => Ok(ended),
-            Then::Ends => Err(Error::explain(ErrorType::ConnectionClosed, "no more can be held").into_down()),
+            Then::Ends => Err(no_more()),
         }
     }
 

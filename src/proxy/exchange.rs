@@ -21,7 +21,7 @@ use crate::settle::price::ModelPrice;
 use crate::usage::Metered;
 use bytes::Bytes;
 use extend::Extending;
-pub use extend::Then;
+pub use extend::{Then, no_more};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;

@@ -15,6 +15,26 @@ pub enum HangUp {
     Drain(Duration),
 }
 
+/// How long an attempt may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// When its answer has begun.
+    pub first_byte_by: Option<Instant>,
+    /// When its answer has ended.
+    pub end_by: Option<Instant>,
+    /// Pauses within its answer, which are looked after elsewhere: a timer for its end is set only once that is
+    /// closer than the longest of them.
+    pub silence: Duration,
+}
+
+impl Bounds {
+    /// Until when is waited for what comes next, where nobody else sees to that.
+    fn next_by(&self, now: Instant) -> Option<Instant> {
+        let end_by = self.end_by.filter(|by| by.saturating_duration_since(now) <= self.silence);
+        self.first_byte_by.into_iter().chain(end_by).min()
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Line {
@@ -28,7 +48,7 @@ struct State {
     hang_up: Option<HangUp>,
     gone: Option<Instant>,
     stalled: bool,
-    first_byte_by: Option<Instant>,
+    bounds: Bounds,
     late: bool,
 }
 
@@ -38,12 +58,17 @@ impl Line {
         self.state.lock().hang_up = Some(hang_up);
     }
 
-    /// An answer is awaited; until then at most, if that is set.
-    pub fn awaits(&self, by: Option<Instant>) {
-        self.state.lock().first_byte_by = by;
+    /// An answer is awaited within bounds.
+    pub fn awaits(&self, bounds: Bounds) {
+        self.state.lock().bounds = bounds;
     }
 
-    /// Whether the last attempt ended because no answer began in time. Tells it once.
+    /// The answer has begun.
+    pub fn begun(&self) {
+        self.state.lock().bounds.first_byte_by = None;
+    }
+
+    /// Whether the last attempt ended because its answer did not begin or end in time. Tells it once.
     pub fn take_late(&self) -> bool {
         std::mem::take(&mut self.state.lock().late)
     }
@@ -74,15 +99,16 @@ impl Line {
     /// Listens to the client, by `read`, for as long as there is something to wait for.
     ///
     /// # Errors
-    /// When the client is gone and nothing is drained for it, or for too long; when no answer began in time.
+    /// When the client is gone and nothing is drained for it, or for too long; when the answer did not begin or
+    /// end in time.
     pub async fn listen<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
         if self.gone_since().is_none() {
-            let by = self.state.lock().first_byte_by;
+            let by = self.state.lock().bounds.next_by(Instant::now());
             let read = tokio::select! {
                 read = read => read,
                 () = until(by) => {
                     self.state.lock().late = true;
-                    return Err(Error::explain(ErrorType::ReadTimedout, "no answer began in time").into_up());
+                    return Err(Error::explain(ErrorType::ReadTimedout, "the answer is not there in time").into_up());
                 }
             };
             match read {
@@ -97,7 +123,9 @@ impl Line {
     fn drained_by(&self) -> Option<Instant> {
         let state = self.state.lock();
         match (state.gone, state.hang_up) {
-            (Some(gone), Some(HangUp::Drain(time))) => gone.checked_add(time),
+            (Some(gone), Some(HangUp::Drain(time))) => {
+                gone.checked_add(time).into_iter().chain(state.bounds.end_by).min()
+            }
             (Some(_), Some(HangUp::Cancel) | None) | (None, _) => None,
         }
     }
@@ -114,5 +142,23 @@ async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_has_a_timer_once_it_is_closer_than_a_pause_may_be() {
+        let now = Instant::now();
+        let at = |second| now + Duration::from_secs(second);
+        let bounds = Bounds { first_byte_by: None, end_by: Some(at(100)), silence: Duration::from_secs(30) };
+        assert_eq!([0, 69, 70, 100, 101].map(|second| bounds.next_by(at(second))), {
+            [None, None, Some(at(100)), Some(at(100)), Some(at(100))]
+        });
+        let early = Bounds { first_byte_by: Some(at(5)), ..bounds };
+        assert_eq!([0, 80].map(|second| early.next_by(at(second))), [Some(at(5)), Some(at(5))]);
+        assert_eq!(Bounds::default().next_by(now), None);
     }
 }

@@ -73,6 +73,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use respond::Refusal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+pub use trace::AskedFor;
 use trace::Trace;
 
 /// The longest that a client is listened to that was refused while it still sent.
@@ -105,6 +106,8 @@ pub struct Gateway {
     pub access: AccessLog,
     /// Who is told of requests whose trace is exported.
     pub spans: Spans,
+    /// Whose requests are exported because they ask for it.
+    pub asked_for: AskedFor,
     /// Who presented keys that open nothing.
     pub failed_keys: FailedKeys,
     /// Who looks at their account.
@@ -204,7 +207,7 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
         exchange.note_sent();
-        line.awaits(attempt::first_byte_by(lease.account(), exchange.request.comes, Instant::now()));
+        line.awaits(attempt::bounds(lease.account(), exchange.request.comes, ctx.started));
         lease.sent();
         let account = lease.account();
         let path = account.path_of(exchange.request.endpoint, lease.model());
@@ -229,15 +232,14 @@ impl ProxyHttp for Gateway {
         let Some(admitted) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
-        admitted.line.awaits(None);
+        admitted.line.begun();
         let status = response.status.as_u16();
         let report = forward::report(response);
         if let Some(lease) = &admitted.lease {
             lease.told(&report, Instant::now());
         }
         let verdict = forward::judge_for(&admitted.exchange.request, response);
-        let decoder = forward::decoder(response);
-        let (verdict, decoder) = match decoder {
+        let (verdict, decoder) = match forward::decoder(response) {
             Ok(decoder) => (verdict, decoder),
             Err(fault) => (forward::Verdict::Fault(fault), None),
         };
@@ -255,7 +257,10 @@ impl ProxyHttp for Gateway {
                 admitted.judged = Some(Judged { status, wait: report.wait });
                 return forward::response(response, request, &ctx.page);
             }
-            forward::Verdict::Plain => admitted.exchange.begin_plain(status, decoder),
+            forward::Verdict::Plain => {
+                admitted.exchange.cover_whole().await?;
+                admitted.exchange.begin_plain(status, decoder);
+            }
             forward::Verdict::Stream => admitted.exchange.begin_stream(status, decoder),
             forward::Verdict::Audio => admitted.exchange.begin_audio(status, decoder),
             forward::Verdict::Refusal => admitted.exchange.begin_refusal(status, decoder),

@@ -160,6 +160,9 @@ impl Gateway {
     ) -> Result<Caller, Refusal> {
         let caller = self.authenticate(session, ctx)?;
         ctx.caller = Some(caller.clone());
+        if let Some(trace) = &mut ctx.trace {
+            trace.is_of_caller(ctx.live.config.traces.as_deref(), &self.asked_for, Tick::now());
+        }
         self.allow_country(session, ctx, &caller)?;
         ctx.passed = self.gates.pass(&caller, || Knock {
             endpoint,

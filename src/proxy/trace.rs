@@ -1,10 +1,13 @@
 //! W3C trace context: a client's `traceparent` is taken up and passed on, with this request as a
 //! span of its own. <https://www.w3.org/TR/trace-context/>
 
+use crate::admit::rate::{Bucket, PerMinute};
+use crate::clock::Tick;
 use crate::config::Traces;
 use crate::id::RequestId;
 use crate::record::access::Span;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use pingora::Result;
 use pingora_http::RequestHeader;
 
@@ -23,19 +26,31 @@ pub struct Trace {
     parent: Option<u64>,
     flags: u8,
     state: Option<HeaderValue>,
-    /// Whether a collector is told of this request.
-    exported: bool,
+    export: Export,
 }
 
+/// Whether a collector is told of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Export {
+    No,
+    /// Its client asks for that, and may be anybody.
+    Asked,
+    Yes,
+}
+
+/// How many requests were exported lately because their clients asked for that.
+#[derive(Default)]
+pub struct AskedFor(Mutex<Bucket>);
+
 impl Trace {
-    /// The trace that the client is in, which says itself whether it is exported. One that is not valid is
+    /// The trace that the client is in, which asks itself to be exported. One that is not valid is
     /// as none: a request without one may begin one, as often as `traces` says.
     pub fn of(headers: &HeaderMap, traces: Option<&Traces>) -> Option<Trace> {
         let said = headers.get(TRACEPARENT).and_then(|said| read(said.to_str().ok()?));
         let Some((id, parent, flags)) = said else { return Trace::begin(traces?) };
         let state = headers.get(TRACESTATE).filter(|state| state.len() <= TRACESTATE_BYTES_MAX).cloned();
-        let exported = traces.is_some() && flags & SAMPLED != 0;
-        Some(Trace { id, parent: Some(parent), flags, state, exported })
+        let export = if traces.is_some() && flags & SAMPLED != 0 { Export::Asked } else { Export::No };
+        Some(Trace { id, parent: Some(parent), flags, state, export })
     }
 
     fn begin(traces: &Traces) -> Option<Trace> {
@@ -44,12 +59,20 @@ impl Trace {
             one_in => fastrand::u32(..one_in) == 0,
         };
         let id = fastrand::u128(1..);
-        takes.then_some(Trace { id, parent: None, flags: SAMPLED, state: None, exported: true })
+        takes.then_some(Trace { id, parent: None, flags: SAMPLED, state: None, export: Export::Yes })
+    }
+
+    /// Its client is known, and heard if it asks to be exported; all together as often as `traces` says.
+    pub fn is_of_caller(&mut self, traces: Option<&Traces>, before: &AskedFor, now: Tick) {
+        if let (Export::Asked, Some(traces)) = (self.export, traces) {
+            let taken = before.0.lock().take(1, PerMinute(traces.asked_per_minute), now);
+            self.export = if taken.is_ok() { Export::Yes } else { Export::No };
+        }
     }
 
     /// Whether a collector is told of this request.
     pub fn is_exported(&self) -> bool {
-        self.exported
+        self.export == Export::Yes
     }
 
     /// Its id.
@@ -69,7 +92,7 @@ impl Trace {
 
     /// Makes the provider's work a child of this request, or of its attempt where that is a span, too.
     pub fn pass_on(&self, header: &mut RequestHeader, request: RequestId, attempt: u32) -> Result<()> {
-        let span = if self.exported { attempt_span_id(request, attempt) } else { span_id(request) };
+        let span = if self.is_exported() { attempt_span_id(request, attempt) } else { span_id(request) };
         let parent = format!("00-{:032x}-{span:016x}-{:02x}", self.id, self.flags);
         header.insert_header(TRACEPARENT, parent)?;
         if let Some(state) = &self.state {
@@ -137,7 +160,8 @@ mod tests {
         client.insert(TRACESTATE, HeaderValue::from_static("a=b"));
         let passed = |traces: Option<&Traces>| {
             let mut header = RequestHeader::build("POST", b"/", None).unwrap();
-            let trace = Trace::of(&client, traces).unwrap();
+            let mut trace = Trace::of(&client, traces).unwrap();
+            trace.is_of_caller(traces, &AskedFor::default(), Tick(0));
             trace.pass_on(&mut header, RequestId::from_int(0xabc), 2).unwrap();
             [TRACEPARENT, TRACESTATE].map(|name| header.headers[name].clone())
         };
@@ -151,16 +175,21 @@ mod tests {
 
     fn traces(sample_one_in: u32) -> Traces {
         let otlp_url = crate::config::BaseUrl::parse("http://127.0.0.1:4318").unwrap();
-        Traces { otlp_url, sample_one_in, service_name: "t".into() }
+        Traces { otlp_url, sample_one_in, asked_per_minute: 2, service_name: "t".into() }
+    }
+
+    fn client(said: Option<&str>) -> HeaderMap {
+        said.map(|said| (TRACEPARENT, said.parse::<HeaderValue>().unwrap())).into_iter().collect()
     }
 
     #[test]
     fn the_client_says_whether_its_trace_is_exported_and_a_lot_whether_another_begins() {
         let check = |said: Option<&str>, traces: Option<&Traces>, expect: Option<bool>| {
-            let mut client = HeaderMap::new();
-            client.extend(said.map(|said| (TRACEPARENT, said.parse::<HeaderValue>().unwrap())));
-            let exported = Trace::of(&client, traces).map(|trace| trace.is_exported());
-            assert_eq!(exported, expect, "{said:?} {traces:?}");
+            let trace = Trace::of(&client(said), traces).map(|mut trace| {
+                trace.is_of_caller(traces, &AskedFor::default(), Tick(0));
+                trace.is_exported()
+            });
+            assert_eq!(trace, expect, "{said:?} {traces:?}");
         };
         let unsampled = GOOD.replace("-01", "-00");
         check(Some(GOOD), None, Some(false));
@@ -170,5 +199,21 @@ mod tests {
             check(Some(&unsampled), Some(&traces(one_in)), Some(false));
             check(None, Some(&traces(one_in)), (one_in == 1).then_some(true));
         }
+    }
+
+    #[test]
+    fn who_asks_is_heard_so_often_and_a_stranger_never() {
+        let (asked, traces) = (AskedFor::default(), traces(1));
+        let trace = |said: &str| Trace::of(&client(Some(said)), Some(&traces)).unwrap();
+        assert!(!trace(GOOD).is_exported(), "nobody knows who that is");
+        let exported = |said: &str, tick| {
+            let mut trace = trace(said);
+            trace.is_of_caller(Some(&traces), &asked, Tick(tick));
+            trace.is_exported()
+        };
+        let unsampled = GOOD.replace("-01", "-00");
+        assert!(!exported(&unsampled, 0), "it does not ask, and takes nothing");
+        assert_eq!([0, 0, 0].map(|tick| exported(GOOD, tick)), [true, true, false]);
+        assert_eq!([29_999_999, 30_000_000].map(|tick| exported(GOOD, tick)), [false, true]);
     }
 }

@@ -22,6 +22,9 @@ pub struct AccountView {
     pub balance: Amount,
     /// What of it is not held, in USD.
     pub available: Amount,
+    /// How far below zero that may go, in USD, if it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overdraft: Option<Amount>,
     /// What of it is held for requests under way, in USD.
     pub held: Amount,
     /// What was charged.
@@ -37,6 +40,7 @@ impl AccountView {
             status: customer.standing.name(),
             balance: customer.balance.posted(),
             available,
+            overdraft: customer.agreed_overdraft(),
             held,
             spent: SpentView::of(customer.spent),
         }

@@ -11,8 +11,8 @@ use tollgate::record::receipt::Receipt;
 use tollgate::simulate::Served;
 use tollgate::usage::Metered;
 
-const DEPOSIT: &str = "1000.00";
-const ROUND_DEPOSIT: &str = "0.50";
+/// More than a campaign can spend.
+const PLENTY: Credit = Credit { deposit: "1000.00", overdraft: "0", each_round: "0.50" };
 /// Entries read at once.
 const PAGE: usize = 1_000;
 
@@ -20,8 +20,7 @@ const PAGE: usize = 1_000;
 pub struct Books {
     customers: Vec<CustomerId>,
     deposits: Vec<i128>,
-    /// No balance is below it.
-    floor: i128,
+    credit: Credit,
     /// One for each customer.
     pub keys: Vec<String>,
 }
@@ -32,6 +31,8 @@ pub struct Credit {
     pub deposit: &'static str,
     /// What they may owe.
     pub overdraft: &'static str,
+    /// What is paid in for one of them in a round.
+    pub each_round: &'static str,
 }
 
 /// What a full audit found.
@@ -46,12 +47,11 @@ pub struct Audit {
 
 impl Books {
     pub fn create(site: &Site, gateway: &Gateway, customers: usize) -> Books {
-        Books::with(site, gateway, customers, Credit { deposit: DEPOSIT, overdraft: "0" })
+        Books::with(site, gateway, customers, PLENTY)
     }
 
     pub fn with(site: &Site, gateway: &Gateway, customers: usize, credit: Credit) -> Books {
-        let floor = -atto(credit.overdraft);
-        let mut books = Books { customers: Vec::new(), deposits: Vec::new(), floor, keys: Vec::new() };
+        let mut books = Books { customers: Vec::new(), deposits: Vec::new(), credit, keys: Vec::new() };
         for number in 0..customers {
             let created = post(site, gateway, "customers", &json!({ "name": format!("customer {number}") }));
             let customer = &created["id"];
@@ -67,10 +67,16 @@ impl Books {
         books
     }
 
+    /// No balance is below it.
+    fn floor(&self) -> i128 {
+        -atto(self.credit.overdraft)
+    }
+
     fn deposit_of_round(&self, number: u64) -> (usize, Value) {
         let place = usize::try_from(number).expect("small") % self.customers.len();
         let reference = format!("round {number}");
-        (place, json!({ "customer": self.customers[place], "amount": ROUND_DEPOSIT, "reference": reference }))
+        let amount = self.credit.each_round;
+        (place, json!({ "customer": self.customers[place], "amount": amount, "reference": reference }))
     }
 
     /// Pays in while the gateway is about to be killed: what comes of it is not heard.
@@ -86,7 +92,7 @@ impl Books {
         let first = post(site, gateway, "deposits", &deposit);
         let again = post(site, gateway, "deposits", &deposit);
         assert_eq!(first["entry_id"], again["entry_id"], "one deposit");
-        self.deposits[place] += atto(ROUND_DEPOSIT);
+        self.deposits[place] += atto(self.credit.each_round);
     }
 
     /// What clients received in a round is in the books of the gateway that was started after it.
@@ -169,7 +175,11 @@ impl Books {
             after = last.seq;
             for entry in page {
                 let Amounts { available, held } = Amounts::of(&entry);
-                assert!(available >= self.floor && held >= 0, "I3: never below {}: {entry:?}", self.floor);
+                assert!(
+                    available >= self.floor() && held >= 0,
+                    "I3: never below {}: {entry:?}",
+                    self.floor()
+                );
                 *lowest = available.min(*lowest);
                 if let Some(request) = entry.change.request() {
                     requests.entry(RequestId::to_string(&request)).or_default().push(entry);

@@ -20,6 +20,8 @@ pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const MODEL: &str = "gpt-4o-mini";
 /// The longest that anything may take here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections of clients, who are all at one address here.
+pub const CONNECTIONS_MAX: usize = 1_000;
 /// How often `eventually` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Each class has a price of its own, so that none can be taken for another.
@@ -68,7 +70,7 @@ impl Site {
         });
         let folder = tempfile::Builder::new().prefix("tollgate-crash-").tempdir().expect("a folder");
         let config = format!(
-            "gateway: {{ listen: [\"127.0.0.1:0\"] }}\n\
+            "gateway: {{ listen: [\"127.0.0.1:0\"], connections_per_address_max: {CONNECTIONS_MAX} }}\n\
              admin: {{ listen: \"127.0.0.1:0\", token: \"${{TOLLGATE_ADMIN_TOKEN}}\" }}\n\
              metrics: {{ listen: \"127.0.0.1:0\" }}\n\
              store: {{ directory: store }}\n\
@@ -122,6 +124,7 @@ pub struct Gateway {
     lines: Receiver<Line>,
     pub url: String,
     pub admin: String,
+    metrics: String,
     expired: u64,
 }
 
@@ -130,6 +133,7 @@ enum Line {
     Serving {
         gateway: String,
         admin: String,
+        metrics: String,
     },
     Expired(u64),
     /// The state store failed, and follows the journal again.
@@ -186,7 +190,17 @@ impl Gateway {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             lines.filter_map(|line| Line::read(&line)).try_for_each(|line| sender.send(line))
         });
-        Gateway { child, lines, url: String::new(), admin: String::new(), expired: 0 }
+        Gateway { child, lines, url: String::new(), admin: String::new(), metrics: String::new(), expired: 0 }
+    }
+
+    /// Requests that it has begun and not ended, as it counts them itself.
+    pub fn in_flight(&self, site: &Site) -> usize {
+        let metrics = site.block_on(async {
+            let scraped = site.http.get(&self.metrics).send().await.expect("the gateway answers");
+            scraped.text().await.expect("the gateway answers")
+        });
+        let value = metrics.lines().find_map(|line| line.strip_prefix("tollgate_in_flight "));
+        value.and_then(|value| value.parse().ok()).expect("a number of requests")
     }
 
     /// Holds that it found open at its start, and released.
@@ -249,8 +263,9 @@ impl Gateway {
 
     fn take(&mut self, line: Line) {
         match line {
-            Line::Serving { gateway, admin } => {
+            Line::Serving { gateway, admin, metrics } => {
                 (self.url, self.admin) = (format!("http://{gateway}"), format!("http://{admin}/admin/v1"));
+                self.metrics = format!("http://{metrics}/metrics");
             }
             Line::Expired(holds) => self.expired += holds,
             Line::Mended => {}
@@ -277,7 +292,8 @@ impl Line {
         let message = json["message"].as_str().unwrap_or_default();
         if message == "serving" {
             let gateway = json["gateway"].as_str()?.trim_matches(['[', ']']).to_owned();
-            return Some(Line::Serving { gateway, admin: json["admin"].as_str()?.to_owned() });
+            let [admin, metrics] = ["admin", "metrics"].map(|of| json[of].as_str().map(str::to_owned));
+            return Some(Line::Serving { gateway, admin: admin?, metrics: metrics? });
         }
         if message.contains("follows the journal again") {
             return Some(Line::Mended);

@@ -6,6 +6,7 @@ use crate::support::scripted::Then;
 use crate::support::{Account, Answer, Client, Gateway, Script, Scripted, ask, audit, streamed};
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 /// An address that nobody listens on, as long as the listener lives: its port is taken, on another
 /// address of this machine.
@@ -189,6 +190,39 @@ async fn a_provider_that_does_not_answer_in_time_is_a_504() {
         gateway.settles_at(&customer, "1.00").await;
         audit(gateway, &[]).counts(0, 0, 2);
     }
+}
+
+/// A provider that falls silent in the middle of an answer is not waited for beyond the time for all of it.
+#[tokio::test]
+async fn an_answer_that_falls_silent_ends_when_its_time_is_over() {
+    let event = r#"data: {"choices":[{"index":0,"delta":{"content":"hello"},"finish_reason":null}]}"#;
+    let begun = |kind: &str, body: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 99999\r\n\r\n");
+        Scripted::always(Script::send(format!("{head}{body}\n\n")).then(Then::Silence))
+    };
+    let (stream, plain) = (begun("text/event-stream", event), begun("application/json", "{"));
+    let timeouts = "timeouts: { silence_ms: 600000, total_ms: 500 }";
+    let accounts = [
+        Account::new("stream", stream.address).models("[gpt-4o-mini]").with(timeouts),
+        Account::new("plain", plain.address).models("[gpt-4o]").with(timeouts),
+    ];
+    let gateway = Gateway::start(&accounts);
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        let begun = Instant::now();
+        let mut cut = client.chat(streamed(ask(&[])).to_string()).send().await.unwrap();
+        let id = cut.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert!(cut.chunk().await.unwrap().unwrap().starts_with(b"data: "));
+        assert!(cut.chunk().await.is_err(), "it is cut");
+        let mut body = ask(&[]);
+        body["model"] = json!("gpt-4o");
+        client.ask(&body).await.is_error(504, Some("upstream_timeout"));
+        let took = begun.elapsed();
+        assert!((Duration::from_secs(1)..Duration::from_secs(20)).contains(&took), "{took:?}");
+        let receipt = gateway.receipt(&id).await;
+        assert_eq!((text(&receipt["end"]), text(&receipt["metered"])), ("cut".into(), "estimated".into()));
+    }
+    audit(gateway, &[]).counts(0, 2, 2);
 }
 
 #[tokio::test]

@@ -47,6 +47,11 @@ async fn a_customer_may_owe_what_is_agreed_and_no_more_until_it_is_written_off()
     assert!(text(&refused.json()["error"]["message"]).contains("0.06 USD are available"), "{refused:?}");
     let view = gateway.json(&["customer", "show", &customer.id]);
     assert_eq!((text(&view["balance"]), text(&view["overdraft"])), ("-0.20".into(), "0.26".into()));
+    for client in [&h1, &h2] {
+        let own = client.get("/tollgate/v1/balance").await.json();
+        let told = ["balance", "available", "overdraft", "held"].map(|field| text(&own[field]));
+        assert_eq!(told, ["-0.20", "-0.20", "0.26", "0.00"], "{own}");
+    }
     fails(&set(&gateway, &customer, "0.19"), 3, "0.20 USD are owed or held already");
     fails(&set(&gateway, &customer, "-1"), 3, "from zero to a trillion");
 

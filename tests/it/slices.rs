@@ -375,3 +375,50 @@ async fn a_stream_is_extended_by_the_process_that_took_its_ledger_over() {
     drop(gateway);
     audit(next, &[]).counts(1, 0, 0);
 }
+
+/// Some providers answer whole where a stream was asked for: of that, no slice shows what it costs.
+#[tokio::test]
+async fn an_answer_that_comes_whole_instead_is_held_whole_before_it_is_taken() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let provider = Scripted::by_request(move |seen: &Seen| {
+        if String::from_utf8_lossy(&seen.body).contains(NEVER) {
+            return Script::send("").then(Then::Silence);
+        }
+        waiting.wait();
+        Script::json(r#"{"usage":{"prompt_tokens":9,"completion_tokens":16000}}"#)
+    });
+    let gateway = start(&provider);
+    let [rich, poor] = ["1.00", "0.17"].map(|credit| gateway.customer(credit));
+    let body = of_gpt_4o(streamed(ask(&[])));
+    let mut never = body.clone();
+    never["user"] = json!(NEVER);
+    let mut asked = Vec::new();
+    let [h1, h2] = Client::both(&gateway, &rich);
+    let [poor_h1, poor_h2] = Client::both(&gateway, &poor);
+    // The last holds what the third leaves.
+    for (client, body) in [(&h1, &body), (&h2, &body), (&poor_h2, &body), (&poor_h1, &never)] {
+        asked.push(asks(client, "/v1/chat/completions", body));
+        eventually("it is admitted", || (provider.seen().len() == asked.len()).then_some(())).await;
+    }
+    gate.open();
+    let [first, second, refused, other]: [JoinHandle<Answer>; 4] = asked.try_into().unwrap();
+    for answer in [first, second] {
+        let answer = answer.await.unwrap();
+        assert_eq!((answer.status, answer.header("x-tollgate-charge")), (200, "0.1600225"), "{answer:?}");
+        let receipt = gateway.receipt(&answer.id()).await;
+        assert_eq!(kinds(&gateway, &rich, &answer.id()), ["hold", "extension", "capture"]);
+        assert!(atto(&receipt["held"]) >= atto(&receipt["charge"]), "{receipt}");
+    }
+    // Another holds the rest of the balance: it is free, and the operator's loss.
+    let refused = refused.await.unwrap();
+    refused.is_error(402, Some("insufficient_quota"));
+    let receipt = gateway.receipt(&refused.id()).await;
+    assert_eq!((text(&receipt["status"]), text(&receipt["charge"])), ("released".into(), "0.00".into()));
+    assert_eq!(kinds(&gateway, &poor, &refused.id()), ["hold", "release"]);
+    other.abort();
+    ended(&gateway).await;
+    let verified = gateway.json(&["ledger", "verify"]);
+    assert_eq!(verified["written_off"], "0.00");
+    audit(gateway, &[]).counts(2, 1, 1);
+}

@@ -162,6 +162,31 @@ async fn the_client_or_a_lot_says_which_requests_are_told() {
     assert_eq!(requests, [begun.id(), sampled.id()], "neither {} nor {}", unsampled.id(), without.id());
 }
 
+/// Whoever sets the flag decides what a collector is sent: customers, and only so often.
+#[tokio::test]
+async fn a_stranger_is_not_told_of_and_customers_as_often_as_the_operator_says() {
+    let (collector, provider) = (collector(), Simulated::start());
+    let bounds = ", sample_one_in: 0, asked_per_minute: 3";
+    let mut gateway = Gateway::start_with(&[Account::of(&provider)], &to(collector.address, bounds));
+    let customer = gateway.customer("1.00");
+    let mut asked = Vec::new();
+    for client in Client::both(&gateway, &customer) {
+        for _ in 0..4 {
+            let stranger = traced(&client.with_key("sk-nobody"), &ask(&[]), "01").await;
+            stranger.is_error(401, Some("invalid_api_key"));
+        }
+        for _ in 0..2 {
+            asked.push(traced(&client, &ask(&[]), "01").await);
+        }
+    }
+    assert!(asked.iter().all(|answer| answer.status == 200));
+    assert!(gateway.stop().success());
+    let told: Vec<Value> =
+        spans(&collector).iter().map(|span| attribute(span, "tollgate.request_id")).collect();
+    let told: Vec<&str> = told.iter().filter_map(Value::as_str).collect();
+    assert_eq!(told, asked[..3].iter().map(Answer::id).collect::<Vec<_>>(), "and nothing of the fourth");
+}
+
 /// Asks so often in traces that are told.
 async fn ask_traced(gateway: &Gateway, customer: &Customer, times: usize) {
     for client in Client::both(gateway, customer) {

@@ -152,7 +152,7 @@ queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
 meter: { compare_one_in: 9 }
 log: { format: text, success_one_in: 7 }
-traces: { otlp_url: \"http://127.0.0.1:4318/\", sample_one_in: 3, service_name: edge }
+traces: { otlp_url: \"http://127.0.0.1:4318/\", sample_one_in: 3, asked_per_minute: 7, service_name: edge }
 ";
 
 #[test]
@@ -199,7 +199,7 @@ fn every_key_counts() {
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));
     let traces = config.traces.unwrap();
     assert_eq!(traces.otlp_url.to_string(), "http://127.0.0.1:4318");
-    assert_eq!((traces.sample_one_in, &*traces.service_name), (3, "edge"));
+    assert_eq!((traces.sample_one_in, traces.asked_per_minute, &*traces.service_name), (3, 7, "edge"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::money::Amount;
 use crate::settle::price::Tier;
 use crate::usage::{Usage, Weight};
 use bytes::Bytes;
+use pingora::{Error, ErrorType};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -60,6 +61,11 @@ struct Uncounted {
     rest: Delivered,
 }
 
+/// No more can be held: what ends is ended as if its client were gone, and its client is told.
+pub fn no_more() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "no more can be held").into_down()
+}
+
 impl Exchange {
     /// Asks for more, well before it is needed.
     pub(super) fn look_ahead(self: &Arc<Self>, state: &mut State) {
@@ -95,6 +101,43 @@ impl Exchange {
             }
         }
         was_short.then(|| (out.into(), Then::On))
+    }
+
+    /// What was to be a stream comes whole: nothing of it is seen before its end, so that all that it may cost
+    /// is held first.
+    ///
+    /// # Errors
+    /// When that cannot be held. The provider's work is for nobody then, and costs nothing.
+    pub async fn cover_whole(&self) -> Result<(), Box<Error>> {
+        let by = (&self.request.demand, &*self.price);
+        let asked = {
+            let mut state = self.state.lock();
+            let progress = self.bill(&state, Vec::new(), End::Interrupted).so_far(Usage::default());
+            let State { hold: Some(hold), extending: Some(extending), .. } = &mut *state else {
+                return Ok(());
+            };
+            let amount = extending.slices.rest(by);
+            if amount <= Amount::ZERO {
+                return Ok(());
+            }
+            let budgets = extending.slices.budgets;
+            hold.extend(Extension { amount, least: amount, budgets, progress })
+        };
+        let held = match asked {
+            Ok(extended) => extended.durable().await,
+            Err(why) => Err(why),
+        };
+        let mut state = self.state.lock();
+        let Some(extending) = &mut state.extending else { return Ok(()) };
+        match held {
+            Ok(more) => extending.slices.grown(more, by),
+            Err(why) => {
+                extending.ended = Some(why);
+                state.sent = false;
+                return Err(no_more());
+            }
+        }
+        Ok(())
     }
 
     /// Whether something is kept back until more is held.

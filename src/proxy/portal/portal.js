@@ -131,7 +131,8 @@ async function showBalance() {
   usd("held", told.held);
   usd("spent-day", told.spent.day);
   usd("spent-month", told.spent.month);
-  $("available-exact").textContent = `${exact(units(told.available))} exactly`;
+  const owing = told.overdraft ? `, may go to -${short(units(told.overdraft))}` : "";
+  $("available-exact").textContent = `${exact(units(told.available))} exactly${owing}`;
   $("spent-total").textContent = `${short(units(told.spent.total))} ever`;
   $("whose").textContent = told.status === "active" ? told.customer : `${told.customer}, ${told.status}`;
 }
