@@ -30,6 +30,7 @@ use crate::live::{Current, Live};
 use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
 use crate::proxy::fetch::Fetcher;
+use crate::proxy::files::Uploads;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
 use crate::proxy::{AskedFor, Gateway, Serving};
 use crate::record::access::AccessLog;
@@ -251,6 +252,7 @@ fn gateway(
         looks: Looks::default(),
         budget: BodyBudget::default(),
         fetcher: Fetcher::default(),
+        uploads: Uploads::default(),
         keepalive: config.gateway.keepalive_timeout,
     }
 }

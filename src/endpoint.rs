@@ -4,6 +4,9 @@
 //! an endpoint asks for is read in `proxy::request`, what its answer says in `meter::dialect`: one
 //! file each.
 
+/// The name of where files are kept.
+pub const FILES: &str = "files";
+
 /// Where a request is sold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {

@@ -8,7 +8,7 @@ use super::routes::{Answer, Shared, customer_view, key_view, unknown_customer, u
 use super::sent::{Named, Sent};
 use super::views::{CustomerView, KeyView};
 use crate::admit::limits::Limits;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{self, Endpoint};
 use crate::id::{CustomerId, KeyId};
 use crate::ledger::Customer;
 use axum::Json;
@@ -123,12 +123,9 @@ fn changed(before: &[u8], changes: Changes) -> Result<Limits, AdminRefusal> {
     };
     let malformed = |why| AdminRefusal::malformed(format!("limits: {why}"));
     let limits = before.with(changes).map_err(malformed)?;
-    let sold = |name: &str| Endpoint::ALL.iter().any(|endpoint| endpoint.name() == name);
-    match limits.endpoints.iter().flatten().find(|name| !sold(name)) {
-        Some(name) => Err(malformed(format!(
-            "there is no endpoint `{name}`, only {}",
-            Endpoint::ALL.map(Endpoint::name).join(", ")
-        ))),
+    let all: Vec<&str> = Endpoint::ALL.into_iter().map(Endpoint::name).chain([endpoint::FILES]).collect();
+    match limits.endpoints.iter().flatten().find(|name| !all.contains(&&***name)) {
+        Some(name) => Err(malformed(format!("there is no endpoint `{name}`, only {}", all.join(", ")))),
         None => Ok(limits),
     }
 }

@@ -220,36 +220,26 @@ impl Admission {
         let (customer, key) = (caller.customer(), caller.key());
         let terms = Terms { customer, key, request, amount, least, budgets, price_version, mark };
         let permit = self.running.begin(customer, request);
-        match self.hold(terms).await {
-            Ok((hold, commit, claim)) => {
-                let held = hold.amount();
-                // As if the request were alone: what others take meanwhile ends it before its cap.
-                let reach = sliced.map_or(held, |_| hold.reach(&budgets).unwrap_or(most));
-                let cut = tokens.filter(|_| reach < most);
-                let output_cap = cut.map(|tokens| tokens.output_for(reach, demand, &price));
-                let slices = sliced.map(|tokens| {
-                    let output = output_cap.map_or(tokens.output, |cap| cap.saturating_mul(demand.choices));
-                    Slices::new(TokensMax { output, ..tokens }, held, budgets, (demand, &price))
-                });
-                Ok(Admitted { hold, commit, price, output_cap, slices, permit, claim })
-            }
-            Err(Failure::Refused(Refusal::InsufficientCredit { available })) => {
-                Err(AdmitError::InsufficientCredit { needed: most, available })
-            }
-            Err(Failure::Refused(Refusal::OverBudget(spare))) => {
-                Err(AdmitError::OverBudget { needed: most, spare })
-            }
-            Err(Failure::Refused(Refusal::Marked(marked))) => Err(AdmitError::Marked(marked)),
-            Err(Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer)) => {
-                Err(AdmitError::KeyRevoked)
-            }
-            Err(Failure::Refused(Refusal::Standing(Standing::Banned { .. }))) => Err(AdmitError::Banned),
-            Err(Failure::Refused(Refusal::Standing(Standing::Active | Standing::Suspended(_)))) => {
-                Err(AdmitError::Suspended)
-            }
-            Err(Failure::Down | Failure::Busy | Failure::Full) => Err(AdmitError::Overloaded),
-            Err(Failure::Refused(refusal)) => unreachable!("a hold is not refused by {refusal:?}"),
-        }
+        let (hold, commit, claim) = self.hold(terms).await.map_err(|why| refused(why, most))?;
+        let held = hold.amount();
+        // As if the request were alone: what others take meanwhile ends it before its cap.
+        let reach = sliced.map_or(held, |_| hold.reach(&budgets).unwrap_or(most));
+        let cut = tokens.filter(|_| reach < most);
+        let output_cap = cut.map(|tokens| tokens.output_for(reach, demand, &price));
+        let slices = sliced.map(|tokens| {
+            let output = output_cap.map_or(tokens.output, |cap| cap.saturating_mul(demand.choices));
+            Slices::new(TokensMax { output, ..tokens }, held, budgets, (demand, &price))
+        });
+        Ok(Admitted { hold, commit, price, output_cap, slices, permit, claim })
+    }
+
+    /// Holds an amount that is known, as for what is free.
+    ///
+    /// # Errors
+    /// See [`AdmitError`]; nothing is held then.
+    pub async fn hold_exactly(&self, terms: Terms) -> Result<(Hold, Commit, Option<Claim>), AdmitError> {
+        let needed = terms.amount;
+        self.hold(terms).await.map_err(|why| refused(why, needed))
     }
 
     /// A hold, once its owner took it, and the claim of its mark.
@@ -261,5 +251,23 @@ impl Admission {
         let (hold, mut commit) = self.ledger.hold(terms)?;
         commit.accepted().await?;
         Ok((hold.told(commit.told()), commit, claim))
+    }
+}
+
+/// Why nothing was held of what might be needed.
+fn refused(why: Failure, needed: Amount) -> AdmitError {
+    match why {
+        Failure::Refused(Refusal::InsufficientCredit { available }) => {
+            AdmitError::InsufficientCredit { needed, available }
+        }
+        Failure::Refused(Refusal::OverBudget(spare)) => AdmitError::OverBudget { needed, spare },
+        Failure::Refused(Refusal::Marked(marked)) => AdmitError::Marked(marked),
+        Failure::Refused(Refusal::UnknownKey | Refusal::UnknownCustomer) => AdmitError::KeyRevoked,
+        Failure::Refused(Refusal::Standing(Standing::Banned { .. })) => AdmitError::Banned,
+        Failure::Refused(Refusal::Standing(Standing::Active | Standing::Suspended(_))) => {
+            AdmitError::Suspended
+        }
+        Failure::Down | Failure::Busy | Failure::Full => AdmitError::Overloaded,
+        Failure::Refused(refusal) => unreachable!("a hold is not refused by {refusal:?}"),
     }
 }

@@ -92,6 +92,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
             cors_origins,
             portal,
             account_requests_per_minute,
+            files_per_customer_max,
         }
         ms { body_timeout, keepalive_timeout, write_timeout, drain_timeout } but { edge, tls });
     noted.tls(gateway.tls.as_ref(), new.gateway.tls.as_ref());

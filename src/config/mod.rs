@@ -103,6 +103,8 @@ pub struct Gateway {
     pub portal: Portal,
     /// How often a customer looks at their account, at least one.
     pub account_requests_per_minute: u64,
+    /// Files that a customer uploads in 30 days; with none, there are neither files nor batches.
+    pub files_per_customer_max: usize,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
     /// For a client that does not read.

@@ -25,6 +25,8 @@ const STORE_DIRECTORY: &str = "/var/lib/tollgate";
 const REQUESTS_MAX: u64 = 1_000_000;
 /// Two a second: a page that asks for everything every few seconds, and a person beside it.
 const ACCOUNT_REQUESTS: u64 = 120;
+/// Each of a customer's files is looked at when they list them, and when there is one more.
+const FILES_MAX: u64 = 10_000;
 /// Where the admin API listens unless told otherwise, on the loopback interface.
 const ADMIN_PORT: u16 = 9180;
 /// Where metrics are listened for unless told otherwise, on the loopback interface.
@@ -177,6 +179,7 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
     };
     let account_requests_per_minute =
         section.number("account_requests_per_minute", 1..=REQUESTS_MAX, ACCOUNT_REQUESTS);
+    let files_per_customer_max = section.number("files_per_customer_max", 0..=FILES_MAX, 1_000);
     let keepalive_timeout = section.millis("keepalive_timeout_ms", 60_000);
     let write_timeout = section.millis("write_timeout_ms", 60_000);
     let drain_timeout = section.millis("drain_timeout_ms", 600_000);
@@ -192,6 +195,7 @@ fn gateway(mut section: Section<'_>, listeners: &mut Listeners) -> Option<Gatewa
         cors_origins: cors_origins?,
         portal,
         account_requests_per_minute,
+        files_per_customer_max,
         keepalive_timeout,
         write_timeout,
         drain_timeout,

@@ -172,6 +172,19 @@ impl Index {
         Ok(entries)
     }
 
+    /// Entries that say what is kept for a customer on this shelf, of those in a window, in order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn of_shelf(&self, customer: CustomerId, shelf: &str, window: &Window) -> io::Result<Vec<Entry>> {
+        let mut entries = self.shared.found_by(places::of_shelf(customer, shelf), window)?;
+        let stands = |object: &str| object.split_once(places::SHELF_END).is_some_and(|(on, _)| on == shelf);
+        entries.retain(|entry| {
+            entry.customer == customer && entry.change.object().is_some_and(|object| stands(object))
+        });
+        Ok(entries)
+    }
+
     /// Entries of a customer in a window, in order: all of up to `limit` frames.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ pub use journal::{Committed, OnCommit};
 pub use line::Down;
 pub use mark::{Claim, Mark, Marked};
 pub use open::{Expired, OpenError, Recovered};
-pub use owned::Owned;
+pub use owned::{OnShelf, Owned};
 pub use places::Window;
 pub use segment::JournalError;
 pub use sight::Unseen;

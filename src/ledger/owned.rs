@@ -3,12 +3,17 @@
 //! The charge of a request names what was made for it; the index finds the charge by that name. So it
 //! is as durable as the charge, is told to another process with it, and takes no room of its own. It is
 //! never forgotten early and never kept for long: whoever asks says from when on it counts.
+//!
+//! What is named `shelf/name` stands on a shelf, and all that a customer has there is found at once. A
+//! later charge of the same name says what has become of it.
 
 use super::entry::{Change, Entry};
 use super::places::Window;
 use super::{Ledger, Seq};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, RequestId};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::io;
 use std::sync::Arc;
 
@@ -21,7 +26,51 @@ pub struct Owned {
     pub record: Arc<[u8]>,
 }
 
+impl Owned {
+    fn of(entry: &Entry) -> Option<Self> {
+        let Change::Captured { request, record, .. } = &entry.change else { return None };
+        Some(Owned { request: *request, record: Arc::clone(record) })
+    }
+}
+
+/// Something on a shelf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnShelf {
+    /// Its name, with that of the shelf.
+    pub object: Arc<str>,
+    /// What is said of it last.
+    pub owned: Owned,
+}
+
 impl Ledger {
+    /// What was noted for this customer on a shelf since then, in that order, and of each what was noted
+    /// last.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or another process writes it. Reads from the disk: not on a thread that serves.
+    pub fn shelf(&self, customer: CustomerId, shelf: &str, since: Timestamp) -> io::Result<Vec<OnShelf>> {
+        if self.away.load().is_some() {
+            return Err(io::Error::other("another process writes the journal"));
+        }
+        let window = Window { after: Seq::START, from: Some(since), to: None };
+        let mut found: Vec<OnShelf> = Vec::new();
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        for entry in self.index.of_shelf(customer, shelf, &window)? {
+            let (Some(object), true) = (entry.change.object().map(Arc::clone), entry.at >= since) else {
+                continue;
+            };
+            let Some(owned) = Owned::of(&entry) else { continue };
+            match places.entry(Arc::clone(&object)) {
+                Slot::Occupied(place) => found[*place.get()].owned = owned,
+                Slot::Vacant(place) => {
+                    place.insert(found.len());
+                    found.push(OnShelf { object, owned });
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// What is kept for this customer under a name, if that was made since then. Of another customer's
     /// it says as little as of what never was.
     ///
@@ -32,11 +81,7 @@ impl Ledger {
         let entries = self.index.of_object(object, &window)?;
         let theirs = |entry: &&Entry| entry.customer == customer && entry.at >= since;
         // The last one counts, if a provider ever gives a name twice.
-        let owned = |entry: &Entry| {
-            let Change::Captured { request, record, .. } = &entry.change else { return None };
-            Some(Owned { request: *request, record: Arc::clone(record) })
-        };
-        let found = entries.iter().rev().filter(theirs).find_map(owned);
+        let found = entries.iter().rev().filter(theirs).find_map(Owned::of);
         if found.is_none() && self.away.load().is_some() {
             return Err(io::Error::other("another process writes the journal"));
         }

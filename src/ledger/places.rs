@@ -53,6 +53,18 @@ pub fn of_object(object: &str) -> RequestId {
     RequestId::from_int(u128::from_le_bytes(digest.as_ref()[..16].try_into().expect("it has 32 bytes")))
 }
 
+/// What stands between a shelf and a name on it.
+pub const SHELF_END: char = '/';
+
+/// All that is kept for a customer on a shelf is looked up by one number.
+pub fn of_shelf(customer: CustomerId, shelf: &str) -> RequestId {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&customer.int().to_le_bytes());
+    context.update(shelf.as_bytes());
+    let digest = context.finish();
+    RequestId::from_int(u128::from_le_bytes(digest.as_ref()[..16].try_into().expect("it has 32 bytes")))
+}
+
 /// The frames of one segment.
 #[derive(Debug)]
 pub struct Places {
@@ -60,7 +72,7 @@ pub struct Places {
     pub segment: Arc<str>,
     /// The journal's head before it.
     pub before: Head,
-    /// Frames of each request, in order; and of what is kept, by [`of_object`].
+    /// Frames of each request, in order; and of what is kept, by [`of_object`] and [`of_shelf`].
     pub requests: HashMap<RequestId, Vec<u32>>,
     /// Frames of each customer, in order.
     pub customers: HashMap<CustomerId, Vec<Place>>,
@@ -85,8 +97,11 @@ impl Places {
 
     /// Notes an entry; they come in order.
     pub fn note(&mut self, entry: &Entry, offset: u32) {
-        let object = entry.change.object().map(|object| of_object(object));
-        for request in entry.change.request().into_iter().chain(object) {
+        let object = entry.change.object();
+        let shelf = object.and_then(|object| object.split_once(SHELF_END));
+        let shelf = shelf.map(|(shelf, _)| of_shelf(entry.customer, shelf));
+        let object = object.map(|object| of_object(object));
+        for request in entry.change.request().into_iter().chain(object).chain(shelf) {
             let frames = self.requests.entry(request).or_default();
             if frames.last() != Some(&offset) {
                 frames.push(offset);

@@ -8,7 +8,7 @@ use super::trace::Trace;
 use crate::admit::gate::Passed;
 use crate::auth::Caller;
 use crate::config::Retry;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{self, Endpoint};
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::Commit;
 use crate::live::Live;
@@ -26,6 +26,8 @@ pub enum Place {
     Sold(Endpoint),
     /// What a provider keeps for a customer.
     Stored,
+    /// Files, which a provider keeps for a customer.
+    Files,
     /// `GET /v1/models` and below.
     Models,
     /// `GET /tollgate/v1/…` and `/dashboard/billing/…`, with a customer's key.
@@ -40,6 +42,7 @@ impl Place {
         match self {
             Place::Sold(endpoint) => endpoint.name(),
             Place::Stored => "responses.stored",
+            Place::Files => endpoint::FILES,
             Place::Models => "models",
             Place::Account => "account",
             Place::Other => "other",

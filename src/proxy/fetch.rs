@@ -1,4 +1,4 @@
-//! Asking a provider for something small that is its customer's: whole, in bounds of bytes and time.
+//! Asking a provider for something of its customer's: in bounds of bytes and time.
 //!
 //! A connection of its own each time: it is rare, and no kept one can be found closed. Nothing of it
 //! counts for or against an account's health, which is about requests that are sold.
@@ -10,18 +10,22 @@ use crate::id::RequestId;
 use crate::meter::{ANSWER_BYTES_MAX, Decoder};
 use crate::upstream::Account;
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::ALPN;
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many are asked for at once: each answer is held in memory.
 const AT_ONCE_MAX: usize = 64;
+/// How many are read piece by piece at once: each is a connection to a provider.
+const STREAMED_MAX: usize = 64;
 /// How long one may take.
 const TIME_MAX: Duration = Duration::from_secs(60);
+/// Errors are far shorter.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// What a client is told to wait when the provider does not say.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -29,11 +33,13 @@ const WAIT: Duration = Duration::from_secs(1);
 pub struct Fetcher {
     connector: Connector,
     places: Semaphore,
+    streams: Semaphore,
 }
 
 impl Default for Fetcher {
     fn default() -> Self {
-        Fetcher { connector: Connector::new(None), places: Semaphore::new(AT_ONCE_MAX) }
+        let (places, streams) = (Semaphore::new(AT_ONCE_MAX), Semaphore::new(STREAMED_MAX));
+        Fetcher { connector: Connector::new(None), places, streams }
     }
 }
 
@@ -43,6 +49,15 @@ pub struct Fetched {
     pub header: ResponseHeader,
     /// All that came, as it was before any compression.
     pub body: Bytes,
+}
+
+/// What a provider says, piece by piece.
+pub struct Opened<'a> {
+    /// Its header.
+    pub header: ResponseHeader,
+    session: HttpSession,
+    decoder: Option<Decoder>,
+    _place: Option<SemaphorePermit<'a>>,
 }
 
 /// Why there is nothing to give.
@@ -69,91 +84,170 @@ impl Fetcher {
         &self,
         client: &RequestHeader,
         request: RequestId,
+        at: (&Account, &str),
+        permit: &mut BodyPermit,
+    ) -> Result<Fetched, Refusal> {
+        self.send((client, Bytes::new()), request, at, permit).await
+    }
+
+    /// The same with a body.
+    ///
+    /// # Errors
+    /// When there is no answer that the client could be given.
+    pub async fn send(
+        &self,
+        (client, body): (&RequestHeader, Bytes),
+        request: RequestId,
         (account, path): (&Account, &str),
         permit: &mut BodyPermit,
     ) -> Result<Fetched, Refusal> {
         let Ok(_place) = self.places.try_acquire() else { return Err(Refusal::Overloaded) };
-        let header = forward::request(client, account, path, request, 0);
-        let mut header = header.map_err(|_| Refusal::Overloaded)?;
-        // Whatever the client speaks.
-        header.set_version(Version::HTTP_11);
-        let asked = tokio::time::timeout(TIME_MAX, self.ask(account, header, permit));
-        let fetched = match asked.await {
-            Ok(Ok(fetched)) => fetched,
-            Ok(Err(Failed::TooLarge)) => return Err(Refusal::Overloaded),
-            Ok(Err(Failed::Broken(why))) => {
-                tracing::warn!(upstream = &*account.name, %why, "what an upstream account keeps cannot be read");
-                return Err(Refusal::UpstreamUnavailable { wait: WAIT });
-            }
-            Err(_) => return Err(Refusal::UpstreamTimeout),
-        };
-        match fetched.header.status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                Err(Refusal::PoolBusy { wait: forward::report(&fetched.header).wait.unwrap_or(WAIT) })
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
-                let status = fetched.header.status.as_u16();
-                tracing::warn!(
-                    upstream = &*account.name,
-                    status,
-                    "an upstream account may not read what it keeps"
-                );
-                Err(Refusal::UpstreamUnavailable { wait: WAIT })
-            }
-            status if status.is_success() || status.is_client_error() => Ok(fetched),
-            _ => Err(Refusal::UpstreamUnavailable { wait: WAIT }),
-        }
+        let header = forward::request(client, account, path, request, body.len());
+        let header = header.map_err(|_| Refusal::Overloaded)?;
+        let asked = tokio::time::timeout(TIME_MAX, async {
+            let opened = self.ask(account, header, body).await?;
+            read_all(opened, permit).await
+        });
+        let fetched = told(account, asked.await.ok())?;
+        judge(account, &fetched.header)?;
+        Ok(fetched)
+    }
+
+    /// The same as [`Fetcher::fetch`], of what may be larger than what is held in memory.
+    ///
+    /// # Errors
+    /// When there is nothing that the client could be given.
+    pub async fn open(
+        &self,
+        client: &RequestHeader,
+        request: RequestId,
+        (account, path): (&Account, &str),
+    ) -> Result<Opened<'_>, Refusal> {
+        let Ok(place) = self.streams.try_acquire() else { return Err(Refusal::Overloaded) };
+        let header = forward::request(client, account, path, request, 0).map_err(|_| Refusal::Overloaded)?;
+        let asked = tokio::time::timeout(TIME_MAX, self.ask(account, header, Bytes::new()));
+        let mut opened = told(account, asked.await.ok())?;
+        judge(account, &opened.header)?;
+        opened._place = Some(place);
+        Ok(opened)
     }
 
     async fn ask(
         &self,
         account: &Account,
-        header: RequestHeader,
-        permit: &mut BodyPermit,
-    ) -> Result<Fetched, Failed> {
+        mut header: RequestHeader,
+        body: Bytes,
+    ) -> Result<Opened<'static>, Failed> {
+        // Whatever the client speaks, and of whom wants the header alone.
+        header.set_version(Version::HTTP_11);
+        if header.method == Method::HEAD {
+            header.set_method(Method::GET);
+        }
         let unknown = || pingora::Error::new(pingora::ErrorType::ConnectNoRoute);
         let mut peer = forward::peer(account, account.address().ok_or_else(unknown)?);
         peer.options.alpn = ALPN::H1;
         let (mut session, _) = self.connector.get_http_session(&peer).await?;
-        let read = read(&mut session, account, header, permit).await;
-        session.shutdown().await;
-        read
+        session.set_read_timeout(Some(account.timeouts.silence));
+        session.set_write_timeout(Some(account.timeouts.silence));
+        session.write_request_header(Box::new(header)).await?;
+        if !body.is_empty() {
+            session.write_request_body(body, true).await?;
+        }
+        session.finish_request_body().await?;
+        let header = loop {
+            session.read_response_header().await?;
+            let header = session.response_header().ok_or_else(broken)?;
+            if !header.status.is_informational() {
+                break header.clone();
+            }
+        };
+        let decoder = forward::decoder(&header).map_err(|_| broken())?;
+        Ok(Opened { header, session, decoder, _place: None })
     }
 }
 
-async fn read(
-    session: &mut HttpSession,
-    account: &Account,
-    header: RequestHeader,
-    permit: &mut BodyPermit,
-) -> Result<Fetched, Failed> {
-    session.set_read_timeout(Some(account.timeouts.silence));
-    session.set_write_timeout(Some(account.timeouts.silence));
-    session.write_request_header(Box::new(header)).await?;
-    session.finish_request_body().await?;
-    let broken = || pingora::Error::new(pingora::ErrorType::InvalidHTTPHeader);
-    let header = loop {
-        session.read_response_header().await?;
-        let header = session.response_header().ok_or_else(broken)?;
-        if !header.status.is_informational() {
-            break header.clone();
+impl Opened<'_> {
+    /// Whether its length is what its header says.
+    pub fn is_plain(&self) -> bool {
+        self.decoder.is_none()
+    }
+
+    /// What comes first of it, whether or not it breaks off: as much as an error has.
+    pub async fn beginning(&mut self) -> Bytes {
+        let mut beginning = Vec::new();
+        while beginning.len() < ERROR_BYTES_MAX
+            && let Ok(Some(piece)) = self.next().await
+        {
+            beginning.extend_from_slice(&piece);
         }
-    };
-    let mut decoder: Option<Decoder> = forward::decoder(&header).map_err(|_| broken())?;
+        beginning.into()
+    }
+
+    /// The next piece, as it was before any compression; none at the end.
+    ///
+    /// # Errors
+    /// When it broke off.
+    pub async fn next(&mut self) -> pingora::Result<Option<Bytes>> {
+        while let Some(piece) = self.session.read_response_body().await? {
+            let piece = match &mut self.decoder {
+                Some(decoder) => decoder.feed(&piece).map_err(|_| broken())?,
+                None => piece,
+            };
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        let Some(decoder) = self.decoder.take() else { return Ok(None) };
+        let last = decoder.finish().map_err(|_| broken())?;
+        Ok((!last.is_empty()).then_some(last))
+    }
+}
+
+async fn read_all(mut opened: Opened<'_>, permit: &mut BodyPermit) -> Result<Fetched, Failed> {
     let mut body = Vec::new();
-    let mut take = |piece: &[u8]| {
-        body.extend_from_slice(piece);
-        let fits = permit.grow(piece.len()) && body.len() <= ANSWER_BYTES_MAX;
-        if fits { Ok(()) } else { Err(Failed::TooLarge) }
-    };
-    while let Some(piece) = session.read_response_body().await? {
-        match &mut decoder {
-            Some(decoder) => take(&decoder.feed(&piece).map_err(|_| broken())?)?,
-            None => take(&piece)?,
+    while let Some(piece) = opened.next().await? {
+        body.extend_from_slice(&piece);
+        if !permit.grow(piece.len()) || body.len() > ANSWER_BYTES_MAX {
+            return Err(Failed::TooLarge);
         }
     }
-    if let Some(decoder) = decoder {
-        take(&decoder.finish().map_err(|_| broken())?)?;
+    opened.session.shutdown().await;
+    Ok(Fetched { header: opened.header, body: body.into() })
+}
+
+fn broken() -> Box<pingora::Error> {
+    pingora::Error::new(pingora::ErrorType::InvalidHTTPHeader)
+}
+
+/// What came, or why nothing did; `None` where it took too long.
+fn told<T>(account: &Account, asked: Option<Result<T, Failed>>) -> Result<T, Refusal> {
+    match asked {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(Failed::TooLarge)) => Err(Refusal::Overloaded),
+        Some(Err(Failed::Broken(why))) => {
+            tracing::warn!(upstream = &*account.name, %why, "what an upstream account keeps cannot be read");
+            Err(Refusal::UpstreamUnavailable { wait: WAIT })
+        }
+        None => Err(Refusal::UpstreamTimeout),
     }
-    Ok(Fetched { header, body: body.into() })
+}
+
+/// Whether an answer is for the client.
+fn judge(account: &Account, header: &ResponseHeader) -> Result<(), Refusal> {
+    match header.status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            Err(Refusal::PoolBusy { wait: forward::report(header).wait.unwrap_or(WAIT) })
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
+            let status = header.status.as_u16();
+            tracing::warn!(
+                upstream = &*account.name,
+                status,
+                "an upstream account may not read what it keeps"
+            );
+            Err(Refusal::UpstreamUnavailable { wait: WAIT })
+        }
+        status if status.is_success() || status.is_client_error() => Ok(()),
+        _ => Err(Refusal::UpstreamUnavailable { wait: WAIT }),
+    }
 }

@@ -2,13 +2,15 @@
 
 use super::Gateway;
 use super::context::Context;
-use super::framing;
+use super::fetch::Fetched;
 use super::portal;
 use super::rates;
 use super::respond::{Refusal, json_answer};
 use super::signature::sign;
+use super::{forward, framing};
 use crate::clock::{Tick, Timestamp};
 use crate::config::Portal;
+use crate::meter::redact;
 use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header, response};
 use percent_encoding::percent_decode_str;
@@ -153,6 +155,18 @@ pub(super) async fn answer_with(
     Ok(())
 }
 
+/// Hands on what a provider said; of an error, without what tells about the account.
+pub(super) async fn pass_on(session: &mut Session, ctx: &mut Context, said: Fetched) -> Result<(), Refusal> {
+    let Fetched { mut header, body } = said;
+    let body = if header.status.is_success() { body } else { redact(&body).map_or(body, Bytes::from) };
+    forward::response(&mut header, ctx.request, &ctx.page).map_err(|_| Refusal::Overloaded)?;
+    header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(|_| Refusal::Overloaded)?;
+    ctx.status = header.status.as_u16();
+    // A client that did not wait for its answer is not told.
+    let _ = write(session, ctx, header, body).await;
+    Ok(())
+}
+
 /// Writes a whole answer of ours.
 pub(super) async fn write(
     session: &mut Session,
@@ -160,18 +174,28 @@ pub(super) async fn write(
     header: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
+    let empty = body.is_empty() || session.req_header().method == Method::HEAD;
+    begin(session, ctx, header, empty).await?;
+    if !empty {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Writes the header of an answer.
+pub(super) async fn begin(
+    session: &mut Session,
+    ctx: &Context,
+    header: ResponseHeader,
+    empty: bool,
+) -> Result<()> {
     let mut parts = response::Parts::from(header);
     sign(&mut parts.headers, ctx.request, &ctx.page)?;
     let mut header = Box::new(ResponseHeader::from(parts));
     if let Some(passed) = &ctx.passed {
         rates::tell(&mut header, passed, Tick::now())?;
     }
-    let empty = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(header, empty).await?;
-    if !empty {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
+    session.write_response_header(header, empty).await
 }
 
 fn model(name: &str) -> Value {

@@ -21,6 +21,7 @@ mod due;
 pub mod exchange;
 mod fail;
 pub mod fetch;
+pub mod files;
 mod forward;
 mod framing;
 mod idempotency;
@@ -28,6 +29,7 @@ mod line;
 pub mod listen;
 mod local;
 pub mod moderation;
+mod page;
 mod portal;
 mod query;
 mod rates;
@@ -36,6 +38,7 @@ mod refused;
 pub mod request;
 pub mod respond;
 mod route;
+mod shelf;
 mod signature;
 mod stored;
 mod tls;
@@ -65,6 +68,7 @@ use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
 use cors::Page;
 use fetch::Fetcher;
+use files::Uploads;
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -116,6 +120,8 @@ pub struct Gateway {
     pub budget: BodyBudget,
     /// Who asks providers for what they keep.
     pub fetcher: Fetcher,
+    /// Who uploads files.
+    pub uploads: Uploads,
     /// For the next request on a connection.
     pub keepalive: Duration,
 }

@@ -20,7 +20,7 @@ impl Gateway {
         let model = match (ctx.model.take(), ctx.place) {
             (Some(priced), _) => priced,
             (None, Place::Sold(_)) => "other".into(),
-            (None, Place::Stored | Place::Models | Place::Account | Place::Other) => "".into(),
+            (None, Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other) => "".into(),
         };
         if let Some(settled) = settled {
             self.metrics.charged(&model, settled.metered, &settled.usage, settled.charge);

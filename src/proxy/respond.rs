@@ -150,7 +150,7 @@ impl Refusal {
             Refusal::NoObject(NoObject::Previous(_)) => {
                 (StatusCode::BAD_REQUEST, INVALID, Some("previous_response_not_found"))
             }
-            Refusal::NoObject(NoObject::Response(_) | NoObject::OutOfReach(_)) => {
+            Refusal::NoObject(NoObject::Response(_) | NoObject::File(_) | NoObject::OutOfReach(_)) => {
                 (StatusCode::NOT_FOUND, INVALID, None)
             }
             Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
@@ -384,7 +384,7 @@ impl Refusal {
         let (name, data) = match place {
             Place::Sold(Endpoint::Messages) => ("event: error\n", self.body_at(place, request)),
             Place::Sold(Endpoint::Responses) => ("event: error\n", self.event_of_response(events)),
-            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => {
+            Place::Sold(_) | Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other => {
                 ("", self.body_at(place, request))
             }
         };
@@ -414,7 +414,9 @@ impl Refusal {
                 "error": { "type": anthropic::kind(self.class().0), "message": self.short_message() },
                 "request_id": request,
             }),
-            Place::Sold(_) | Place::Stored | Place::Models | Place::Account | Place::Other => self.body(),
+            Place::Sold(_) | Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other => {
+                self.body()
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
 use super::trace::Trace;
-use super::{Gateway, account, address, attempt, body, cors, local, portal, stored};
+use super::{Gateway, account, address, attempt, body, cors, files, local, portal, stored};
 use crate::admit::Named;
 use crate::admit::content::{Case, Listener};
 use crate::admit::estimate;
@@ -52,6 +52,14 @@ impl Gateway {
                 return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
             }
             return self.answer_stored(session, ctx, &asked).await.map(|()| true);
+        }
+        let files = ctx.live.config.gateway.files_per_customer_max > 0;
+        if let Some(asked) = files::Asked::at(&path).filter(|_| files) {
+            ctx.place = Place::Files;
+            if !asked.allows(&given) {
+                return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
+            }
+            return self.answer_files(session, ctx, &asked).await.map(|()| true);
         }
         match &*path {
             "/" => {

@@ -5,18 +5,15 @@
 //! for everybody else it is not there. Reading, cancelling and deleting it is free.
 
 use super::context::Context;
-use super::fetch::Fetched;
 use super::request::{BadRequest, is_object_id};
 use super::respond::Refusal;
-use super::{Gateway, body, forward, local};
+use super::{Gateway, body, local};
 use crate::auth::Caller;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::live::Live;
-use crate::meter::redact;
 use crate::settle::Detail;
-use bytes::Bytes;
-use http::{Method, header};
+use http::Method;
 use pingora_proxy::Session;
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +28,9 @@ pub enum NoObject {
     Previous(Box<str>),
     /// A response.
     Response(Box<str>),
-    /// A response whose account is not in the configuration any more.
+    /// A file.
+    File(Box<str>),
+    /// Something whose account is not in the configuration any more.
     OutOfReach(Box<str>),
 }
 
@@ -40,6 +39,7 @@ impl NoObject {
     pub const fn param(&self) -> Option<&'static str> {
         match self {
             NoObject::Previous(_) => Some("previous_response_id"),
+            NoObject::File(_) => Some("id"),
             NoObject::Response(_) | NoObject::OutOfReach(_) => None,
         }
     }
@@ -54,10 +54,11 @@ impl fmt::Display for NoObject {
                  after that, send its items as input."
             ),
             NoObject::Response(id) => write!(f, "Response with id '{id}' not found."),
+            NoObject::File(id) => write!(f, "No such File object: {id}"),
             NoObject::OutOfReach(id) => write!(
                 f,
-                "Response with id '{id}' is kept by a provider that this service does not use any more. \
-                 To go on from it, send its items as input."
+                "What has the id '{id}' is kept by a provider that this service does not use any more. \
+                 Send it again; what a response is to go on from can be sent as input."
             ),
         }
     }
@@ -192,14 +193,7 @@ impl Gateway {
         let account = &live.pool.accounts()[kept.account];
         let path = account.path_of_kept(&asked.below(), asks.uri.query());
         let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
-        let Fetched { mut header, body } = fetched;
-        let body = if header.status.is_success() { body } else { redact(&body).map_or(body, Bytes::from) };
-        forward::response(&mut header, ctx.request, &ctx.page).map_err(|_| Refusal::Overloaded)?;
-        header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(|_| Refusal::Overloaded)?;
-        ctx.status = header.status.as_u16();
-        // A client that did not wait for its answer is not told.
-        let _ = local::write(session, ctx, header, body).await;
-        Ok(())
+        local::pass_on(session, ctx, fetched).await
     }
 }
 

@@ -16,6 +16,7 @@
 //! POST /v1/images/generations and /v1/images/edits, as JSON and as forms
 //! POST /v1/audio/speech       audio and events
 //! POST /v1/audio/transcriptions and /v1/audio/translations, plain and streamed
+//! POST /v1/files              GET of all of them; GET and DELETE of one, and GET of its content
 //! GET  /v1/models
 //! GET  /simulate/log          what was served, one JSON object a line
 //! GET  /simulate/options      what is simulated now; PUT merges a JSON object into it
@@ -28,6 +29,7 @@ mod answer;
 mod azure;
 mod body;
 pub mod faults;
+mod files;
 mod input;
 mod limit;
 mod log;
@@ -65,6 +67,7 @@ struct State {
     log: Arc<log::Log>,
     limits: limit::Limits,
     stored: stored::Stored,
+    files: files::Files,
     /// Tells names of this provider from those of others.
     seed: u64,
     /// Requests so far: names answers and draws faults.
@@ -77,10 +80,9 @@ impl Provider {
         let log = Arc::new(log::Log::new(options.log_entries_max));
         let limits = limit::Limits::default();
         let options = ArcSwap::from_pointee(options);
-        let (stored, seed) = (stored::Stored::default(), fastrand::u64(..));
-        Provider {
-            state: Arc::new(State { options, log, limits, stored, seed, requests: AtomicU64::new(0) }),
-        }
+        let (stored, files) = (stored::Stored::default(), files::Files::default());
+        let (seed, requests) = (fastrand::u64(..), AtomicU64::new(0));
+        Provider { state: Arc::new(State { options, log, limits, stored, files, seed, requests }) }
     }
 
     /// Serves until its future is dropped. Answers under way then go on in their own tasks.

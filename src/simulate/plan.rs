@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, Counts, Stamp};
 use super::faults::{Draw, Faults, Garbage, draw, scramble};
+use super::files::Said;
 use super::limit::Headroom;
 use super::media::{self, Media};
 use super::options::Options;
@@ -145,6 +146,20 @@ impl Plan {
             Err(refusal) => plan.refuse(&refusal),
         }
         plan
+    }
+
+    /// What is answered about files.
+    pub fn said(said: Result<Said, Refusal>) -> Self {
+        match said {
+            Ok(Said::Content(bytes)) => {
+                let mut plan = Plan::blank(Duration::ZERO, Duration::ZERO);
+                plan.content_type = "application/octet-stream";
+                plan.script = Script::Whole(Whole::other(bytes));
+                plan
+            }
+            Ok(Said::Object(json)) => Plan::stored(Ok(json)),
+            Err(refusal) => Plan::stored(Err(refusal)),
+        }
     }
 
     fn answer(&mut self, answer: Answer, request: &Request, spread: Spread, faults: &Faults) {

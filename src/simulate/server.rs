@@ -4,6 +4,7 @@ use super::Provider;
 use super::azure;
 use super::body::{Paced, Pages};
 use super::faults::scramble;
+use super::files::{File, Said};
 use super::limit::{Headroom, written};
 use super::log::{Entry, Served};
 use super::plan::{Asked, Plan, Shape, check_credential};
@@ -40,6 +41,8 @@ pub(super) fn router(provider: Provider) -> Router {
     azure::routes(sold)
         .route("/v1/models", get(models))
         .route("/v1/responses/{*path}", any(stored))
+        .route("/v1/files", any(files))
+        .route("/v1/files/{*path}", any(files_below))
         .route("/simulate/log", get(log))
         .route("/simulate/options", get(options).put(patch_options))
         .fallback(no_url)
@@ -133,6 +136,51 @@ async fn stored(
     let mut arrived = Arrived::now(&provider, &headers, uri.path());
     method.as_str().clone_into(&mut arrived.entry.served.method);
     arrived.answer(plan, Headroom::UNLIMITED).await
+}
+
+async fn files(
+    provider: State<Provider>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    files_below(provider, Path(String::new()), method, uri, headers, body).await
+}
+
+/// What is asked of files: all of them, one, or what is in it.
+async fn files_below(
+    State(provider): State<Provider>,
+    Path(path): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (id, below) = path.split_once('/').unwrap_or((&path, ""));
+    let takes = match (id, below) {
+        ("", "") => method == Method::GET || method == Method::POST,
+        (_, "") => method == Method::GET || method == Method::DELETE,
+        (_, "content") => method == Method::GET,
+        _ => return no_url(State(provider), method, uri, headers).await,
+    };
+    if !takes {
+        return wrong_method(State(provider), method, uri, headers).await;
+    }
+    let mut arrived = Arrived::now(&provider, &headers, uri.path());
+    method.as_str().clone_into(&mut arrived.entry.served.method);
+    let credential = credential(&headers, Shape::OpenAi);
+    let account = credential.unwrap_or_default();
+    let said = check_credential(credential, &provider.state.options.load()).and_then(|()| {
+        let files = &provider.state.files;
+        if method != Method::POST {
+            return files.answer(account, &method, id, below);
+        }
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let (number, now_s) = (arrived.number ^ provider.state.seed, arrived.entry.served.at.seconds());
+        File::read(account, (kind, body), number, now_s).map(|file| Said::Object(files.put(file)))
+    });
+    arrived.answer(Plan::said(said), Headroom::UNLIMITED).await
 }
 
 pub(super) async fn no_url(

@@ -368,7 +368,7 @@ async fn a_model_is_sold_where_it_has_prices() {
     refused.is_error(400, None);
     assert!(refused.text().contains("you must provide prompt"), "{}", refused.text());
     for path in
-        ["/v1/images/variations", "/v1/files", "/v1/realtime", "/v1/responses/input_tokens", "/v1/batches"]
+        ["/v1/images/variations", "/v1/uploads", "/v1/realtime", "/v1/responses/input_tokens", "/v1/batches"]
     {
         post(&client, path, &json!({ "model": "gpt-4o-mini" })).await.is_error(404, None);
     }

@@ -179,7 +179,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
         let sending = || pieces(16 * 1024 * 1024);
         let wrong = Answer::read(client.with_key("tg_live_wrong").chat(sending())).await;
         wrong.is_error(401, Some("invalid_api_key"));
-        let elsewhere = client.request("POST", "/v1/files").body(sending());
+        let elsewhere = client.request("POST", "/v1/uploads").body(sending());
         Answer::read(elsewhere).await.is_error(404, None);
     }
     scene.cost_nothing(0).await;

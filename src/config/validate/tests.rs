@@ -91,7 +91,7 @@ fn the_minimal_one_has_every_default() {
         (&config.gateway.cors_origins, config.gateway.account_requests_per_minute),
         (&Origins::Any, 120)
     );
-    assert_eq!(config.gateway.portal, Portal::On);
+    assert_eq!((config.gateway.portal, config.gateway.files_per_customer_max), (Portal::On, 1_000));
     assert_eq!(config.admin.token.expose(), "0123456789abcdef");
     assert_eq!(config.store_directory, PathBuf::from("/var/lib/tollgate"));
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
@@ -126,6 +126,7 @@ gateway:
   trusted_proxies: [\"::1\", \"10.0.0.0/8\"]
   cors_origins: [\"https://app.example\", \"http://[::1]:3000\"]
   account_requests_per_minute: 13
+  files_per_customer_max: 14
   portal: false
   keepalive_timeout_ms: 5
   write_timeout_ms: 6
@@ -175,6 +176,7 @@ fn every_key_counts() {
     let origins = ["https://app.example", "http://[::1]:3000"].map(Into::into);
     assert_eq!(gateway.cors_origins, Origins::Listed(origins.into()));
     assert_eq!((gateway.account_requests_per_minute, gateway.portal), (13, Portal::Off));
+    assert_eq!(gateway.files_per_customer_max, 14);
     assert_eq!(config.admin.token.expose(), "sk-canary-from-a-file");
     assert_eq!(config.store_directory, directory.path().join("store"));
     let [first, second] = config.upstreams.as_slice() else { panic!("two upstreams") };

@@ -80,6 +80,50 @@ fn what_is_kept_is_found_for_its_owner_alone() {
     check_all(&bench.ledger, "from the journal alone");
 }
 
+#[track_caller]
+fn check_shelf(ledger: &Ledger, customer: CustomerId, shelf: &str, expect: &[(&str, u128)]) {
+    let found = ledger.shelf(customer, shelf, EVER).expect("readable");
+    let found: Vec<_> = found.iter().map(|kept| (&*kept.object, kept.owned.request)).collect();
+    let expect: Vec<_> =
+        expect.iter().map(|(object, request)| (*object, RequestId::from_int(*request))).collect();
+    assert_eq!(found, expect, "{shelf}");
+}
+
+#[test]
+fn a_shelf_has_all_that_its_customer_keeps_there() {
+    let memory = Memory::default();
+    let bench = Bench::on(&memory).expect("a new store");
+    bench.create_ada().expect("new");
+    create_eve(&bench.ledger);
+    charge(&bench.ledger, terms(1_000, 1), "files/a");
+    charge(&bench.ledger, eves(1_001), "files/b");
+    charge(&bench.ledger, terms(1_002, 1), "batches/a");
+    for request in 1..=CHARGES {
+        charge(&bench.ledger, terms(request, 1), &format!("resp_{request}"));
+    }
+    charge(&bench.ledger, terms(1_003, 1), "files/c");
+    // What is said later of one stands in its place.
+    charge(&bench.ledger, terms(1_004, 1), "files/a");
+    let check_all = |ledger: &Ledger| {
+        check_shelf(ledger, ADA, "files", &[("files/a", 1_004), ("files/c", 1_003)]);
+        check_shelf(ledger, ADA, "batches", &[("batches/a", 1_002)]);
+        check_shelf(ledger, EVE, "files", &[("files/b", 1_001)]);
+        check_shelf(ledger, EVE, "batches", &[]);
+        check_shelf(ledger, ADA, "", &[]);
+        check(ledger, EVE, "files/a", None);
+    };
+    check_all(&bench.ledger);
+    bench.ledger.close();
+    assert!(memory.segments().len() >= 3, "{:?}", memory.names());
+    let bench = Bench::on(&memory).expect("whole");
+    check_all(&bench.ledger);
+    let later = bench.ledger.entries_of_request(RequestId::from_int(1_003)).expect("readable");
+    let since = Timestamp::from_micros(later.last().expect("it was charged").at.micros());
+    let found = bench.ledger.shelf(ADA, "files", since).expect("readable");
+    assert!(found.iter().any(|kept| *kept.object == *"files/c"), "{found:?}");
+    assert!(found.iter().all(|kept| *kept.object != *"batches/a"), "{found:?}");
+}
+
 #[test]
 fn what_was_made_too_long_ago_does_not_count() {
     let bench = Bench::on(&Memory::default()).expect("a new store");

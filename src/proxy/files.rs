@@ -1,0 +1,371 @@
+//! Files that customers upload: kept by one account, for their owner alone, free of charge.
+//!
+//! A file has the requests of a batch, so it goes to an account that serves their model. How many
+//! a customer uploads is bounded; the ledger has whose they are, never what they are called or say.
+
+use super::context::{BodyPermit, Context};
+use super::fetch::{Fetched, Opened};
+use super::request::lines::Common;
+use super::request::{BadRequest, file, is_object_id};
+use super::respond::Refusal;
+use super::shelf::{Fate, Kept, Shelf};
+use super::{Gateway, body, forward, local};
+use crate::auth::Caller;
+use crate::endpoint::FILES;
+use crate::id::{CustomerId, RequestId};
+use crate::live::Live;
+use crate::upstream::headroom::Expected;
+use crate::upstream::limits::Most;
+use crate::upstream::{Account, Ask, Comes, Need, NoAccount};
+use bytes::Bytes;
+use http::{Method, StatusCode, Version, header};
+use parking_lot::Mutex;
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a client is told to wait when nobody knows better.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What is asked of files, by its path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked<'a> {
+    /// All of them.
+    All,
+    /// One.
+    One(&'a str),
+    /// What is in one.
+    Content(&'a str),
+}
+
+impl<'a> Asked<'a> {
+    /// What is asked for at this path of ours; `None` where there are no files.
+    pub fn at(path: &'a str) -> Option<Self> {
+        let below = path.strip_prefix("/v1/files")?;
+        if below.is_empty() {
+            return Some(Asked::All);
+        }
+        let rest = below.strip_prefix('/')?;
+        let (id, asked) = match rest.strip_suffix("/content") {
+            Some(id) => (id, Asked::Content(id)),
+            None => (rest, Asked::One(rest)),
+        };
+        is_object_id(id).then_some(asked)
+    }
+
+    /// The methods that it takes.
+    pub const fn takes(&self) -> &'static str {
+        match self {
+            Asked::All => "GET, POST",
+            Asked::One(_) => "GET, DELETE",
+            Asked::Content(_) => "GET",
+        }
+    }
+
+    /// Whether it takes this one.
+    pub fn allows(&self, method: &Method) -> bool {
+        self.takes().split(", ").any(|takes| takes == method.as_str())
+    }
+}
+
+/// Uploads under way, by whose they are: each counts as a file already.
+#[derive(Default)]
+pub struct Uploads(Mutex<HashMap<CustomerId, usize>>);
+
+/// One of them.
+struct Upload<'a> {
+    all: &'a Uploads,
+    customer: CustomerId,
+}
+
+impl Uploads {
+    /// One more; and how many that are.
+    fn begin(&self, customer: CustomerId) -> (Upload<'_>, usize) {
+        let mut all = self.0.lock();
+        let count = all.entry(customer).or_default();
+        *count += 1;
+        (Upload { all: self, customer }, *count)
+    }
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        if let Some(count) = all.get_mut(&self.customer) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.customer);
+            }
+        }
+    }
+}
+
+/// A file on its way, as its client sends it.
+struct Form<'a> {
+    asks: &'a RequestHeader,
+    body: Bytes,
+    request: RequestId,
+}
+
+/// An upload uses nothing that is limited, but a place.
+const NEED: Need = Need {
+    expected: Expected { input: 0, output_max: 0 },
+    most: Most::NOTHING,
+    comes: Comes::Whole,
+    affinity: None,
+};
+
+impl Gateway {
+    /// `/v1/files` and below.
+    pub(super) async fn answer_files(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        asked: &Asked<'_>,
+    ) -> Result<(), Refusal> {
+        let method = session.req_header().method.clone();
+        match (asked, method) {
+            (Asked::All, Method::POST) => self.upload(session, ctx).await,
+            (Asked::All, _) => self.answer_page(session, ctx, Shelf::Files).await,
+            (Asked::One(id), Method::DELETE) => self.delete_file(session, ctx, id).await,
+            (Asked::One(id), _) => self.answer_file(session, ctx, id).await,
+            (Asked::Content(id), _) => self.answer_content(session, ctx, id).await,
+        }
+    }
+
+    async fn upload(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let live = Arc::clone(&ctx.live);
+        let caller = self.pass(session, ctx, FILES)?;
+        if self.ledger.is_down() || self.ledger.is_full() {
+            return Err(Refusal::Overloaded);
+        }
+        let mut permit = self.budget.begin(live.config.gateway.body_bytes_total_max);
+        let body = body::read(session, &live.config.gateway, &mut permit).await?;
+        let kind = session.req_header().headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let form = body.clone();
+        // As long as that takes for the largest, others are served.
+        let read = tokio::task::spawn_blocking(move || file::read(&kind, &form)).await;
+        let common = read.map_err(|_| Refusal::Overloaded)??;
+        let (_upload, under_way) = self.uploads.begin(caller.customer());
+        let (_, made) = self.shelf(&caller, Shelf::Files).await?;
+        let most = live.config.gateway.files_per_customer_max;
+        if made + under_way > most {
+            return Err(too_many(most).into());
+        }
+        let began = Instant::now();
+        let form = Form { asks: session.req_header(), body, request: ctx.request };
+        let (account, said) = self.place(&live, &caller, &common, form, &mut permit).await?;
+        if said.header.status.is_success() {
+            let told = serde_json::from_slice::<Told>(&said.body).ok().filter(|told| is_object_id(&told.id));
+            let Some(Told { id }) = told else {
+                tracing::warn!(
+                    upstream = &*account.name,
+                    "an upstream account took a file and gave it no name"
+                );
+                return Err(Refusal::UpstreamUnavailable { wait: WAIT });
+            };
+            let kept = Kept { id, upstream: (*account.name).into() };
+            self.note(ctx, &caller, (Shelf::Files, &kept, Fate::Made), began.elapsed()).await?;
+        }
+        local::pass_on(session, ctx, said).await
+    }
+
+    /// Sends a file to an account that serves what is in it; if one cannot take it, to another.
+    async fn place(
+        &self,
+        live: &Live,
+        caller: &Caller,
+        common: &Common,
+        form: Form<'_>,
+        permit: &mut BodyPermit,
+    ) -> Result<(Arc<Account>, Fetched), Refusal> {
+        let accounts = live.pool.accounts();
+        let mut tried: Vec<usize> =
+            (0..accounts.len()).filter(|at| !serves(&accounts[*at], common)).collect();
+        if tried.len() == accounts.len() {
+            return Err(Refusal::UnknownModel(common.model.clone()));
+        }
+        let Common { endpoint, model } = common;
+        let mut last = Refusal::UnknownPath { asked: "POST /v1/files".into() };
+        for _ in 0..live.config.retry.attempts_max {
+            let customer = caller.customer();
+            let ask = Ask { customer, endpoint: *endpoint, model, need: &NEED, tried: &tried };
+            let now = Instant::now();
+            let lease = match live.pool.choose(&ask, now, fastrand::u64(..)) {
+                Ok(lease) => lease,
+                Err(NoAccount::Tried | NoAccount::UnknownModel) => break,
+                Err(NoAccount::Busy(until)) => {
+                    let wait = until.map_or(WAIT, |until| until.saturating_duration_since(now));
+                    return Err(Refusal::PoolBusy { wait });
+                }
+                Err(NoAccount::Down(until)) => {
+                    return Err(Refusal::UpstreamUnavailable { wait: until.saturating_duration_since(now) });
+                }
+            };
+            let Form { asks, body, request } = &form;
+            let path = lease.account().path_of_files("");
+            let at = (&**lease.account(), &*path);
+            match self.fetcher.send((asks, body.clone()), *request, at, permit).await {
+                // Not every provider that speaks like OpenAI keeps files.
+                Ok(said) if is_unknown(said.header.status) => {}
+                Ok(said) => return Ok((Arc::clone(lease.account()), said)),
+                Err(
+                    why @ (Refusal::UpstreamUnavailable { .. }
+                    | Refusal::UpstreamTimeout
+                    | Refusal::PoolBusy { .. }),
+                ) => last = why,
+                Err(why) => return Err(why),
+            }
+            tried.push(lease.index());
+        }
+        Err(last)
+    }
+
+    async fn answer_file(&self, session: &mut Session, ctx: &mut Context, id: &str) -> Result<(), Refusal> {
+        let live = Arc::clone(&ctx.live);
+        let caller = self.pass(session, ctx, FILES)?;
+        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let said = self.ask_file(session, ctx, account, id).await?;
+        local::pass_on(session, ctx, said).await
+    }
+
+    async fn delete_file(&self, session: &mut Session, ctx: &mut Context, id: &str) -> Result<(), Refusal> {
+        let live = Arc::clone(&ctx.live);
+        let caller = self.pass(session, ctx, FILES)?;
+        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let began = Instant::now();
+        let said = self.ask_file(session, ctx, account, id).await?;
+        if said.header.status.is_success() {
+            let kept = Kept { id: id.into(), upstream: (*account.name).into() };
+            self.note(ctx, &caller, (Shelf::Files, &kept, Fate::Deleted), began.elapsed()).await?;
+        }
+        local::pass_on(session, ctx, said).await
+    }
+
+    /// What the account says of a file, asked as the client asks.
+    async fn ask_file(
+        &self,
+        session: &mut Session,
+        ctx: &Context,
+        account: &Account,
+        id: &str,
+    ) -> Result<Fetched, Refusal> {
+        let gateway = &ctx.live.config.gateway;
+        let mut permit = self.budget.begin(gateway.body_bytes_total_max);
+        // It needs no words; what comes with it is not kept.
+        body::read(session, gateway, &mut permit).await?;
+        let path = account.path_of_files(&["/", id].concat());
+        self.fetcher.fetch(session.req_header(), ctx.request, (account, &path), &mut permit).await
+    }
+
+    /// What is in a file, however long it is: piece by piece.
+    async fn answer_content(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        let live = Arc::clone(&ctx.live);
+        let caller = self.pass(session, ctx, FILES)?;
+        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let path = account.path_of_files(&["/", id, "/content"].concat());
+        let mut opened = self.fetcher.open(session.req_header(), ctx.request, (account, &path)).await?;
+        if !opened.header.status.is_success() {
+            let said = Fetched { body: opened.beginning().await, header: opened.header };
+            return local::pass_on(session, ctx, said).await;
+        }
+        let mut header = opened.header.clone();
+        let length = header.headers.get(header::CONTENT_LENGTH).filter(|_| opened.is_plain()).cloned();
+        forward::response(&mut header, ctx.request, &ctx.page).map_err(|_| Refusal::Overloaded)?;
+        let framed = match length {
+            Some(length) => header.insert_header(header::CONTENT_LENGTH, length),
+            None if session.req_header().version == Version::HTTP_10 => Ok(()),
+            None => header.insert_header(header::TRANSFER_ENCODING, "chunked"),
+        };
+        framed.map_err(|_| Refusal::Overloaded)?;
+        ctx.status = header.status.as_u16();
+        let empty = session.req_header().method == Method::HEAD;
+        // A client that did not wait for its answer is not told.
+        if local::begin(session, ctx, header, empty).await.is_ok() && !empty {
+            let passed = tokio::time::timeout(account.timeouts.total, pass_pieces(session, &mut opened));
+            if let Ok(Err(why)) | Err(why) = passed.await.map_err(|_| late()) {
+                tracing::debug!(request = %ctx.request, %why, "a file was not sent to its end");
+                // Or its beginning would look like all of it.
+                session.downstream_session.shutdown().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an account serves what a file asks, by the name that stands in it.
+fn serves(account: &Account, Common { endpoint, model }: &Common) -> bool {
+    account.keeps_files() && account.serves(*endpoint, model) == Some(model)
+}
+
+fn is_unknown(status: StatusCode) -> bool {
+    status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
+}
+
+async fn pass_pieces(session: &mut Session, opened: &mut Opened<'_>) -> pingora::Result<()> {
+    while let Some(piece) = opened.next().await? {
+        session.write_response_body(Some(piece), false).await?;
+    }
+    session.write_response_body(None, true).await
+}
+
+fn late() -> Box<pingora::Error> {
+    pingora::Error::new(pingora::ErrorType::ReadTimedout)
+}
+
+fn too_many(most: usize) -> BadRequest {
+    let message = format!(
+        "{most} files were uploaded in 30 days, which is the most, also where some were deleted. Put more \
+         requests into each, or ask the operator of this service."
+    );
+    BadRequest { message, param: Some("file") }
+}
+
+#[derive(Deserialize)]
+struct Told {
+    id: Box<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expect: Option<(Asked<'_>, &str)>) {
+        let found = Asked::at(path).map(|asked| (asked.takes(), asked));
+        assert_eq!(found, expect.map(|(asked, takes)| (takes, asked)), "{path}");
+    }
+
+    #[test]
+    fn files_are_told_by_their_path() {
+        check("/v1/files", Some((Asked::All, "GET, POST")));
+        check("/v1/files/file-1", Some((Asked::One("file-1"), "GET, DELETE")));
+        check("/v1/files/file-1/content", Some((Asked::Content("file-1"), "GET")));
+        for other in ["/", "//", "/a/b", "/a.b", "/a%2f", "/a/content/b", "/a/b/content", "x"] {
+            check(&format!("/v1/files{other}"), None);
+        }
+        check("/v1/uploads", None);
+    }
+
+    #[test]
+    fn uploads_count_until_they_end() {
+        let uploads = Uploads::default();
+        let (ada, eve) = (CustomerId::from_int(1), CustomerId::from_int(2));
+        let (first, one) = uploads.begin(ada);
+        let (second, two) = uploads.begin(ada);
+        assert_eq!((one, two, uploads.begin(eve).1), (1, 2, 1));
+        drop(first);
+        assert_eq!(uploads.begin(ada).1, 2);
+        drop(second);
+        assert!(uploads.0.lock().is_empty());
+    }
+}

@@ -1,0 +1,218 @@
+//! What customers put at providers, by kind: noted in the ledger, free of charge, as long as it counts.
+//!
+//! Something on a shelf is named by what made it: the charge of a request, of nothing where that was
+//! free. Its name opens nothing for others; the account that has it is the last that the charge names.
+
+use super::Gateway;
+use super::context::Context;
+use super::respond::Refusal;
+use super::stored::NoObject;
+use crate::auth::Caller;
+use crate::clock::Timestamp;
+use crate::endpoint;
+use crate::ledger::{Budgets, OnShelf, Terms};
+use crate::live::Live;
+use crate::money::Amount;
+use crate::settle::{Attempt, Detail};
+use crate::upstream::Account;
+use crate::usage::{Metered, Usage};
+use http::StatusCode;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long what is kept counts, in microseconds: as long as OpenAI keeps the files of batches.
+const KEPT_US: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+/// How a charge ends that says that what it names is gone.
+const DELETED: &str = "deleted";
+
+/// What stands together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shelf {
+    /// Files.
+    Files,
+}
+
+impl Shelf {
+    /// Its name in the ledger, and of what is asked there.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Shelf::Files => endpoint::FILES,
+        }
+    }
+
+    /// What is said of something that is not there.
+    pub fn nothing(self, id: &str) -> Refusal {
+        Refusal::NoObject(match self {
+            Shelf::Files => NoObject::File(id.into()),
+        })
+    }
+
+    /// Where an account has it, `below` it.
+    pub fn path(self, account: &Account, below: &str) -> String {
+        match self {
+            Shelf::Files => account.path_of_files(below),
+        }
+    }
+
+    fn object(self, id: &str) -> String {
+        format!("{}/{id}", self.name())
+    }
+}
+
+/// Something that a customer has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// As its provider calls it.
+    pub id: Box<str>,
+    /// The name of the account that has it.
+    pub upstream: Box<str>,
+}
+
+/// Whether something is there.
+enum Noted {
+    There(Kept),
+    Gone,
+}
+
+impl Noted {
+    /// Of what the ledger has; `None` where that cannot be read.
+    fn of(object: &str, record: &[u8]) -> Option<Self> {
+        let detail: Detail = serde_json::from_slice(record).ok()?;
+        let (_, id) = object.split_once('/')?;
+        let upstream = detail.attempts.last()?.upstream.clone();
+        Some(if *detail.end == *DELETED {
+            Noted::Gone
+        } else {
+            Noted::There(Kept { id: id.into(), upstream })
+        })
+    }
+}
+
+/// What became of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was made.
+    Made,
+    /// It was deleted.
+    Deleted,
+}
+
+impl Gateway {
+    /// All that a customer has on a shelf, the oldest first; and how much they put there.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(super) async fn shelf(&self, caller: &Caller, shelf: Shelf) -> Result<(Vec<Kept>, usize), Refusal> {
+        let (ledger, customer) = (Arc::clone(&self.ledger), caller.customer());
+        let looked = tokio::task::spawn_blocking(move || {
+            let all = ledger.shelf(customer, shelf.name(), since())?;
+            let there = |OnShelf { object, owned }: &OnShelf| match Noted::of(object, &owned.record) {
+                Some(Noted::There(kept)) => Some(kept),
+                Some(Noted::Gone) | None => None,
+            };
+            Ok((all.iter().filter_map(there).collect(), all.len()))
+        });
+        looked.await.map_err(|_| Refusal::Overloaded)?.map_err(|why: io::Error| unreadable(&why))
+    }
+
+    /// The account that has something of the caller's.
+    ///
+    /// # Errors
+    /// When there is nothing of theirs, nobody has it any more, or the ledger cannot be read.
+    pub(super) async fn on_shelf<'a>(
+        &self,
+        caller: &Caller,
+        live: &'a Live,
+        shelf: Shelf,
+        id: &str,
+    ) -> Result<&'a Arc<Account>, Refusal> {
+        let (ledger, customer, object) = (Arc::clone(&self.ledger), caller.customer(), shelf.object(id));
+        let looked = tokio::task::spawn_blocking(move || {
+            let owned = ledger.owned(customer, &object, since())?;
+            Ok(owned.and_then(|owned| Noted::of(&object, &owned.record)))
+        });
+        let noted = looked.await.map_err(|_| Refusal::Overloaded)?;
+        let Some(Noted::There(kept)) = noted.map_err(|why: io::Error| unreadable(&why))? else {
+            return Err(shelf.nothing(id));
+        };
+        kept.account(live).ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))
+    }
+
+    /// Notes what became of something, durably.
+    ///
+    /// # Errors
+    /// When the caller may not any more, or it cannot be made durable.
+    pub(super) async fn note(
+        &self,
+        ctx: &Context,
+        caller: &Caller,
+        (shelf, kept, fate): (Shelf, &Kept, Fate),
+        took: Duration,
+    ) -> Result<(), Refusal> {
+        let terms = Terms {
+            customer: caller.customer(),
+            key: caller.key(),
+            request: ctx.request,
+            amount: Amount::ZERO,
+            least: Amount::ZERO,
+            budgets: Budgets::default(),
+            price_version: Arc::clone(&ctx.live.config.prices.at(Timestamp::now()).version),
+            mark: None,
+        };
+        let held = self.admission.hold_exactly(terms).await;
+        let (hold, ..) = held.map_err(|why| Refusal::not_admitted(why, ""))?;
+        let record = free(shelf, &kept.upstream, fate, took).to_record(None);
+        let object: Arc<str> = shelf.object(&kept.id).into();
+        let mut applied = hold.capture_for(Amount::ZERO, record.into(), Some(object));
+        applied.commit.durable().await.map(|_| ()).map_err(|_| Refusal::Overloaded)
+    }
+}
+
+impl Kept {
+    /// The account that has it, if it is still used.
+    pub fn account<'a>(&self, live: &'a Live) -> Option<&'a Arc<Account>> {
+        live.pool.accounts().iter().find(|account| *account.name == *self.upstream)
+    }
+}
+
+fn since() -> Timestamp {
+    Timestamp::from_micros(Timestamp::now().micros().saturating_sub(KEPT_US))
+}
+
+fn unreadable(why: &io::Error) -> Refusal {
+    tracing::warn!(%why, "it cannot be told what is kept for a customer");
+    Refusal::Overloaded
+}
+
+/// What the ledger keeps of something that is free.
+fn free(shelf: Shelf, upstream: &str, fate: Fate, took: Duration) -> Detail {
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let status = StatusCode::OK.as_u16();
+    let attempt = Attempt { upstream: upstream.into(), outcome: "ok".into(), status: Some(status), ms };
+    Detail {
+        endpoint: shelf.name().into(),
+        // Usage is summed by this.
+        model: shelf.name().into(),
+        stream: false,
+        status,
+        end: match fate {
+            Fate::Made => "complete".into(),
+            Fate::Deleted => DELETED.into(),
+        },
+        metered: Metered::None,
+        output_cap: None,
+        service_tier: None,
+        above_input_tokens: None,
+        cost: None,
+        image_size: None,
+        image_quality: None,
+        encoding: None,
+        usage: Usage::default(),
+        reported: None,
+        lines: Vec::new(),
+        attempts: vec![attempt],
+        first_byte_ms: None,
+        duration_ms: ms,
+    }
+}
