@@ -29,9 +29,9 @@ use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::{Current, Live};
 use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
-use crate::proxy::fetch::Fetcher;
 use crate::proxy::files::Uploads;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
+use crate::proxy::runs::Runs;
 use crate::proxy::{AskedFor, Gateway, Serving};
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
@@ -233,7 +233,7 @@ fn gateway(
     config: &Config,
     opened: &Opened,
     (live, metrics, running): (&Current, &Arc<Metrics>, &Running),
-    (judge, serving): (Judge, Serving),
+    (judge, serving, runs): (Judge, Serving, &Arc<Runs>),
 ) -> Gateway {
     Gateway {
         judge,
@@ -251,7 +251,8 @@ fn gateway(
         failed_keys: FailedKeys::default(),
         looks: Looks::default(),
         budget: BodyBudget::default(),
-        fetcher: Fetcher::default(),
+        fetcher: Arc::clone(runs.fetcher()),
+        runs: Arc::clone(runs),
         uploads: Uploads::default(),
         keepalive: config.gateway.keepalive_timeout,
     }
@@ -266,7 +267,8 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (left, has_left) = watch::channel(Left::No);
     let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &live, &metrics);
     let on_violation = content::count(&live, judge.counter());
-    let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving));
+    let runs = Arc::new(Runs::new(Arc::clone(&opened.ledger), Arc::clone(&live), Arc::clone(&metrics)));
+    let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving, &runs));
     let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, guests } = opened;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
@@ -298,6 +300,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
     server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
     server.add_service(background_service("content", rules));
+    server.add_service(background_service("runs", LookAfter(runs)));
     let Signals { hangup, quit, terminate, interrupt } = signals;
     let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
     let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
@@ -457,5 +460,16 @@ impl BackgroundService for HandOut {
     async fn start(&self, _shutdown: ShutdownWatch) {
         // Until the process ends: requests under way may still wait.
         self.0.run().await;
+    }
+}
+
+/// Looks after what runs in the background at providers.
+struct LookAfter(Arc<Runs>);
+
+#[async_trait]
+impl BackgroundService for LookAfter {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        // Until the process ends: a client that reads its run now may be the last request.
+        self.0.keep().await;
     }
 }

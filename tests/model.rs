@@ -176,6 +176,7 @@ impl Moved {
             | Change::Violated(_)
             | Change::StandingChanged { .. }
             | Change::Extended { .. }
+            | Change::Detached { .. }
             | Change::Held { .. } => {}
             Change::Deposited { amount, .. }
             | Change::Refunded { amount, .. }

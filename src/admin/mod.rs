@@ -156,7 +156,8 @@ pub fn metrics_router(scrape: Arc<Scrape>) -> Router {
 
 async fn metrics(State(scrape): State<Arc<Scrape>>) -> Response {
     let Scrape { metrics, ledger, live } = &*scrape;
-    metrics.ledger(ledger.queue_depth(), ledger.holds_open(), ledger.is_down());
+    let open = (ledger.holds_open(), ledger.detached_open());
+    metrics.ledger(ledger.queue_depth(), open, ledger.is_down());
     metrics.ledger_full(ledger.is_full());
     metrics.state_store_failing(ledger.is_state_failing());
     let text = metrics.render(|metrics| {

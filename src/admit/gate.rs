@@ -44,6 +44,8 @@ pub enum Rate {
     Concurrency,
     /// Looks at the account a minute.
     Looks,
+    /// Runs in the background at once.
+    Runs,
 }
 
 /// Why a gate is shut.
@@ -63,6 +65,7 @@ impl Rate {
             Rate::Tokens => "tokens_per_minute",
             Rate::Concurrency => "concurrency",
             Rate::Looks => "account_requests_per_minute",
+            Rate::Runs => "runs",
         }
     }
 }
@@ -81,6 +84,7 @@ impl fmt::Display for Shut {
                     Rate::Tokens => "tokens a minute",
                     Rate::Concurrency => "requests at once",
                     Rate::Looks => "looks at it a minute",
+                    Rate::Runs => "runs in the background at once",
                 };
                 let then = match short.wait_us {
                     Some(_) => "Try again in a moment",
@@ -147,7 +151,7 @@ impl Inside {
         let (limit, bucket) = match rate {
             Rate::Requests => (self.limits.rpm?, &self.requests),
             Rate::Tokens => (self.limits.tpm?, &self.tokens),
-            Rate::Concurrency | Rate::Looks => return None,
+            Rate::Concurrency | Rate::Looks | Rate::Runs => return None,
         };
         let per_minute = PerMinute(limit);
         Some(Told {

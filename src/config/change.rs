@@ -77,6 +77,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         policy,
         queue,
         retry,
+        background,
         meter,
         log,
         reload,
@@ -116,6 +117,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare!(noted, "policy.", policy, &new.policy, Policy { terms_version, countries, content });
     noted.queue(queue, &new.queue);
     compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
+    noted.background(background, &new.background);
     compare!(noted, "meter.", meter, &new.meter, Meter { compare_one_in });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
     compare!(noted, "reload.", reload, &new.reload, Reload { trigger });
@@ -142,6 +144,12 @@ impl Noted {
     fn queue(&mut self, old: &super::Queue, new: &super::Queue) {
         use super::Queue;
         compare!(self, "queue.", old, new, Queue { waiting_max } ms { wait });
+    }
+
+    fn background(&mut self, old: &super::Background, new: &super::Background) {
+        use super::Background;
+        compare!(self, "background.", old, new,
+            Background { runs_max, runs_per_customer_max } ms { run_timeout });
     }
 
     fn tls(&mut self, old: Option<&super::Tls>, new: Option<&super::Tls>) {
@@ -290,6 +298,10 @@ models:
             &["gateway.body_timeout_ms: 120000 -> 5000"],
         );
         check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 5 -> 1"]);
+        check(
+            &[("prices: ", "background: { runs_max: 7, run_timeout_ms: 9 }\nprices: ")],
+            &["background.runs_max: 10000 -> 7", "background.run_timeout_ms: 86400000 -> 9"],
+        );
         check(
             &[("name: b", "name: c"), ("sk-a }", "sk-a, weight: 7 }")],
             &[

@@ -8,6 +8,7 @@
 //! *Architecture Invariant:* nothing is read from the environment or from a file but by [`load`].
 //! No setting is ignored: an unknown key is a fault.
 
+mod background;
 mod base_url;
 mod book;
 mod change;
@@ -68,6 +69,8 @@ pub struct Config {
     pub queue: Queue,
     /// How often a request is tried.
     pub retry: Retry,
+    /// What goes on when its request has been answered.
+    pub background: Background,
     /// How tokens are counted.
     pub meter: Meter,
     /// What is told on standard output.
@@ -335,6 +338,17 @@ pub struct Retry {
     pub attempts_max: u32,
     /// No new attempt begins after this.
     pub total: Duration,
+}
+
+/// What goes on when its request has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Background {
+    /// Runs at once; zero: none are sold.
+    pub runs_max: usize,
+    /// Runs at once of one customer, at least one.
+    pub runs_per_customer_max: usize,
+    /// How long a run may take.
+    pub run_timeout: Duration,
 }
 
 /// When the configuration is read again.

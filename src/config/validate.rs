@@ -127,6 +127,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
     let policy = super::policy::read(root.section("policy"), upstreams.as_deref());
     let queue = queue(root.section("queue"));
     let retry = retry(root.section("retry"));
+    let background = super::background::read(root.section("background"));
     let meter = meter(root.section("meter"));
     let log = log(root.section("log"));
     let reload = reload(root.section("reload"));
@@ -143,6 +144,7 @@ fn config(reader: &Reader<'_>, read_books: impl FnOnce(&Node<'_>) -> Option<Pric
         policy: policy?,
         queue,
         retry,
+        background,
         meter,
         log,
         reload,

@@ -163,10 +163,10 @@ impl Ledger {
         if self.is_down() { 0 } else { self.away.load().as_ref().map_or(0, |away| away.unanswered()) }
     }
 
-    /// All holds that have not ended: whose, and of which request.
+    /// All holds of requests under way: whose, and of which request.
     pub fn open_holds(&self) -> Vec<(CustomerId, RequestId)> {
         let mut open = Vec::new();
-        self.shards.iter().for_each(|shard| open.extend(shard.lock().open_holds()));
+        self.shards.iter().for_each(|shard| open.extend(shard.lock().attended_holds()));
         open
     }
 

@@ -8,7 +8,7 @@
 
 use super::budget::Spent;
 use super::command::{Command, Refusal, check_form};
-use super::customer::Customer;
+use super::customer::{Customer, OpenHold};
 use super::entry::{Balance, Change};
 use super::legs::Totals;
 use crate::clock::Timestamp;
@@ -87,6 +87,26 @@ impl Book {
             return Err(Broken(format!("I3: {customer} would be below -{overdraft}: {balance:?}")));
         }
         Ok(account.balance)
+    }
+
+    /// Open holds whose requests are not answered yet: whose, and which.
+    pub fn attended_holds(&self) -> impl Iterator<Item = (CustomerId, RequestId)> + '_ {
+        self.holds_that(|hold| !hold.detached)
+    }
+
+    /// Open holds whose requests have been answered: whose, and which.
+    pub fn detached_holds(&self) -> impl Iterator<Item = (CustomerId, RequestId)> + '_ {
+        self.holds_that(|hold| hold.detached)
+    }
+
+    fn holds_that(
+        &self,
+        are: impl Fn(&OpenHold) -> bool + Copy,
+    ) -> impl Iterator<Item = (CustomerId, RequestId)> {
+        self.customers.iter().flat_map(move |(id, customer)| {
+            let holds = customer.holds.iter().filter(move |(_, hold)| are(hold));
+            holds.map(|(request, _)| (*id, *request))
+        })
     }
 
     /// All open holds: whose, and which.

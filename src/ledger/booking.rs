@@ -52,6 +52,7 @@ impl Booking {
             | Change::Limited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }
+            | Change::Detached { .. }
             | Change::Captured { .. }
             | Change::Overage { .. }
             | Change::WrittenOff { .. }

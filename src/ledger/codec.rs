@@ -71,13 +71,7 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
             put_bytes(out, price_version.as_bytes());
             put_mark(out, *mark);
         }
-        Change::Extended { request, key, amount, total, price_version, progress } => {
-            out.push(if progress.is_some() { 23 } else { 10 });
-            put_charge(out, *request, *amount, price_version);
-            put(out, key.int().to_le_bytes());
-            put_amount(out, *total);
-            progress.iter().for_each(|progress| put_progress(out, progress));
-        }
+        Change::Extended { .. } | Change::Detached { .. } => encode_of_hold(&entry.change, out),
         Change::Captured { .. } => encode_captured(&entry.change, out),
         Change::Overage { request, amount, price_version, key } => {
             out.push(if key.is_some() { 22 } else { 12 });
@@ -105,6 +99,24 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
         | Change::StandingChanged { .. }
         | Change::Forfeited { .. }
         | Change::ForfeitureReversed { .. } => encode_by_hand(&entry.change, out),
+    }
+}
+
+/// What becomes of a hold that stays open.
+fn encode_of_hold(change: &Change, out: &mut Vec<u8>) {
+    if let Change::Extended { request, key, amount, total, price_version, progress } = change {
+        out.push(if progress.is_some() { 23 } else { 10 });
+        put_charge(out, *request, *amount, price_version);
+        put(out, key.int().to_le_bytes());
+        put_amount(out, *total);
+        progress.iter().for_each(|progress| put_progress(out, progress));
+    }
+    if let Change::Detached { request, key, amount, price_version, object, record } = change {
+        out.push(41);
+        put_charge(out, *request, *amount, price_version);
+        put(out, key.int().to_le_bytes());
+        put_bytes(out, object.as_bytes());
+        put_bytes(out, record);
     }
 }
 
@@ -190,6 +202,7 @@ fn encode_by_hand(change: &Change, out: &mut Vec<u8>) {
         | Change::Deposited { .. }
         | Change::Held { .. }
         | Change::Extended { .. }
+        | Change::Detached { .. }
         | Change::Captured { .. }
         | Change::Overage { .. }
         | Change::WrittenOff { .. }
@@ -266,7 +279,7 @@ fn decode_change(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             price_version: "".into(),
             record: take_bytes(input)?.into(),
         },
-        10..=15 | 21..=23 | 40 => decode_of_request(tag, input)?,
+        10..=15 | 21..=23 | 40..=41 => decode_of_request(tag, input)?,
         16..=19 | 24..=25 | 30 => decode_by_hand(tag, input)?,
         20 => {
             let key = take_key(input)?;
@@ -332,6 +345,10 @@ fn decode_of_request(tag: u8, input: &mut &[u8]) -> Result<Change, CodecError> {
             let key = if tag == 11 { None } else { Some(take_key(input)?) };
             let object = if tag == 40 { Some(take_text(input)?) } else { None };
             Change::Captured { request, amount, released, cost, price_version, key, record, object }
+        }
+        41 => {
+            let (key, object, record) = (take_key(input)?, take_text(input)?, take_bytes(input)?.into());
+            Change::Detached { request, key, amount, price_version, object, record }
         }
         12 | 22 => {
             let key = if tag == 22 { Some(take_key(input)?) } else { None };

@@ -79,6 +79,15 @@ pub enum Command {
         /// How far the request has come.
         progress: Progress,
     },
+    /// Let a hold go on when its request has been answered.
+    Detach {
+        /// An open hold.
+        request: RequestId,
+        /// What is at work, by the name it has there: 1 to 256 characters.
+        object: Arc<str>,
+        /// How it is found and what it will be charged by.
+        record: Arc<[u8]>,
+    },
     /// End a hold by a charge.
     Capture {
         /// An open hold.
@@ -254,6 +263,9 @@ pub fn check_form(command: &Command) -> Result<(), Refusal> {
         Command::Extend { amount, least, progress, .. } => {
             check_charge(progress.charge, &progress.record)?;
             (!is_amount(*amount) || !is_amount(*least), ABOVE_ZERO)
+        }
+        Command::Detach { object, record, .. } => {
+            (!is_name(object) || record.len() > RECORD_BYTES_MAX, "what is detached has a name")
         }
         Command::Capture { charge, record, object, .. } => {
             check_charge(*charge, record)?;

@@ -24,6 +24,27 @@ pub struct OpenHold {
     pub price_version: Arc<str>,
     /// How far its request had come when it was last extended.
     pub progress: Option<Progress>,
+    /// Whether its request has been answered, and what it pays for is still at work elsewhere.
+    pub detached: bool,
+}
+
+impl OpenHold {
+    /// As a change leaves it, if it leaves one open.
+    pub(super) fn after(change: &Change) -> Option<Self> {
+        let (key, amount, price_version, progress) =
+            if let Change::Held { key, amount, price_version, .. }
+            | Change::Detached { key, amount, price_version, .. } = change
+            {
+                (key, amount, price_version, None)
+            } else if let Change::Extended { key, total, price_version, progress, .. } = change {
+                (key, total, price_version, progress.clone())
+            } else {
+                return None;
+            };
+        let (price_version, detached) =
+            (Arc::clone(price_version), matches!(change, Change::Detached { .. }));
+        Some(OpenHold { key: *key, amount: *amount, price_version, progress, detached })
+    }
 }
 
 /// A key of a customer.
@@ -133,6 +154,11 @@ impl Customer {
         Some(self.overdraft).filter(|overdraft| *overdraft > Amount::ZERO)
     }
 
+    /// Whether the hold of a request is open, and the request answered.
+    pub fn is_detached(&self, request: RequestId) -> bool {
+        self.holds.get(&request).is_some_and(|hold| hold.detached)
+    }
+
     /// What they owe, holds aside.
     pub fn debt(&self) -> Amount {
         (-self.balance.posted()).max(Amount::ZERO)
@@ -165,10 +191,8 @@ impl Customer {
                 Ok(())
             }
             Change::Deposited { .. } => self.book(change),
-            Change::Held { request, key, amount, price_version, .. } => {
-                let (price_version, progress) = (Arc::clone(price_version), None);
-                let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
-                let before = self.holds.insert(*request, hold);
+            Change::Held { request, key, amount, .. } => {
+                let before = OpenHold::after(change).and_then(|hold| self.holds.insert(*request, hold));
                 self.hold_more(*key, *amount)?;
                 refuse_if(before.is_some() || amount.is_negative(), || format!("I4: bad hold of {request}"))
             }
@@ -180,6 +204,9 @@ impl Customer {
                     && (hold.amount, hold.key, &hold.price_version) == (*total, *key, price_version);
                 refuse_if(!fits, || format!("I5: bad extension of {request}"))?;
                 self.hold_more(*key, *amount)
+            }
+            Change::Detached { request, key, amount, price_version, .. } => {
+                self.detach(*request, *key, *amount, price_version)
             }
             Change::Captured { request, amount, released, cost, price_version, key, .. } => {
                 let hold = self.end(*request, price_version)?;
@@ -263,6 +290,7 @@ impl Customer {
             | Change::Deposited { .. }
             | Change::Held { .. }
             | Change::Extended { .. }
+            | Change::Detached { .. }
             | Change::Captured { .. }
             | Change::Overage { .. }
             | Change::WrittenOff { .. }
@@ -301,6 +329,20 @@ impl Customer {
         if let Some(known) = key.and_then(|key| self.keys.get_mut(&key)) {
             known.spent.add(amount, at);
         }
+    }
+
+    fn detach(
+        &mut self,
+        request: RequestId,
+        key: KeyId,
+        amount: Amount,
+        price_version: &Arc<str>,
+    ) -> Result<(), String> {
+        let hold = self.holds.get_mut(&request).ok_or_else(|| ends_unknown(request))?;
+        let known = (hold.detached, hold.amount, hold.key, &hold.price_version);
+        let fits = known == (false, amount, key, price_version);
+        (hold.detached, hold.progress) = (true, None);
+        refuse_if(!fits, || format!("I4: bad detachment of {request}"))
     }
 
     fn end(&mut self, request: RequestId, price_version: &Arc<str>) -> Result<OpenHold, String> {

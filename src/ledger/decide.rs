@@ -41,12 +41,14 @@ impl Customer {
                 Ok(vec![Change::Held { request, key, amount, price_version, mark }])
             }
             Command::Extend { request, amount, least, budgets, progress } => {
-                let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
+                let hold = self.holds.get(&request).filter(|hold| !hold.detached);
+                let hold = hold.ok_or(Refusal::UnknownHold)?;
                 let (key, price_version) = (hold.key, Arc::clone(&hold.price_version));
                 let amount = self.grant(key, amount, least, &budgets, now)?;
                 let (total, progress) = (hold.amount + amount, Some(progress));
                 Ok(vec![Change::Extended { request, key, amount, total, price_version, progress }])
             }
+            Command::Detach { request, object, record } => self.decide_detach(request, object, record),
             Command::Capture { request, charge, record, object } => {
                 self.decide_capture(request, charge, record, object)
             }
@@ -166,6 +168,17 @@ impl Customer {
             return Err(Refusal::RefundExceeds { left });
         }
         Ok(decided)
+    }
+
+    fn decide_detach(
+        &self,
+        request: RequestId,
+        object: Arc<str>,
+        record: Arc<[u8]>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let hold = self.holds.get(&request).filter(|hold| !hold.detached).ok_or(Refusal::UnknownHold)?;
+        let (key, amount, price_version) = (hold.key, hold.amount, Arc::clone(&hold.price_version));
+        Ok(vec![Change::Detached { request, key, amount, price_version, object, record }])
     }
 
     fn decide_capture(

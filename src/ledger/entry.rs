@@ -5,6 +5,8 @@
 //!
 //! Deliberately absent: tokens, models, HTTP. What a charge was for is an opaque `record`.
 
+mod told;
+
 use super::legs::{Account, Leg};
 use super::mark::Mark;
 use super::violation::Violation;
@@ -140,6 +142,21 @@ pub enum Change {
         price_version: Arc<str>,
         /// How far the request had come. Earlier journals do not say it.
         progress: Option<Progress>,
+    },
+    /// A request was answered, and what it pays for is still at work elsewhere: its hold stays open.
+    Detached {
+        /// The hold.
+        request: RequestId,
+        /// By which key.
+        key: KeyId,
+        /// How much is held.
+        amount: Amount,
+        /// The prices that apply, as pinned.
+        price_version: Arc<str>,
+        /// What is at work, by the name it has there.
+        object: Arc<str>,
+        /// How it is found and what it will be charged by, opaque here.
+        record: Arc<[u8]>,
     },
     /// A hold ended in a charge.
     Captured {
@@ -354,138 +371,6 @@ impl Release {
         match self {
             Release::Failed => "released",
             Release::Expired => "expired",
-        }
-    }
-}
-
-impl Change {
-    /// The request it belongs to, if it belongs to one.
-    pub fn request(&self) -> Option<RequestId> {
-        match self {
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Limited { .. }
-            | Change::Deposited { .. }
-            | Change::Adjusted { .. }
-            | Change::OverdraftSet { .. }
-            | Change::DebtWrittenOff { .. }
-            | Change::TermsAccepted { .. }
-            | Change::Violated(_)
-            | Change::StandingChanged { .. }
-            | Change::Forfeited { .. }
-            | Change::ForfeitureReversed { .. } => None,
-            Change::Held { request, .. }
-            | Change::Extended { request, .. }
-            | Change::Captured { request, .. }
-            | Change::Overage { request, .. }
-            | Change::WrittenOff { request, .. }
-            | Change::Released { request, .. }
-            | Change::Refunded { request, .. } => Some(*request),
-        }
-    }
-
-    /// What is kept elsewhere for its customer, by the name it has there.
-    pub fn object(&self) -> Option<&Arc<str>> {
-        match self {
-            Change::Captured { object, .. } => object.as_ref(),
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Limited { .. }
-            | Change::Deposited { .. }
-            | Change::Held { .. }
-            | Change::Extended { .. }
-            | Change::Overage { .. }
-            | Change::WrittenOff { .. }
-            | Change::Released { .. }
-            | Change::Refunded { .. }
-            | Change::Adjusted { .. }
-            | Change::OverdraftSet { .. }
-            | Change::DebtWrittenOff { .. }
-            | Change::TermsAccepted { .. }
-            | Change::Violated(_)
-            | Change::StandingChanged { .. }
-            | Change::Forfeited { .. }
-            | Change::ForfeitureReversed { .. } => None,
-        }
-    }
-
-    /// The price version that was pinned for its request, if it belongs to one.
-    pub fn price_version(&self) -> Option<&Arc<str>> {
-        match self {
-            Change::Held { price_version, .. }
-            | Change::Extended { price_version, .. }
-            | Change::Captured { price_version, .. }
-            | Change::Overage { price_version, .. }
-            | Change::WrittenOff { price_version, .. }
-            | Change::Released { price_version, .. }
-            | Change::Refunded { price_version, .. } => Some(price_version).filter(|text| !text.is_empty()),
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Limited { .. }
-            | Change::Deposited { .. }
-            | Change::Adjusted { .. }
-            | Change::OverdraftSet { .. }
-            | Change::DebtWrittenOff { .. }
-            | Change::TermsAccepted { .. }
-            | Change::Violated(_)
-            | Change::StandingChanged { .. }
-            | Change::Forfeited { .. }
-            | Change::ForfeitureReversed { .. } => None,
-        }
-    }
-
-    /// By whom and why, if it was done by hand.
-    pub fn note(&self) -> Option<&Note> {
-        match self {
-            Change::Refunded { note, .. }
-            | Change::Adjusted { note, .. }
-            | Change::OverdraftSet { note, .. }
-            | Change::DebtWrittenOff { note, .. }
-            | Change::TermsAccepted { note, .. }
-            | Change::StandingChanged { note, .. }
-            | Change::Forfeited { note, .. }
-            | Change::ForfeitureReversed { note, .. } => Some(note),
-            Change::CustomerCreated { .. }
-            | Change::KeyCreated(_)
-            | Change::KeyRevoked { .. }
-            | Change::Limited { .. }
-            | Change::Deposited { .. }
-            | Change::Held { .. }
-            | Change::Extended { .. }
-            | Change::Captured { .. }
-            | Change::Overage { .. }
-            | Change::WrittenOff { .. }
-            | Change::Violated(_)
-            | Change::Released { .. } => None,
-        }
-    }
-
-    /// The name used in statements.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Change::CustomerCreated { .. } => "customer_created",
-            Change::KeyCreated(_) => "key_created",
-            Change::KeyRevoked { .. } => "key_revoked",
-            Change::Limited { .. } => "limits",
-            Change::Deposited { .. } => "deposit",
-            Change::Held { .. } => "hold",
-            Change::Extended { .. } => "extension",
-            Change::Captured { .. } => "capture",
-            Change::Overage { .. } => "overage",
-            Change::WrittenOff { .. } => "write_off",
-            Change::Released { .. } => "release",
-            Change::Refunded { .. } => "refund",
-            Change::Adjusted { .. } => "adjustment",
-            Change::TermsAccepted { .. } => "terms",
-            Change::Violated(_) => "violation",
-            Change::OverdraftSet { .. } => "overdraft",
-            Change::DebtWrittenOff { .. } => "debt_write_off",
-            Change::StandingChanged { step, .. } => step.name(),
-            Change::Forfeited { .. } => "forfeiture",
-            Change::ForfeitureReversed { .. } => "forfeiture_reversal",
         }
     }
 }

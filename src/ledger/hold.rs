@@ -266,7 +266,7 @@ impl Hold {
         self.end(Command::Release { request: self.request, record })
     }
 
-    fn end(&mut self, command: Command) -> Applied {
+    pub(super) fn end(&mut self, command: Command) -> Applied {
         self.ended = true;
         self.ledger.holds_open.fetch_sub(1, Ordering::Relaxed);
         match self.ledger.transact(self.customer, command) {

@@ -46,6 +46,7 @@ impl Change {
             | Change::KeyRevoked { .. }
             | Change::Limited { .. }
             | Change::OverdraftSet { .. }
+            | Change::Detached { .. }
             | Change::TermsAccepted { .. }
             | Change::Violated(_)
             | Change::StandingChanged { .. } => [NONE; 5],

@@ -124,11 +124,15 @@ impl Ledger {
         let remembered_us = i64::try_from(REMEMBERED.as_micros()).expect("a day");
         let from = Timestamp::from_micros(self.clock.now().micros().saturating_sub(remembered_us));
         let Some((at, request, before)) = self.index.newest_marked(mark, from)? else { return Ok(None) };
-        let paid: Amount = self.entries_of_request(request)?.iter().map(|entry| entry.change.paid()).sum();
-        Ok((at >= from && paid > Amount::ZERO).then_some(if before.content == mark.content {
-            Marked::Charged(request)
-        } else {
-            Marked::Other(request)
+        let entries = self.entries_of_request(request)?;
+        let paid: Amount = entries.iter().map(|entry| entry.change.paid()).sum();
+        // What was answered and is still at work ends by its charge.
+        let last = entries.last().map(|entry| &entry.change);
+        let at_work = matches!(last, Some(Change::Detached { .. }));
+        Ok((at >= from && (at_work || paid > Amount::ZERO)).then_some(match before.content == mark.content {
+            true if at_work => Marked::Running(request),
+            true => Marked::Charged(request),
+            false => Marked::Other(request),
         }))
     }
 }

@@ -21,6 +21,7 @@ mod codec;
 pub mod command;
 mod customer;
 mod decide;
+mod detached;
 pub mod disk;
 pub mod entry;
 mod filter;
@@ -59,6 +60,8 @@ pub use budget::{Budget, Budgets, Period, Spare, Spender, Spent};
 pub use care::{Backup, BackupError, Rebuilt, rebuild, verify_stopped};
 pub use command::{Charged, Command, Refusal};
 pub use customer::{AcceptedTerms, Customer, Key, KeyStatus};
+pub use detached::Detached;
+use detached::Detachments;
 pub use entry::{Balance, Change, Charge, Entry, KeyCreated, Note, Progress, Release, Seq, Step};
 pub use frame::Chain;
 pub use hold::{Applied, Commit, Extended, Extension, Hold, Terms};
@@ -145,6 +148,7 @@ pub struct Ledger {
     state: Health,
     holds_open: AtomicUsize,
     marks: Arc<Marks>,
+    detached: Detachments,
     threads: Mutex<Threads>,
     /// Held by who copies or moves segments.
     caring: Mutex<()>,
@@ -401,7 +405,7 @@ impl Ledger {
         self.line.depth()
     }
 
-    /// Holds that have not ended.
+    /// Holds of requests under way.
     pub fn holds_open(&self) -> usize {
         self.holds_open.load(Ordering::Relaxed)
     }
@@ -453,6 +457,7 @@ impl Ledger {
         let charged = decided.iter().map(Change::paid).sum();
         let held = decided.iter().map(|change| change.moved(Account::Held)).sum();
         for change in decided {
+            self.detached.follow(book, customer, &change);
             let balance = book.apply(customer, &change, at).expect("what was decided can be applied");
             changes.push((change, balance));
         }

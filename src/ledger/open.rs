@@ -3,6 +3,7 @@
 use super::book::Book;
 use super::command::Command;
 use super::customer::Customer;
+use super::detached::Detachments;
 use super::disk::{Directory, Disk};
 use super::entry::Seq;
 use super::index::Index;
@@ -87,7 +88,8 @@ pub struct Recovered {
     pub replayed: u64,
     /// Segments whose index was made again.
     pub indexed: usize,
-    /// What became of requests that were in flight when the store was last in use.
+    /// What became of requests that were in flight when the store was last in use. Those whose work goes
+    /// on elsewhere are not among them.
     pub expired: Expired,
     /// Bytes of an unfinished write that were cut off.
     pub torn_bytes: u64,
@@ -134,9 +136,10 @@ impl Ledger {
             .and_then(|()| state.catch_up(pending, book.totals, journal.head))
             .map_err(|why| OpenError::State(why.to_string()))?;
         let (entries, torn_bytes) = (journal.head.seq, journal.torn_bytes);
-        let mut open: Vec<_> = book.open_holds().collect();
+        let mut open: Vec<_> = book.attended_holds().collect();
         // The order in which they end is not left to chance.
         open.sort_unstable();
+        let detached = Detachments::of(&book);
         let digests = book.customers.values().flat_map(|c| c.keys.values().map(|key| key.digest)).collect();
 
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
@@ -170,6 +173,7 @@ impl Ledger {
             state: health,
             holds_open: AtomicUsize::new(0),
             marks: Arc::default(),
+            detached,
             caring: Mutex::default(),
             threads: Mutex::new(Threads { journal: Some(writer), state: Some(state), state_line }),
             lock: Mutex::new(Some(lock)),

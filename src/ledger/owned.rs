@@ -22,14 +22,21 @@ use std::sync::Arc;
 pub struct Owned {
     /// The request that made it.
     pub request: RequestId,
-    /// What that was charged for, opaque here.
+    /// What that was charged for, or of what is at work how it will be, opaque here.
     pub record: Arc<[u8]>,
+    /// Whether it is still at work.
+    pub at_work: bool,
 }
 
 impl Owned {
     fn of(entry: &Entry) -> Option<Self> {
-        let Change::Captured { request, record, .. } = &entry.change else { return None };
-        Some(Owned { request: *request, record: Arc::clone(record) })
+        let at_work = matches!(entry.change, Change::Detached { .. });
+        let (Change::Captured { request, record, .. } | Change::Detached { request, record, .. }) =
+            &entry.change
+        else {
+            return None;
+        };
+        Some(Owned { request: *request, record: Arc::clone(record), at_work })
     }
 }
 

@@ -37,6 +37,8 @@ const LIMITS: u8 = b'l';
 const TERMS: u8 = b't';
 const SPENT: u8 = b'u';
 const OVERDRAFT: u8 = b'd';
+/// Stands at the end of a hold whose request has been answered.
+const DETACHED: u8 = 1;
 /// Of all other records, in the order in which they are read.
 const PREFIXES: [u8; 12] =
     [CUSTOMER, BALANCE, KEY, REVOKED, HOLD, BOOKING, STANDING, FORFEITED, LIMITS, TERMS, SPENT, OVERDRAFT];
@@ -57,8 +59,8 @@ pub struct Pending {
 enum PendingHold {
     /// Made since the last write.
     Made(OpenHold),
-    /// Made before it, and extended since.
-    Extended(OpenHold),
+    /// Made before it, and changed since.
+    Changed(OpenHold),
     /// Made before it, and ended since.
     Ended,
 }
@@ -97,15 +99,12 @@ impl Pending {
                 };
                 self.records.push((place, seal(limits.to_vec())));
             }
-            Change::Held { request, key, amount, price_version, .. } => {
-                let (price_version, progress) = (Arc::clone(price_version), None);
-                let hold = OpenHold { key: *key, amount: *amount, price_version, progress };
-                self.holds.insert((entry.customer, *request), PendingHold::Made(hold));
+            Change::Held { request, .. } => {
+                let made = OpenHold::after(&entry.change).map(PendingHold::Made);
+                self.holds.extend(made.map(|hold| ((entry.customer, *request), hold)));
             }
-            Change::Extended { request, key, total, price_version, progress, .. } => {
-                let (price_version, progress) = (Arc::clone(price_version), progress.clone());
-                let hold = OpenHold { key: *key, amount: *total, price_version, progress };
-                self.extend((entry.customer, *request), hold);
+            Change::Extended { request, .. } | Change::Detached { request, .. } => {
+                self.change((entry.customer, *request), OpenHold::after(&entry.change));
             }
             Change::Captured { request, amount, key, .. } => {
                 let held_by = self.end(entry.customer, *request);
@@ -143,9 +142,11 @@ impl Pending {
         Ok(())
     }
 
-    fn extend(&mut self, place: (CustomerId, RequestId), hold: OpenHold) {
+    /// A hold is another one from now on.
+    fn change(&mut self, place: (CustomerId, RequestId), hold: Option<OpenHold>) {
         let made = matches!(self.holds.get(&place), Some(PendingHold::Made(_)));
-        self.holds.insert(place, if made { PendingHold::Made(hold) } else { PendingHold::Extended(hold) });
+        let hold = hold.map(if made { PendingHold::Made } else { PendingHold::Changed });
+        self.holds.extend(hold.map(|hold| (place, hold)));
     }
 
     /// A hold ends. Tells by which key it was, if it was made since the last write: most are made and
@@ -188,7 +189,7 @@ impl Pending {
         }
         for ((customer, request), hold) in self.holds.drain() {
             let value = match &hold {
-                PendingHold::Made(hold) | PendingHold::Extended(hold) => Some(hold_value(hold)),
+                PendingHold::Made(hold) | PendingHold::Changed(hold) => Some(hold_value(hold)),
                 PendingHold::Ended => None,
             };
             all.insert(hold_name(customer, request), value);
@@ -297,9 +298,14 @@ fn read(snapshot: &mut Snapshot, prefix: u8, name: &[u8], sealed: &[u8]) -> Resu
 fn read_hold(value: &mut &[u8]) -> Result<OpenHold, CodecError> {
     let (key, amount) = (codec::take_key(value)?, codec::take_amount(value)?);
     let price_version = codec::take_text(value)?;
+    // How far a request has come takes more than a byte.
+    let detached = *value == [DETACHED];
+    if detached {
+        *value = &[];
+    }
     let extended = !value.is_empty();
     let progress = extended.then(|| codec::take_progress(value)).transpose()?;
-    Ok(OpenHold { key, amount, price_version, progress })
+    Ok(OpenHold { key, amount, price_version, progress, detached })
 }
 
 fn key_id(name: &[u8]) -> Result<KeyId, CodecError> {
@@ -357,6 +363,7 @@ fn hold_value(hold: &OpenHold) -> Vec<u8> {
     codec::put_amount(&mut value, hold.amount);
     codec::put_bytes(&mut value, hold.price_version.as_bytes());
     hold.progress.iter().for_each(|progress| codec::put_progress(&mut value, progress));
+    value.extend(hold.detached.then_some(DETACHED));
     seal(value)
 }
 

@@ -50,6 +50,12 @@ pub fn put_asked(number: u64, customer: CustomerId, command: &Command) -> Option
                 put_bytes(&mut out, object.as_bytes());
             }
         }
+        Command::Detach { request, object, record } => {
+            out.push(7);
+            put(&mut out, request.int().to_le_bytes());
+            put_bytes(&mut out, object.as_bytes());
+            put_bytes(&mut out, record);
+        }
         Command::Release { request, record } => {
             out.push(4);
             put(&mut out, request.int().to_le_bytes());
@@ -115,6 +121,7 @@ pub fn take_asked(mut input: &[u8]) -> Result<(u64, CustomerId, Command), CodecE
             let object = if tag == 6 { Some(take_text(input)?) } else { None };
             Command::Capture { request, charge, record, object }
         }
+        7 => Command::Detach { request, object: take_text(input)?, record: take_bytes(input)?.into() },
         4 => Command::Release { request, record: take_bytes(input)?.into() },
         5 => Command::Expire { request },
         other => return Err(CodecError::UnknownTag(other)),
@@ -315,6 +322,7 @@ mod tests {
         for object in [None, Some("resp_1".into())] {
             check(&Command::Capture { request, charge, record: Arc::from(&b"record"[..]), object });
         }
+        check(&Command::Detach { request, object: "resp_1".into(), record: Arc::from(&b"record"[..]) });
         let progress = Progress { charge, record: Arc::from(&b"so far"[..]) };
         check(&Command::Extend { request, amount, least: charge.cost, budgets, progress });
         check(&Command::Release { request, record: Arc::from(&b"nothing"[..]) });

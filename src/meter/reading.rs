@@ -28,6 +28,8 @@ pub struct Reading {
     pub picture: Picture,
     /// What the provider calls the answer, of those that it may keep.
     pub object: Option<Box<str>>,
+    /// Whether the provider says that it is still at work.
+    pub at_work: bool,
     /// The text that went to the client.
     pub delivered: Delivered,
     /// What could not be read.
@@ -93,6 +95,7 @@ impl Reading {
             tier,
             object: object.map(Into::into),
             picture: Picture::default(),
+            at_work: false,
             delivered,
             oddities,
         })
@@ -169,6 +172,7 @@ pub(super) struct Tally {
     tier: Option<Tier>,
     object: Option<Box<str>>,
     pub(super) picture: Picture,
+    pub(super) at_work: bool,
     pub(super) delivered: Delivered,
     pub(super) parsed: u64,
     pub(super) finished: bool,
@@ -266,8 +270,8 @@ impl Tally {
             Some(_) | None => Reported::new(endpoint, raw),
         });
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
-        let Tally { tier, picture, object, delivered, .. } = self;
-        Reading { shape, usage, begun, tier, picture, object, delivered, oddities }
+        let Tally { tier, picture, object, at_work, delivered, .. } = self;
+        Reading { shape, usage, begun, tier, picture, object, at_work, delivered, oddities }
     }
 }
 

@@ -57,6 +57,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
         tier: found.tier,
         picture: found.picture.clone(),
         object: found.object.clone(),
+        at_work: found.at_work,
         delivered: Delivered {
             text: expected.text.to_owned(),
             bytes,

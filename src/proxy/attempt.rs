@@ -1,7 +1,7 @@
 //! Attempts: how each one ended, whether another follows, and what the client is told at last.
 
 use super::Gateway;
-use super::bill::Settled;
+use super::bill::{End, Settled};
 use super::context::{Ended, InExchange};
 use super::exchange::Exchange;
 use super::line::{Bounds, HangUp, ran_out};
@@ -120,7 +120,8 @@ impl Gateway {
     pub(super) fn ended(&self, admitted: &mut InExchange, settled: Option<&Settled>) {
         trace(admitted, if admitted.answered { "ok" } else { "left" });
         let Some(lease) = admitted.lease.as_mut() else { return };
-        if let Some(settled) = settled {
+        // What runs on keeps what it took: see `runs`.
+        if let Some(settled) = settled.filter(|settled| settled.end != End::Running) {
             lease.used(Most { tokens: settled.usage.tokens(), spend: settled.charge });
         }
         if admitted.answered {

@@ -1,10 +1,11 @@
 //! The bill of one exchange: how it ended, what it used, and the charge that ends its hold.
 
+use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
-use crate::ledger::{Applied, Balance, Charge, Commit, Hold, Outcome, Progress};
+use crate::ledger::{Applied, Balance, Charge, Commit, Detached, Hold, Outcome, Progress};
 use crate::money::Amount;
 use crate::settle::price::{ModelPrice, Picture, Tier};
-use crate::settle::{self, Attempt, Detail};
+use crate::settle::{self, Attempt, Detail, Run};
 use crate::usage::{Metered, Usage};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +29,8 @@ pub enum End {
     Refused,
     /// Nothing could be delivered.
     Failed,
+    /// It was answered, and goes on in the background: it is charged when that has ended.
+    Running,
 }
 
 impl End {
@@ -42,6 +45,7 @@ impl End {
             End::Interrupted => "interrupted",
             End::Refused => "refused",
             End::Failed => "failed",
+            End::Running => "running",
         }
     }
 
@@ -69,6 +73,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// What was used, in tokens; `None` while it runs on: it keeps what it took in advance then.
+    pub(super) fn tokens(&self) -> Option<u64> {
+        (self.end != End::Running).then(|| self.usage.tokens())
+    }
+
     /// With what the owner of the ledger says, where that is another process by now.
     pub(super) fn told(self, told: Option<Outcome>) -> Self {
         match told {
@@ -154,6 +163,27 @@ impl Bill {
         let Applied { commit, balance, .. } = hold.release(detail.to_record(None).into());
         let usage = Usage::default();
         (commit, Settled { end, metered: Metered::None, usage, charge: Amount::ZERO, cost: None, balance })
+    }
+
+    /// Lets a hold go on that pays for a run of this name, which was asked by so many tokens.
+    pub fn detach(self, hold: Hold, object: Arc<str>, input_tokens: u64) -> (Commit, Settled) {
+        let run = Run {
+            endpoint: self.endpoint.name().into(),
+            model: self.model,
+            tier: self.tier,
+            output_cap: self.output_cap,
+            attempts: self.attempts,
+            begun: Timestamp::now().before(self.started.elapsed()),
+            most: hold.amount(),
+            input_tokens,
+            encoding: self.price.encoding,
+            price: self.price.price.clone(),
+            cost: self.price.cost.clone(),
+        };
+        let record = serde_json::to_vec(&run).expect("plain JSON").into();
+        let Applied { commit, balance, .. } = hold.detach(Detached { object, record });
+        let (end, metered, usage) = (End::Running, Metered::None, Usage::default());
+        (commit, Settled { end, metered, usage, charge: Amount::ZERO, cost: None, balance })
     }
 
     fn detail(self, usage: Usage, metered: Metered, lines: Vec<settle::Line>) -> Detail {

@@ -4,6 +4,7 @@ use super::cors::Page;
 use super::exchange::Exchange;
 use super::line::Line;
 use super::respond::Refusal;
+use super::runs::Room;
 use super::trace::Trace;
 use crate::admit::gate::Passed;
 use crate::auth::Caller;
@@ -118,6 +119,8 @@ pub struct InExchange {
     pub traced: Option<Vec<Ended>>,
     /// The share of the body budget; given back at the end.
     pub _body: BodyPermit,
+    /// Its place among runs in the background, if it is to be one; given back at the end.
+    pub(super) _run: Option<Room>,
 }
 
 /// An attempt that has ended.

@@ -10,7 +10,7 @@
 //! Pingora calls this a custom session. Its inner session is handed back through a slot when this
 //! one is dropped, so that the client's connection can be used again.
 
-use super::bill::Settled;
+use super::bill::{End, Settled};
 use super::exchange::{Exchange, Then, no_more};
 use super::line::Line;
 use crate::ledger::Down;
@@ -161,7 +161,10 @@ impl Kept {
         let mut parts = response::Parts::from(*header);
         parts.headers.remove(header::TRANSFER_ENCODING);
         parts.headers.insert(header::CONTENT_LENGTH, length.into());
-        parts.headers.insert(CHARGE, charge.or_err(ErrorType::InvalidHTTPHeader, "a charge")?);
+        // Of what runs on, nobody knows it yet.
+        if settled.end != End::Running {
+            parts.headers.insert(CHARGE, charge.or_err(ErrorType::InvalidHTTPHeader, "a charge")?);
+        }
         out.insert(0, HttpTask::Header(Box::new(parts.into()), false));
         Ok(())
     }

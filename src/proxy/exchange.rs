@@ -5,6 +5,7 @@
 //! settles; the hold makes sure that it happens once.
 
 mod extend;
+mod settling;
 
 use super::bill::{Bill, End, Settled};
 use super::compare::Sample;
@@ -15,7 +16,7 @@ use crate::admit::content::{Listener, Said};
 use crate::admit::running::Permit;
 use crate::endpoint::Endpoint;
 use crate::ledger::{Claim, Commit, Down, Hold};
-use crate::meter::{BodyMeter, Decoder, Reading, Shape, StreamMeter, redact};
+use crate::meter::{BodyMeter, Decoder, Delivered, Reading, Shape, StreamMeter, redact, tokenizer};
 use crate::settle::Attempt;
 use crate::settle::price::ModelPrice;
 use crate::usage::Metered;
@@ -23,9 +24,9 @@ use bytes::Bytes;
 use extend::Extending;
 pub use extend::{Then, no_more};
 use parking_lot::Mutex;
+use settling::Settling;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::task::JoinHandle;
 
 /// An answer that cannot be delivered: the account's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +84,6 @@ enum Answer {
     Judged(BodyMeter),
     /// It ended; what may still come passes.
     Ended,
-}
-
-enum Settling {
-    Open,
-    Estimating(JoinHandle<(Commit, Settled)>),
-    Committing(Commit, Settled),
-    Done(Result<Settled, Down>),
 }
 
 impl Exchange {
@@ -169,8 +163,8 @@ impl Exchange {
     /// A plain answer begins: it is held back until it is whole.
     pub fn begin_plain(&self, status: u16, decoder: Option<Decoder>) {
         let endpoint = self.request.endpoint;
-        let meter =
-            if self.sample.is_some() { BodyMeter::of_text(endpoint) } else { BodyMeter::new(endpoint) };
+        let all = self.sample.is_some() || self.request.kept.run;
+        let meter = if all { BodyMeter::of_text(endpoint) } else { BodyMeter::new(endpoint) };
         self.begin(status, decoder, Answer::Plain(meter));
     }
 
@@ -401,6 +395,10 @@ impl Exchange {
         bill.picture = std::mem::take(&mut reading.picture).or(bill.picture);
         let kept = reading.object.take().filter(|id| self.request.kept.answer && is_object_id(id));
         bill.object = kept.map(Into::into);
+        if let (true, true, Some(object)) = (self.request.kept.run, reading.at_work, &bill.object) {
+            let object = Arc::clone(object);
+            return self.set(self.detach(bill, hold, object));
+        }
         let sample = self.sample.as_ref().filter(|_| end == End::Complete);
         let sample = sample.map(|sample| (sample, reading.delivered.clone()));
         self.set(match due::due(&self.request.demand, &self.price, reading, end) {
@@ -421,12 +419,22 @@ impl Exchange {
                 }
                 let (asked, encoding) = (self.request.countable(), self.price.encoding);
                 // On a thread that may block.
-                Settling::Estimating(tokio::task::spawn_blocking(move || {
+                Settling::Counting(tokio::task::spawn_blocking(move || {
                     let usage = uncounted.count(encoding, &asked);
                     bill.capture(hold, usage, Metered::Estimated, None)
                 }))
             }
         });
+    }
+
+    /// Lets the hold go on, and counts what was asked while that is there: the run may end untold.
+    fn detach(&self, bill: Bill, hold: Hold, object: Arc<str>) -> Settling {
+        let (asked, encoding) = (self.request.countable(), self.price.encoding);
+        let stored = self.request.demand.stored_tokens;
+        Settling::Counting(tokio::task::spawn_blocking(move || {
+            let asked = tokenizer::estimate(encoding, &asked, &Delivered::default());
+            Bill { end: End::Running, ..bill }.detach(hold, object, asked.input.saturating_add(stored))
+        }))
     }
 
     fn release(&self, state: &mut State, end: End) {
@@ -466,34 +474,13 @@ impl Exchange {
     /// # Errors
     /// When it never will be.
     pub async fn settled(&self) -> Option<Result<Settled, Down>> {
-        let settled = wait(&self.settling).await;
+        let settled = settling::wait(&self.settling).await;
         if settled.is_some() {
             // Whoever sends it again is told of the charge.
             self.claim.lock().take();
         }
         settled
     }
-}
-
-/// Whoever waits may be cancelled, and another wait after that: nothing is taken out meanwhile.
-async fn wait(settling: &tokio::sync::Mutex<Settling>) -> Option<Result<Settled, Down>> {
-    let mut settling = settling.lock().await;
-    let outcome = loop {
-        match &mut *settling {
-            Settling::Open => return None,
-            Settling::Done(outcome) => return Some(outcome.clone()),
-            Settling::Committing(commit, settled) => {
-                let durable = commit.durable().await;
-                break durable.map(|_| settled.clone().told(commit.told()));
-            }
-            Settling::Estimating(task) => match task.await {
-                Ok((commit, settled)) => *settling = Settling::Committing(commit, settled),
-                Err(_) => break Err(Down),
-            },
-        }
-    };
-    *settling = Settling::Done(outcome.clone());
-    Some(outcome)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod refused;
 pub mod request;
 pub mod respond;
 mod route;
+pub mod runs;
 mod shelf;
 mod signature;
 mod stored;
@@ -62,7 +63,7 @@ use crate::upstream::Lease;
 use crate::upstream::health::Fault;
 use async_trait::async_trait;
 use attempt::NoLease;
-use bill::End;
+use bill::{End, Settled};
 use bytes::Bytes;
 use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
@@ -75,6 +76,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use respond::Refusal;
+use runs::Runs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 pub use trace::AskedFor;
@@ -119,7 +121,9 @@ pub struct Gateway {
     /// All bodies at once.
     pub budget: BodyBudget,
     /// Who asks providers for what they keep.
-    pub fetcher: Fetcher,
+    pub fetcher: Arc<Fetcher>,
+    /// What runs at providers in the background.
+    pub runs: Arc<Runs>,
     /// Who uploads files.
     pub uploads: Uploads,
     /// For the next request on a connection.
@@ -443,8 +447,8 @@ impl ProxyHttp for Gateway {
             settled = admitted.exchange.settled().await.and_then(Result::ok);
             self.ended(admitted, settled.as_ref());
         }
-        if let Some(passed) = &mut ctx.passed {
-            let tokens = settled.as_ref().map_or(0, |settled| settled.usage.tokens());
+        let tokens = settled.as_ref().map_or(Some(0), Settled::tokens);
+        if let (Some(passed), Some(tokens)) = (&mut ctx.passed, tokens) {
             passed.used(tokens, Tick::now());
         }
         self.record(ctx, settled.as_ref(), error);

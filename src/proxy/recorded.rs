@@ -1,7 +1,7 @@
 //! The record of a request that has ended: its metrics, and its line in the log.
 
 use super::Gateway;
-use super::bill::{Cost, Settled};
+use super::bill::{Cost, End, Settled};
 use super::context::{Context, Ended, Place};
 use super::respond::Refusal;
 use super::trace::{attempt_span_id, span_id};
@@ -22,7 +22,8 @@ impl Gateway {
             (None, Place::Sold(_)) => "other".into(),
             (None, Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other) => "".into(),
         };
-        if let Some(settled) = settled {
+        // What runs on is counted when it has ended.
+        if let Some(settled) = settled.filter(|settled| settled.end != End::Running) {
             self.metrics.charged(&model, settled.metered, &settled.usage, settled.charge);
             if let Some(Cost { upstream, amount }) = &settled.cost {
                 self.metrics.cost(&model, upstream, *amount);

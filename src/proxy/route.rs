@@ -198,13 +198,8 @@ impl Gateway {
         // Asked once: what takes effect from here on is for others.
         let prices = live.config.prices.at(Timestamp::now());
         let mut request = read(session, ctx, endpoint, &body, prices)?;
-        let model = &request.demand.model;
-        let mut tried = Vec::new();
-        if let Some(id) = &request.kept.previous {
-            let kept = self.previous(&caller, &live, id, model).await?;
-            request.demand.stored_tokens = kept.tokens;
-            tried.extend((0..live.pool.accounts().len()).filter(|account| *account != kept.account));
-        }
+        let tried = self.refer(&caller, &live, &mut request).await?;
+        let run = request.kept.run.then(|| self.runs.room(caller.customer())).transpose()?;
         let model = &request.demand.model;
         let mark = self.mark(&session.req_header().headers, caller.customer(), endpoint, &body).await?;
         let listener = self.judge_content(&live, &caller, ctx.request, request.countable()).await?;
@@ -244,6 +239,7 @@ impl Gateway {
             retry: live.config.retry,
             traced: ctx.trace.as_ref().is_some_and(Trace::is_exported).then(Vec::new),
             _body: permit,
+            _run: run,
         });
         Ok(())
     }

@@ -2,15 +2,18 @@
 //!
 //! A response is kept by the account that made it, and accounts are shared. So its name alone opens
 //! nothing: the ledger says whose charge it was made for ([`Ledger::owned`](crate::ledger::Ledger)), and
-//! for everybody else it is not there. Reading, cancelling and deleting it is free.
+//! for everybody else it is not there. Reading, cancelling and deleting it is free; a run in the background
+//! whose end is seen so is charged before the answer passes.
 
 use super::context::Context;
-use super::request::{BadRequest, is_object_id};
+use super::request::{BadRequest, Request, is_object_id};
 use super::respond::Refusal;
+use super::runs::{Ask, Running, Told};
 use super::{Gateway, body, local};
 use crate::auth::Caller;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
+use crate::ledger::Detached;
 use crate::live::Live;
 use crate::settle::Detail;
 use http::Method;
@@ -66,6 +69,8 @@ impl fmt::Display for NoObject {
 
 /// Something that is kept for whoever asks.
 pub(super) struct Kept {
+    /// Where it is still at work.
+    pub running: Option<Running>,
     /// The place in the pool of the account that has it.
     pub account: usize,
     /// What it read and wrote, in tokens.
@@ -116,6 +121,14 @@ impl<'a> Asked<'a> {
         self.takes().split(", ").any(|takes| takes == method.as_str())
     }
 
+    /// Whether the answer tells how it stands with the response.
+    const fn tells(&self) -> bool {
+        match self.part {
+            Part::Itself | Part::Cancel => true,
+            Part::InputItems => false,
+        }
+    }
+
     /// Where it stands at an account, below its responses.
     fn below(&self) -> String {
         let part = match self.part {
@@ -141,28 +154,58 @@ impl Gateway {
             Refusal::Overloaded
         })?;
         let owned = owned.ok_or_else(|| Refusal::NoObject(NoObject::Response(id.into())))?;
-        let detail: Detail = serde_json::from_slice(&owned.record).map_err(|_| Refusal::Overloaded)?;
-        let name = detail.attempts.last().map(|attempt| &*attempt.upstream);
-        let account = live.pool.accounts().iter().position(|account| Some(&*account.name) == name);
+        let (running, name, tokens) = if owned.at_work {
+            let detached = Detached { object: id.into(), record: owned.record };
+            let running = Running::of(customer, owned.request, &detached).ok_or(Refusal::Overloaded)?;
+            let name = running.run.upstream().to_owned();
+            (Some(running), name, 0)
+        } else {
+            let detail: Detail = serde_json::from_slice(&owned.record).map_err(|_| Refusal::Overloaded)?;
+            let last = detail.attempts.last().map(|attempt| attempt.upstream.to_string());
+            (None, last.unwrap_or_default(), detail.usage.tokens())
+        };
+        let account = live.pool.accounts().iter().position(|account| *account.name == *name);
         let account = account.ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))?;
-        Ok(Kept { account, tokens: detail.usage.tokens() })
+        Ok(Kept { running, account, tokens })
     }
 
-    /// What a request goes on from, if its owner and nobody else asks.
+    /// The same; if it was at work when that was last heard, its account is asked.
+    async fn kept_now(&self, caller: &Caller, live: &Live, id: &str) -> Result<Kept, Refusal> {
+        let kept = self.kept(caller, live, id).await?;
+        match &kept.running {
+            Some(running) if self.runs.ask(running, Ask::Read).await? == Told::Ended => {
+                self.kept(caller, live, id).await
+            }
+            Some(_) | None => Ok(kept),
+        }
+    }
+
+    /// Has a request read what it goes on from, and gives the accounts that do not have that.
     ///
     /// # Errors
-    /// When it is not there, or whoever has it does not serve the model.
-    pub(super) async fn previous(
+    /// When it is not there for its caller.
+    pub(super) async fn refer(
         &self,
         caller: &Caller,
         live: &Live,
-        id: &str,
-        model: &str,
-    ) -> Result<Kept, Refusal> {
-        let kept = self.kept(caller, live, id).await.map_err(|refusal| match refusal {
+        request: &mut Request,
+    ) -> Result<Vec<usize>, Refusal> {
+        let Some(id) = &request.kept.previous else { return Ok(Vec::new()) };
+        let kept = self.previous(caller, live, id, &request.demand.model).await?;
+        request.demand.stored_tokens = kept.tokens;
+        Ok((0..live.pool.accounts().len()).filter(|account| *account != kept.account).collect())
+    }
+
+    async fn previous(&self, caller: &Caller, live: &Live, id: &str, model: &str) -> Result<Kept, Refusal> {
+        let kept = self.kept_now(caller, live, id).await.map_err(|refusal| match refusal {
             Refusal::NoObject(NoObject::Response(id)) => Refusal::NoObject(NoObject::Previous(id)),
             other => other,
         })?;
+        if kept.running.is_some() {
+            let message =
+                format!("previous_response_id: the response `{id}` is still at work: wait for its end");
+            return Err(Refusal::BadRequest(BadRequest { message, param: Some("previous_response_id") }));
+        }
         if live.pool.accounts()[kept.account].serves(Endpoint::Responses, model).is_none() {
             let message = format!(
                 "model: whoever keeps the response `{id}` does not serve `{model}`: ask for the same model again"
@@ -189,10 +232,23 @@ impl Gateway {
             let message = "stream: what is kept is not streamed here: leave it out".into();
             return Err(Refusal::BadRequest(BadRequest { message, param: Some("stream") }));
         }
-        let kept = self.kept(&caller, &live, asked.id).await?;
+        let deletes = asks.method == Method::DELETE;
+        let kept = match deletes {
+            true => self.kept_now(&caller, &live, asked.id).await?,
+            false => self.kept(&caller, &live, asked.id).await?,
+        };
+        if deletes && kept.running.is_some() {
+            // Nobody would know any more what it used.
+            let message =
+                format!("The response `{}` is still at work: cancel it, or wait for its end.", asked.id);
+            return Err(Refusal::BadRequest(BadRequest { message, param: None }));
+        }
         let account = &live.pool.accounts()[kept.account];
         let path = account.path_of_kept(&asked.below(), asks.uri.query());
         let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
+        if let Some(running) = kept.running.filter(|_| fetched.header.status.is_success() && asked.tells()) {
+            self.runs.told(&running, &fetched.body).await.map_err(|_| Refusal::Overloaded)?;
+        }
         local::pass_on(session, ctx, fetched).await
     }
 }

@@ -36,6 +36,7 @@ pub struct Metrics {
     charged_usd: CounterVec,
     cost_usd: CounterVec,
     holds_open: IntGauge,
+    runs_open: IntGauge,
     in_flight: IntGauge,
     journal_commit: Histogram,
     journal_queue: IntGauge,
@@ -158,7 +159,8 @@ impl Metrics {
             compared: made.counters("compared_tokens_total", "Tokens of a sample, told twice", OF_COMPARED),
             charged_usd: made.float_counters("charged_usd_total", "US dollars charged", &["model"]),
             cost_usd: made.float_counters("cost_usd_total", "US dollars due upstream", OF_COST),
-            holds_open: made.int_gauge("holds_open", "Holds that have not ended"),
+            holds_open: made.int_gauge("holds_open", "Holds of requests under way"),
+            runs_open: made.int_gauge("runs_open", "Responses in the background that are held for"),
             in_flight: made.int_gauge("in_flight", "Requests under way"),
             journal_commit: made.histogram(
                 "journal_commit_seconds",
@@ -167,11 +169,7 @@ impl Metrics {
             ),
             journal_queue: made.int_gauge("journal_queue_depth", "Commands that wait to become durable"),
             upstreams: Upstreams::new(&made),
-            rejected: made.counters(
-                "admission_rejected_total",
-                "Requests refused by the gateway",
-                &["reason"],
-            ),
+            rejected: made.counters("admission_rejected_total", "Requests that we refused", &["reason"]),
             ledger_down: made.int_gauge("ledger_down", "Whether the ledger can no longer be written"),
             ledger_full: made
                 .int_gauge("ledger_full", "Whether nothing is admitted because the disk is full"),
@@ -316,8 +314,9 @@ impl Metrics {
     }
 
     /// How the ledger stands.
-    pub fn ledger(&self, queue_depth: usize, holds_open: usize, down: bool) {
+    pub fn ledger(&self, queue_depth: usize, (holds_open, runs_open): (usize, usize), down: bool) {
         self.holds_open.set(i64::try_from(holds_open).unwrap_or(i64::MAX));
+        self.runs_open.set(i64::try_from(runs_open).unwrap_or(i64::MAX));
         self.journal_queue.set(i64::try_from(queue_depth).unwrap_or(i64::MAX));
         self.ledger_down.set(i64::from(down));
     }

@@ -5,7 +5,7 @@ use crate::id::{CustomerId, KeyId, RequestId};
 use crate::ledger::legs::Account;
 use crate::ledger::{Change, Entry, Seq};
 use crate::money::Amount;
-use crate::settle::{Attempt, Detail, Line};
+use crate::settle::{Attempt, Detail, Line, Run};
 use crate::usage::{Metered, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -26,12 +26,15 @@ pub struct Receipt {
     pub model: Box<str>,
     /// Which endpoint.
     pub endpoint: Box<str>,
-    /// `open`, `captured`, `released` or `expired`.
+    /// `open`, `running` in the background, `captured`, `released` or `expired`.
     pub status: Box<str>,
     /// The HTTP status that the client got; 0 if none was reached.
     pub http_status: u16,
     /// How the answer ended.
     pub end: Box<str>,
+    /// What the provider calls what was made, where it keeps that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Box<str>>,
     /// How the usage was found.
     pub metered: Metered,
     /// How long each answer might be, in tokens, where what could be paid was less than was asked for.
@@ -116,6 +119,7 @@ impl Receipt {
             status: "open".into(),
             http_status: 0,
             end: "".into(),
+            object: None,
             metered: Metered::None,
             output_cap: None,
             service_tier: None,
@@ -143,8 +147,12 @@ impl Receipt {
     }
 
     fn add(&mut self, entry: &Entry) {
+        if let Some(object) = entry.change.object() {
+            self.object = Some((**object).into());
+        }
         match &entry.change {
             Change::Extended { total, .. } => self.held = *total,
+            Change::Detached { record, .. } => self.add_run(record),
             Change::Captured { amount, record, .. } => {
                 self.status = "captured".into();
                 self.charge += *amount;
@@ -183,6 +191,15 @@ impl Receipt {
         }
         self.entry_id = entry.seq;
         self.balance_after = entry.balance.posted();
+    }
+
+    fn add_run(&mut self, record: &[u8]) {
+        let Ok(run) = serde_json::from_slice::<Run>(record) else { return };
+        self.status = "running".into();
+        self.model = run.model;
+        self.endpoint = run.endpoint;
+        self.output_cap = run.output_cap;
+        self.attempts = run.attempts;
     }
 
     fn add_detail(&mut self, record: &[u8]) {
@@ -285,6 +302,7 @@ fn reference(change: &Change) -> Box<str> {
         | Change::DebtWrittenOff { reference, .. } => (**reference).into(),
         Change::Held { request, .. }
         | Change::Extended { request, .. }
+        | Change::Detached { request, .. }
         | Change::Captured { request, .. }
         | Change::Overage { request, .. }
         | Change::WrittenOff { request, .. }
@@ -314,6 +332,7 @@ fn model(change: &Change) -> Option<Box<str>> {
         | Change::Deposited { .. }
         | Change::Held { .. }
         | Change::Extended { .. }
+        | Change::Detached { .. }
         | Change::Overage { .. }
         | Change::WrittenOff { .. }
         | Change::Refunded { .. }

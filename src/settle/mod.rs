@@ -5,6 +5,9 @@
 
 pub mod price;
 mod record;
+mod run;
+
+pub use run::Run;
 
 use crate::money::{Amount, UnitPrice};
 use crate::usage::{Class, Metered, Usage};

@@ -9,6 +9,7 @@ pub use picture::{Picture, PicturePrice};
 use crate::clock::Timestamp;
 use crate::money::UnitPrice;
 use crate::usage::{Class, Unit, Usage};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -62,7 +63,8 @@ pub struct ModelPrice {
 }
 
 /// How fast an answer is wanted; the provider says at which it was served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// What there is without asking.
     #[default]
@@ -102,7 +104,7 @@ impl Tier {
 }
 
 /// Prices by service tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tariff {
     /// At [`Tier::Default`].
     pub default: Rates,
@@ -143,18 +145,19 @@ impl Tariff {
 }
 
 /// Prices by length of the input.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
     /// Of any length that has no band.
     pub unit: UnitPrices,
     /// Of long inputs, the shortest first.
     pub bands: Vec<Band>,
     /// Of images that are not priced as any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pictures: Vec<PicturePrice>,
 }
 
 /// Prices of a whole request whose input is longer than this.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Band {
     /// Tokens of input; one more has these prices.
     pub above: u64,
@@ -177,7 +180,8 @@ impl Rates {
 }
 
 /// Unit prices by class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UnitPrices {
     /// Of [`Class::Input`].
     pub input: UnitPrice,
@@ -257,12 +261,14 @@ pub enum CachedFor {
 }
 
 /// A tokenizer's vocabulary.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Encoding {
     /// `o200k_base`: gpt-4o and later.
     #[default]
+    #[serde(rename = "o200k_base")]
     O200kBase,
     /// `cl100k_base`: gpt-4, gpt-3.5-turbo.
+    #[serde(rename = "cl100k_base")]
     Cl100kBase,
 }
 

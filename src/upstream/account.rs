@@ -217,6 +217,12 @@ impl Account {
         self.state.limits.lock().spent_before(amount);
     }
 
+    /// A request of this age, of which nobody knew at its end what it used, took so much and used so much.
+    pub fn known_late(&self, (taken, used): (Amount, Amount), age: Duration, now: Instant) {
+        self.state.limits.lock().known_late((taken, used), age, now);
+        self.state.queue.wake();
+    }
+
     /// What it calls the model that is asked for at an endpoint; `None` where it does not serve it.
     pub fn serves<'a>(&'a self, endpoint: Endpoint, model: &'a str) -> Option<&'a str> {
         self.models.provider_name(model).filter(|_| spoken::serves(self.dialect, endpoint))

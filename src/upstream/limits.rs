@@ -53,6 +53,7 @@ impl Limited {
 /// The limits of one account, and what is taken of them.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    begun: Instant,
     concurrency_max: u32,
     in_flight: u32,
     /// The most that those may still need, and may give back.
@@ -88,7 +89,7 @@ impl Limits {
     pub fn new(now: Instant, utc: Timestamp) -> Self {
         let (requests, tokens) = (Window::new(None), Window::new(None));
         let (reserved, spend) = (Most::NOTHING, Spend::new(now, utc));
-        Limits { concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend }
+        Limits { begun: now, concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend }
     }
 
     /// What the operator wants from now on. What was taken stays taken.
@@ -110,9 +111,19 @@ impl Limits {
         self.spend.used
     }
 
-    /// What was spent of the day under way before this process began.
+    /// What was spent of the day under way before this was made.
     pub fn spent_before(&mut self, amount: Amount) {
         self.spend.used += amount;
+    }
+
+    /// What a request took of the spend, and nobody gave back when it ended, was `used` so far in truth. What
+    /// was taken on another day, or before this was made, stays taken.
+    pub fn known_late(&mut self, (taken, used): (Amount, Amount), age: Duration, now: Instant) {
+        self.spend.turn(now);
+        let today = (self.spend.midnight - DAY).max(self.begun);
+        if now.checked_sub(age).is_some_and(|taken_at| taken_at >= today) {
+            self.spend.used += used - taken;
+        }
     }
 
     /// Whether a request fits now; if not, when it may at the earliest, if that is known.
@@ -340,6 +351,22 @@ mod tests {
         limits.release(&share, Use::Used(most(0, "0.1")), now);
         assert_eq!((limits.fits(most(0, "0.3"), now), limits.spent(now)), (Ok(()), usd("0.7")));
         assert_eq!(limits.spent(now + Duration::from_secs(3_600)), Amount::ZERO);
+    }
+
+    #[test]
+    fn what_is_known_late_is_given_back_on_its_own_day() {
+        let (now, mut limits) = limits(config::Limits { spend_per_day: Some(usd("1")), ..unlimited() });
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        let share = limits.take(most(0, "0.4"), now + minutes(1));
+        limits.release(&share, Use::Unknown, now + minutes(2));
+        assert_eq!(limits.spent(now + minutes(2)), usd("0.4"));
+        limits.known_late((usd("0.4"), usd("0.1")), minutes(2), now + minutes(3));
+        assert_eq!(limits.spent(now + minutes(3)), usd("0.1"));
+        // Before this counted, and yesterday.
+        limits.known_late((usd("0.4"), usd("0.1")), minutes(4), now + minutes(3));
+        assert_eq!(limits.spent(now + minutes(3)), usd("0.1"));
+        limits.known_late((usd("0.4"), usd("0.1")), minutes(2), now + minutes(61));
+        assert_eq!(limits.spent(now + minutes(61)), Amount::ZERO);
     }
 
     #[test]

@@ -81,7 +81,6 @@ async fn a_response_that_is_not_sold_is_told_so_and_free() {
     let scene = scene();
     for client in scene.clients() {
         for (field, value) in [
-            ("background", json!(true)),
             ("conversation", json!("conv_1")),
             ("prompt", json!({ "id": "pmpt_1" })),
             ("tools", json!([{ "type": "web_search" }])),

@@ -24,6 +24,7 @@ mod answers;
 mod azure;
 mod endpoints;
 mod stored;
+mod runs;
 mod files;
 mod money;
 mod hang_up;

@@ -162,9 +162,10 @@ async fn command(
 ) -> Reply {
     let (begins, ends) = match &command {
         Command::Hold { request, mark, .. } => (Some((*request, *mark)), None),
-        Command::Capture { request, .. } | Command::Release { request, .. } | Command::Expire { request } => {
-            (None, Some(*request))
-        }
+        Command::Capture { request, .. }
+        | Command::Release { request, .. }
+        | Command::Expire { request }
+        | Command::Detach { request, .. } => (None, Some(*request)),
         _ => (None, None),
     };
     let mut claim = None;

@@ -2,7 +2,7 @@
 
 use super::load;
 use crate::config::{
-    BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Origins, Portal, Scheme,
+    Background, BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Origins, Portal, Scheme,
 };
 use crate::money::Amount;
 use serde_yaml::Value;
@@ -151,6 +151,7 @@ upstreams:
     timeouts: { connect_ms: 1, first_byte_ms: 4, silence_ms: 2, total_ms: 3 }
 queue: { wait_ms: 0, waiting_max: 5 }
 retry: { attempts_max: 1, total_ms: 1 }
+background: { runs_max: 0, runs_per_customer_max: 3, run_timeout_ms: 60000 }
 meter: { compare_one_in: 9 }
 log: { format: text, success_one_in: 7 }
 traces: { otlp_url: \"http://127.0.0.1:4318/\", sample_one_in: 3, asked_per_minute: 7, service_name: edge }
@@ -197,11 +198,28 @@ fn every_key_counts() {
     assert_eq!(drains, [(ms(300_000), 32_768), (ms(8), 0)]);
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::ZERO, 5));
     assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
+    let background = Background { runs_max: 0, runs_per_customer_max: 3, run_timeout: ms(60_000) };
+    assert_eq!(config.background, background);
     assert_eq!(config.meter.compare_one_in, 9);
     assert_eq!((config.log.format, config.log.success_one_in), (LogFormat::Text, 7));
     let traces = config.traces.unwrap();
     assert_eq!(traces.otlp_url.to_string(), "http://127.0.0.1:4318");
     assert_eq!((traces.sample_one_in, traces.asked_per_minute, &*traces.service_name), (3, 7, "edge"));
+}
+
+#[test]
+fn faults_of_runs_in_the_background() {
+    check_told(
+        &format!(
+            "background: {{ runs_max: 10001, runs_per_customer_max: 0, run_timeout: 5, run_timeout_ms: 86400001 }}\n{MINIMAL}"
+        ),
+        &[
+            "background.runs_max: must be a whole number from 0 to 10000",
+            "background.runs_per_customer_max: must be a whole number from 1 to 10000",
+            "unknown key `run_timeout`; did you mean `run_timeout_ms`?",
+            "background.run_timeout_ms: must be a whole number from 1 to 86400000",
+        ],
+    );
 }
 
 #[test]

@@ -62,6 +62,8 @@ fn every_change_reads_back_and_no_cut_does() {
         record: Arc::clone(&record),
         object: Some("resp_1".into()),
     });
+    let (object, kept) = ("resp_1".into(), Arc::clone(&record));
+    check(Change::Detached { request, key, amount, price_version: version(), object, record: kept });
     check(Change::WrittenOff { request, amount, price_version: version() });
     for reason in [Release::Failed, Release::Expired] {
         let record = Arc::clone(&record);

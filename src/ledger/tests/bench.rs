@@ -3,6 +3,7 @@
 use super::super::book::Book;
 use super::super::budget::Budgets;
 use super::super::command::Command;
+use super::super::detached::Detachments;
 use super::super::disk::{Disk, File};
 use super::super::entry::{Entry, KeyCreated, Seq};
 use super::super::frame::{self, Head};
@@ -116,7 +117,7 @@ impl Bench {
             told.put(&book, &bookings, journal.head, Vec::new());
         }
         let index = Index::start(Arc::clone(&disk), index).map_err(io)?;
-        let open: Vec<_> = book.open_holds().collect();
+        let open: Vec<_> = book.attended_holds().collect();
         let (feed, intake) = state::line();
         let state_line = Some(feed.line());
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
@@ -175,6 +176,7 @@ fn ledger(
     (line, room): (Arc<Line>, Arc<Room>),
     threads: Threads,
 ) -> Ledger {
+    let detached = Detachments::of(&book);
     Ledger {
         directory: PathBuf::new(),
         disk,
@@ -188,6 +190,7 @@ fn ledger(
         state: Health::default(),
         holds_open: AtomicUsize::new(0),
         marks: Arc::default(),
+        detached,
         threads: Mutex::new(threads),
         caring: Mutex::default(),
         lock: Mutex::new(None),

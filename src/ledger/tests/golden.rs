@@ -9,6 +9,7 @@ use super::super::{Chain, Expired, Window};
 use super::bench::{ADA, Bench, DEPOSIT, KEY, atto, read, recompute};
 use super::memory::Memory;
 use crate::clock::Timestamp;
+use crate::id::RequestId;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -130,6 +131,7 @@ fn each_kind_of_change_that_is_written_stands_in_a_journal_that_is_kept() {
         "journal-progress",
         "journal-overdraft",
         "journal-marked",
+        "journal-detached",
     ] {
         for entry in read(&golden(folder), Seq::START).expect("whole").0 {
             let mut bytes = Vec::new();
@@ -149,6 +151,15 @@ fn what_is_kept_elsewhere_is_found_for_ever() {
     let owned = bench.ledger.owned(ADA, "resp_68a1f0c2", Timestamp::default()).expect("readable");
     let owned = owned.expect("it is there");
     assert_eq!((owned.request.int(), &*owned.record), (5, &b"40"[..]));
+}
+
+#[test]
+fn what_was_detached_stays_open_for_ever() {
+    let bench = Bench::on(&golden("journal-detached")).expect("it opens");
+    let request = RequestId::from_int(5);
+    assert_eq!((bench.expired, bench.ledger.take_detached()), (Expired::default(), vec![(ADA, request)]));
+    let detached = bench.ledger.detached(request).expect("readable").expect("it is there");
+    assert_eq!((&*detached.object, &*detached.record), ("resp_5", &b"run"[..]));
 }
 
 /// From the third journal on a charge says by which key it was, also what went beyond its hold.

@@ -6,6 +6,7 @@ mod bench;
 mod budgets;
 mod care;
 mod damage;
+mod detached;
 mod entries;
 mod failing;
 mod full;

@@ -38,7 +38,7 @@ fn eves(request: u128) -> Terms {
 #[track_caller]
 fn check(ledger: &Ledger, customer: CustomerId, object: &str, expect: Option<u128>) {
     let found = ledger.owned(customer, object, EVER).expect("readable");
-    let owned = |request| Owned { request: RequestId::from_int(request), record: record(1) };
+    let owned = |request| Owned { request: RequestId::from_int(request), record: record(1), at_work: false };
     assert_eq!(found, expect.map(owned), "{object}");
 }
 

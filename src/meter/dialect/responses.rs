@@ -75,6 +75,8 @@ struct Ended<'a> {
 #[serde(default)]
 struct Answer<'a> {
     #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     output: Option<Vec<Item<'a>>>,
@@ -112,6 +114,7 @@ impl Answer<'_> {
         if let Some(id) = &self.id {
             tally.object(id);
         }
+        tally.at_work = matches!(self.status.as_deref(), Some("queued" | "in_progress"));
         match (&self.output, &self.error) {
             // A run that failed at work is billed for what it used.
             (_, Some(IgnoredAny)) if self.usage.is_none() => return Ok(Part::Error),

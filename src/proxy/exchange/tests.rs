@@ -1,5 +1,6 @@
 //! Waiting for the end of a hold.
 
+use super::settling::wait;
 use super::*;
 use crate::id::{CustomerId, KeyDigest, KeyId, RequestId};
 use crate::ledger::{Applied, Budgets, KeyCreated, Ledger, Terms};
@@ -38,7 +39,7 @@ async fn a_settlement_is_told_to_who_waits_after_one_that_was_cancelled() {
         counted.await.unwrap();
         charged
     });
-    let settling = tokio::sync::Mutex::new(Settling::Estimating(task));
+    let settling = tokio::sync::Mutex::new(Settling::Counting(task));
     assert!(wait(&settling).now_or_never().is_none(), "it is still counted, and who waits is cancelled");
     go.send(()).unwrap();
     // Once while it is counted or committed, as it comes; then to the end, and once more.

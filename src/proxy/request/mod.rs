@@ -279,7 +279,8 @@ impl Request {
     /// Whether what was delivered up to a hang-up can be counted.
     pub fn is_countable(&self, price: &ModelPrice) -> bool {
         match self.demand.work {
-            Work::Text => true,
+            // It goes on, whoever listens.
+            Work::Text => !self.kept.run,
             Work::Speech { .. } => price.sold_by == Unit::Character,
             Work::Audio { .. } | Work::Images => false,
         }

@@ -48,9 +48,6 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
             return Err(bad(name, message));
         }
     }
-    if optional("background", fields.get("background"), "true or false")? == Some(true) {
-        return Err(bad("background", "runs in the background are not sold by this gateway: stream instead"));
-    }
     refuse_tools(fields.get("tools"))?;
     let demand = Demand {
         model: model.into(),
@@ -74,6 +71,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
 pub struct Kept {
     /// Whether its answer is kept.
     pub answer: bool,
+    /// Whether it is answered before its work is done, and its answer is read later.
+    pub run: bool,
     /// The response that it goes on from.
     pub previous: Option<Box<str>>,
 }
@@ -86,7 +85,14 @@ pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
         return Err(bad(PREVIOUS, "must be the id of a response"));
     }
     let declined = optional("store", fields.get("store"), "true or false")? == Some(false);
-    Ok(Kept { answer: !declined, previous: previous.map(Into::into) })
+    let run = optional("background", fields.get("background"), "true or false")? == Some(true);
+    if run && declined {
+        return Err(bad("store", "what runs in the background is kept: leave it out"));
+    }
+    if run && is_streamed(fields)? {
+        return Err(bad("background", "what runs in the background is not streamed here: read it later"));
+    }
+    Ok(Kept { answer: !declined, run, previous: previous.map(Into::into) })
 }
 
 fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
@@ -204,10 +210,11 @@ mod tests {
     fn an_answer_is_kept_unless_that_is_declined() {
         let kept = |fields: &str| read(&format!(r#""input":"a"{fields}"#)).unwrap().kept;
         let previous = Some("resp_1".into());
-        assert_eq!(kept(""), Kept { answer: true, previous: None });
+        assert_eq!(kept(""), Kept { answer: true, run: false, previous: None });
+        assert!(kept(r#","background":true"#).run);
         assert_eq!(kept(r#","store":null,"previous_response_id":null"#), kept(""));
         assert_eq!(kept(r#","store":false"#), Kept::default());
-        assert_eq!(kept(r#","previous_response_id":"resp_1""#), Kept { answer: true, previous });
+        assert_eq!(kept(r#","previous_response_id":"resp_1""#), Kept { answer: true, run: false, previous });
         assert!(read(r#""input":"a","Store":false"#).is_err(), "in other letters it might count");
     }
 
@@ -221,7 +228,9 @@ mod tests {
     fn what_is_kept_or_costs_extra_is_refused() {
         check_refused(r#""stream":true"#, "input", "provide input");
         check_refused(r#""input":{}"#, "input", "array of items");
-        check_refused(r#""input":"a","background":true"#, "background", "not sold");
+        check_refused(r#""input":"a","background":true,"stream":true"#, "background", "not streamed");
+        check_refused(r#""input":"a","background":true,"store":false"#, "store", "is kept");
+        check_refused(r#""input":"a","background":1"#, "background", "true or false");
         for id in ["7", "\"\"", "\"../files\"", "\"a\\u0000\""] {
             let previous = format!(r#""input":"a","previous_response_id":{id}"#);
             check_refused(&previous, "previous_response_id", "must be");

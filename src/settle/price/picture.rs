@@ -2,12 +2,14 @@
 
 use super::Rates;
 use crate::money::UnitPrice;
+use serde::{Deserialize, Serialize};
 
 /// The longest word about an image, in bytes: `1024x1792` and `standard` are some.
 const WORD_BYTES_MAX: usize = 32;
 
 /// What an image looks like, in the words of its provider; what is not said may be anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Picture {
     /// How large it is.
     pub size: Option<Box<str>>,
@@ -16,7 +18,7 @@ pub struct Picture {
 }
 
 /// The price of each image that looks so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PicturePrice {
     /// How; at least one of both.
     pub picture: Picture,

@@ -112,6 +112,8 @@ pub struct Settings {
     pub meter: &'static str,
     /// Of `queue:`, in YAML's flow style.
     pub queue: &'static str,
+    /// Of `background:`, in YAML's flow style.
+    pub background: &'static str,
     /// Of `policy:`, in YAML's flow style.
     pub policy: &'static str,
     /// Of `traces:`, in YAML's flow style; none unless told.
@@ -426,6 +428,9 @@ fn config(accounts: &[Account], settings: &Settings) -> String {
             "  - {{ name: {name}, base_url: \"{base_url}\", api_key: \"{credential}\", {more}{check} }}"
         )
         .expect("a string can grow");
+    }
+    if !settings.background.is_empty() {
+        config = format!("background: {{ {} }}\n{config}", settings.background);
     }
     if !settings.traces.is_empty() {
         config = format!("traces: {{ {} }}\n{config}", settings.traces);

@@ -1,0 +1,205 @@
+//! Runs: responses that go on in the background when their request has been answered.
+//!
+//! The hold of a run stays open over restarts and hand-overs, with the prices that were pinned. It is
+//! charged by whoever sees first that it has ended: a client that reads it, or [`Runs::keep`], which
+//! reads every run again and again, less and less often. So a run is charged also when nobody comes
+//! for it, and once.
+
+mod keep;
+mod room;
+mod said;
+
+use super::context::{BodyBudget, BodyPermit};
+use super::fetch::{Fetched, Fetcher};
+use super::request::is_object_id;
+use super::respond::Refusal;
+use crate::clock::Timestamp;
+use crate::id::{CustomerId, RequestId};
+use crate::ledger::{Charge, Detached, Failure, Ledger};
+use crate::live::{Current, Live};
+use crate::meter::{ANSWER_BYTES_MAX, tokenizer};
+use crate::money::Amount;
+use crate::record::metrics::Metrics;
+use crate::settle::Run;
+use crate::settle::price::Tier;
+use crate::upstream::Account;
+use crate::usage::{Metered, Usage};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use pingora_http::RequestHeader;
+pub(super) use room::Room;
+use room::Rooms;
+use said::Said;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Answers that are read at once are no larger together.
+const ANSWERS_BYTES_MAX: usize = 4 * ANSWER_BYTES_MAX;
+/// What a client is told to wait for an account that is not in the configuration any more.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// All runs.
+pub struct Runs {
+    fetcher: Arc<Fetcher>,
+    ledger: Arc<Ledger>,
+    live: Current,
+    metrics: Arc<Metrics>,
+    budget: BodyBudget,
+    rooms: Arc<Rooms>,
+}
+
+/// One run.
+#[derive(Clone)]
+pub(super) struct Running {
+    /// Who pays.
+    pub customer: CustomerId,
+    /// The request that it was made for.
+    pub request: RequestId,
+    /// Its name.
+    pub object: Arc<str>,
+    /// What it will be charged by.
+    pub run: Run,
+}
+
+/// What a provider is asked about a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// How it stands.
+    Read,
+    /// To end it.
+    Cancel,
+}
+
+/// What became of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It is at work.
+    AtWork,
+    /// Its provider does not know it, this time.
+    Missing,
+    /// It has ended, and so has its hold: durable.
+    Ended,
+}
+
+/// What a run used, and in its provider's words, if those told it.
+struct Used {
+    usage: Usage,
+    tier: Option<Tier>,
+    reported: Option<Box<str>>,
+}
+
+impl Runs {
+    /// The runs of `ledger`.
+    pub fn new(ledger: Arc<Ledger>, live: Current, metrics: Arc<Metrics>) -> Self {
+        let (fetcher, budget, rooms) = (Arc::default(), BodyBudget::default(), Arc::default());
+        Runs { fetcher, ledger, live, metrics, budget, rooms }
+    }
+
+    /// Who asks providers for what they keep.
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    /// Takes what the provider says of a run. If it has ended, its hold ends.
+    ///
+    /// # Errors
+    /// When that cannot be made durable.
+    pub(super) async fn told(&self, running: &Running, body: &Bytes) -> Result<Told, Failure> {
+        match said::of_response(body) {
+            Said::AtWork => Ok(Told::AtWork),
+            Said::Used { usage, tier, reported } => {
+                let reported = Some(reported);
+                self.charge(running, Used { usage, tier, reported }).await
+            }
+            Said::Delivered { delivered, tier } => {
+                let (input, encoding) = (running.run.input_tokens, running.run.encoding);
+                let counted = tokio::task::spawn_blocking(move || {
+                    let output = tokenizer::count_delivered(encoding, &delivered);
+                    Usage { input, output, ..Usage::default() }
+                });
+                let usage = counted.await.map_err(|_| Failure::Busy)?;
+                self.charge(running, Used { usage, tier, reported: None }).await
+            }
+            Said::Nothing(end) => self.release(running, end).await,
+        }
+    }
+
+    async fn charge(&self, running: &Running, used: Used) -> Result<Told, Failure> {
+        let Running { customer, request, object, run } = running;
+        let Used { usage, tier, reported } = used;
+        let ended = run.used(usage, tier, reported.as_deref(), Timestamp::now());
+        let charge = Charge { amount: ended.charge, cost: ended.cost.unwrap_or(Amount::ZERO) };
+        let kept = (ended.record.into(), Arc::clone(object));
+        let applied = self.ledger.capture_detached(*customer, *request, charge, kept).await?;
+        let Some(applied) = applied else { return Ok(Told::Ended) };
+        let live = self.live.load();
+        let prices = live.config.prices.at(Timestamp::now());
+        let model = prices.find(&run.model).map_or("other", |(name, _)| name);
+        let metered = if reported.is_some() { Metered::Reported } else { Metered::Estimated };
+        self.metrics.charged(model, metered, &usage, applied.charged);
+        if let Some(cost) = ended.cost {
+            self.metrics.cost(model, run.upstream(), cost);
+        }
+        give_back(&live, run, applied.charged);
+        Ok(Told::Ended)
+    }
+
+    /// Nothing is due for the run, or nobody says what: it is not charged.
+    async fn release(&self, running: &Running, end: &str) -> Result<Told, Failure> {
+        let Running { customer, request, run, .. } = running;
+        let record = run.untold(end, Timestamp::now()).into();
+        if self.ledger.release_detached(*customer, *request, record).await?.is_some() {
+            let upstream = run.upstream();
+            tracing::warn!(%request, upstream, end, "a run in the background is not charged");
+            give_back(&self.live.load(), run, Amount::ZERO);
+        }
+        Ok(Told::Ended)
+    }
+
+    /// Asks the account of a run and takes what it says.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or the end of the run cannot be made durable.
+    pub(super) async fn ask(&self, running: &Running, ask: Ask) -> Result<Told, Refusal> {
+        let live = self.live.load_full();
+        let account = account_of(&live, &running.run).ok_or(Refusal::UpstreamUnavailable { wait: WAIT })?;
+        let (method, part) = match ask {
+            Ask::Read => (Method::GET, ""),
+            Ask::Cancel => (Method::POST, "/cancel"),
+        };
+        let path = account.path_of_kept(&["/", &running.object, part].concat(), None);
+        let asks = RequestHeader::build(method, path.as_bytes(), None).map_err(|_| Refusal::Overloaded)?;
+        let mut permit: BodyPermit = self.budget.begin(ANSWERS_BYTES_MAX);
+        let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
+        let request = RequestId::new(at_ms, fastrand::u128(..));
+        let fetched = self.fetcher.fetch(&asks, request, (account, &path), &mut permit).await?;
+        let Fetched { header, body } = fetched;
+        match header.status {
+            StatusCode::NOT_FOUND => Ok(Told::Missing),
+            status if status.is_success() => self.told(running, &body).await.map_err(|_| Refusal::Overloaded),
+            _ => Ok(Told::AtWork),
+        }
+    }
+}
+
+impl Running {
+    /// Of what the ledger keeps of it.
+    pub fn of(customer: CustomerId, request: RequestId, detached: &Detached) -> Option<Self> {
+        let run = serde_json::from_slice(&detached.record).ok()?;
+        let object = Arc::clone(&detached.object);
+        is_object_id(&object).then_some(Running { customer, request, object, run })
+    }
+}
+
+fn account_of<'a>(live: &'a Live, run: &Run) -> Option<&'a Arc<Account>> {
+    live.pool.accounts().iter().find(|account| *account.name == *run.upstream())
+}
+
+/// What the run took of its account's spend and did not use.
+fn give_back(live: &Live, run: &Run, used: Amount) {
+    let age_us = Timestamp::now().micros().saturating_sub(run.begun.micros());
+    let age = Duration::from_micros(u64::try_from(age_us).unwrap_or_default());
+    if let Some(account) = account_of(live, run) {
+        account.known_late((run.most, used), age, Instant::now());
+    }
+}
