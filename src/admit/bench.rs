@@ -86,7 +86,7 @@ impl Bench {
 /// Judges what nobody waits for.
 async fn judge(clerk: &Clerk, counter: &Counter, Job { case, said, place }: Job) {
     let outcome = match *said {
-        Said::Asked(_) => Reaction::Observed,
+        Said::Asked(..) => Reaction::Observed,
         Said::Answered(_) | Said::Streamed(_) => Reaction::Answered,
     };
     // What failed was counted.

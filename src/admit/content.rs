@@ -12,9 +12,11 @@ use crate::auth::key::Digester;
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::{Ledger, Reaction, Violation};
 use crate::policy::content::{Content, Finding, Mode, Moderation, OnFailure, Score};
-use crate::policy::text::{Text, pieces};
+use crate::policy::matter::{Matter, Unreadable};
+use crate::policy::text::Text;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
@@ -38,22 +40,41 @@ pub enum Event<'a> {
 /// Is told what happens.
 pub type OnEvent = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
-/// A provider could not be asked, or did not answer in time.
+/// Why a provider does not say what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unmoderated;
+pub enum Unmoderated {
+    /// None could be asked, or answered in time.
+    Unanswered,
+    /// It is nothing that a provider judges.
+    Unreadable,
+}
 
-/// What a provider finds in a text: each of its labels, and how surely.
+impl From<Unreadable> for Unmoderated {
+    fn from(_: Unreadable) -> Self {
+        Unmoderated::Unreadable
+    }
+}
+
+/// What a provider is asked about at once.
+#[derive(Debug)]
+pub enum Question {
+    /// Pieces of text.
+    Texts(Vec<String>),
+    /// An image, by its URL.
+    Image(String),
+}
+
+/// What a provider finds: each of its labels, and how surely.
 pub type Scores = Vec<(Box<str>, Score)>;
 
-/// Asks a provider what texts are objected to.
+/// Asks a provider what is objected to.
 #[async_trait]
 pub trait Moderate: Send + Sync {
-    /// The highest score of each label over all texts.
+    /// The highest score of each label over all that is asked about.
     ///
     /// # Errors
-    /// When nobody answers in time.
-    async fn moderate(&self, case: &Case, by: &Moderation, texts: Vec<String>)
-    -> Result<Scores, Unmoderated>;
+    /// When nobody answers in time, or it cannot be judged.
+    async fn moderate(&self, case: &Case, by: &Moderation, about: Question) -> Result<Scores, Unmoderated>;
 }
 
 /// Why a request is not served.
@@ -63,6 +84,8 @@ pub enum Objection {
     Category(Arc<str>),
     /// It could not be judged, and must be.
     Unjudged,
+    /// It can never be judged as it is, and must be.
+    Unreadable,
     /// What was found cannot be made durable.
     Unnoted,
 }
@@ -80,8 +103,8 @@ pub struct Case {
 
 /// What is judged.
 pub enum Said {
-    /// A request, as JSON.
-    Asked(Bytes),
+    /// A request, as JSON, and the files that came beside that in a form.
+    Asked(Bytes, Vec<Bytes>),
     /// A whole answer, as JSON.
     Answered(Bytes),
     /// The text of a stream.
@@ -91,16 +114,28 @@ pub enum Said {
 impl Said {
     fn text(&self) -> Text<'_> {
         match self {
-            Said::Asked(body) | Said::Answered(body) => Text::Json(body),
+            Said::Asked(body, _) | Said::Answered(body) => Text::Json(body),
             Said::Streamed(text) => Text::Plain(text),
         }
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Said::Asked(body) | Said::Answered(body) => body,
+            Said::Asked(body, _) | Said::Answered(body) => body,
             Said::Streamed(text) => text.as_bytes(),
         }
+    }
+
+    fn files(&self) -> &[Bytes] {
+        match self {
+            Said::Asked(_, files) => files,
+            Said::Answered(_) | Said::Streamed(_) => &[],
+        }
+    }
+
+    /// What it takes in memory.
+    fn size(&self) -> usize {
+        self.bytes().len() + self.files().iter().map(Bytes::len).sum::<usize>()
     }
 }
 
@@ -168,25 +203,24 @@ impl Judge {
         self.counter.clone()
     }
 
-    /// Judges the body of a request.
+    /// Judges a request.
     ///
     /// # Errors
     /// Why it is not served.
-    pub async fn judge(&self, case: Case, mode: Mode, body: Bytes) -> Result<(), Objection> {
-        let said = Arc::new(Said::Asked(body));
+    pub async fn judge(&self, case: Case, mode: Mode, said: impl FnOnce() -> Said) -> Result<(), Objection> {
         match mode {
             Mode::Off => return Ok(()),
             Mode::Observe => {
-                self.enqueue(case, said);
+                self.enqueue(case, Arc::new(said()));
                 return Ok(());
             }
             Mode::Enforce => {}
         }
-        let found = self.clerk.find(&case, &said).await;
-        let findings = match (found, case.content.on_failure()) {
+        let said = Arc::new(said());
+        let findings = match (self.clerk.find(&case, &said).await, &case.content.moderation) {
             (Ok(findings), _) => findings,
-            (Err(Unmoderated), OnFailure::Open) => Vec::new(),
-            (Err(Unmoderated), OnFailure::Closed) => return Err(Objection::Unjudged),
+            (Err(why), Some(by)) => by.without(why).map(|()| Vec::new())?,
+            (Err(_), None) => return Err(Objection::Unjudged),
         };
         let Some(first) = findings.first().map(|finding| Arc::clone(&finding.category)) else {
             return Ok(());
@@ -206,7 +240,7 @@ impl Judge {
     }
 
     fn enqueue(&self, case: Case, said: Arc<Said>) {
-        let bytes = said.bytes().len();
+        let bytes = said.size();
         let place = Place { waiting: Arc::clone(&self.waiting), bytes };
         let full = self.waiting.jobs.fetch_add(1, Ordering::Relaxed) >= case.content.waiting_max
             || self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > WAITING_BYTES_MAX;
@@ -246,20 +280,33 @@ impl Listener {
 impl Clerk {
     /// What is found: by words, and where these find nothing, by a provider.
     pub async fn find(&self, case: &Case, said: &Arc<Said>) -> Result<Vec<Finding>, Unmoderated> {
-        let by_words = by_words(&case.content, said).await;
+        let by_words = look(case, said, |content, said| content.by_words(said.text())).await;
+        let by_words = by_words.unwrap_or_default();
         let Some(by) = case.content.moderation.as_ref().filter(|_| by_words.is_empty()) else {
             return Ok(by_words);
         };
-        let found = match pieces(said.text()) {
-            Some(texts) if texts.is_empty() => return Ok(Vec::new()),
-            Some(texts) => self.moderate.moderate(case, by, texts).await,
-            // Longer than what a provider is asked about.
-            None => Err(Unmoderated),
-        };
+        let found = self.ask(case, said, by).await;
         if found.is_err() {
             (self.on_event)(Event::Unjudged);
         }
-        found.map(|scores| case.content.by_scores(&scores))
+        found
+    }
+
+    /// What a provider finds. What it finds in a part counts, whatever becomes of the rest.
+    async fn ask(&self, case: &Case, said: &Arc<Said>, by: &Moderation) -> Result<Vec<Finding>, Unmoderated> {
+        let images_max = by.images_max;
+        let read = move |_: &Content, said: &Said| {
+            Matter::read(said.text(), said.files().iter().map(|file| &**file), images_max)
+        };
+        let Matter { texts, images } = look(case, said, read).await.unwrap_or(Err(Unreadable))?;
+        let texts = (!texts.is_empty()).then_some(Question::Texts(texts));
+        let questions = texts.into_iter().chain(images.into_iter().map(Question::Image));
+        let answers = join_all(questions.map(|about| self.moderate.moderate(case, by, about))).await;
+        let found = case.content.by_scores(&answers.iter().flatten().flatten().cloned().collect::<Scores>());
+        match answers.into_iter().find_map(Result::err) {
+            Some(why) if found.is_empty() => Err(why),
+            Some(_) | None => Ok(found),
+        }
     }
 
     /// Notes what was found, and waits until that is durable.
@@ -300,10 +347,29 @@ impl Clerk {
     }
 }
 
-async fn by_words(content: &Arc<Content>, said: &Arc<Said>) -> Vec<Finding> {
-    if said.bytes().len() <= INLINE_BYTES_MAX {
-        return content.by_words(said.text());
+/// Looks at what was said, at long ones on another thread; nothing if that panics.
+async fn look<T: Send + 'static>(
+    case: &Case,
+    said: &Arc<Said>,
+    look: impl FnOnce(&Content, &Said) -> T + Send + 'static,
+) -> Option<T> {
+    let content = Arc::clone(&case.content);
+    if said.size() <= INLINE_BYTES_MAX {
+        return Some(look(&content, said));
     }
-    let (content, said) = (Arc::clone(content), Arc::clone(said));
-    tokio::task::spawn_blocking(move || content.by_words(said.text())).await.unwrap_or_default()
+    let said = Arc::clone(said);
+    tokio::task::spawn_blocking(move || look(&content, &said)).await.ok()
+}
+
+impl Moderation {
+    /// What becomes of a request that a provider does not judge.
+    fn without(&self, why: Unmoderated) -> Result<(), Objection> {
+        match (why, self.on_failure, self.on_unreadable) {
+            (Unmoderated::Unanswered, OnFailure::Closed, _) => Err(Objection::Unjudged),
+            (Unmoderated::Unreadable, _, OnFailure::Closed) => Err(Objection::Unreadable),
+            (Unmoderated::Unanswered, OnFailure::Open, _) | (Unmoderated::Unreadable, _, OnFailure::Open) => {
+                Ok(())
+            }
+        }
+    }
 }

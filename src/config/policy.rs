@@ -28,6 +28,8 @@ const CATEGORY_BYTES_MAX: usize = 40;
 const MODERATION_MODEL: &str = "omni-moderation-latest";
 /// Labels of a provider in one category.
 const LABELS_MAX: usize = 32;
+/// Each is a question of its own.
+const IMAGES_MAX: u64 = 64;
 /// Of more answers than this, none might as well be judged.
 const ONE_IN_MAX: u64 = 1_000_000;
 /// Texts that wait to be judged.
@@ -131,9 +133,11 @@ fn moderation<'a>(section: &mut Section<'a>) -> (Moderation, Option<Node<'a>>) {
     let named = node.as_ref().and_then(Node::text).filter(|name| !name.is_empty());
     let model = named.unwrap_or_else(|| MODERATION_MODEL.to_owned()).into();
     let timeout = section.millis("timeout_ms", 5_000);
-    let on_failure =
-        section.choice("on_failure", &[("closed", OnFailure::Closed), ("open", OnFailure::Open)]);
-    (Moderation { model, timeout, on_failure }, node)
+    let outcomes = [("closed", OnFailure::Closed), ("open", OnFailure::Open)];
+    let on_failure = section.choice("on_failure", &outcomes);
+    let on_unreadable = section.choice("on_unreadable", &outcomes);
+    let images_max = section.number("images_max", 0..=IMAGES_MAX, 8);
+    (Moderation { model, timeout, on_failure, on_unreadable, images_max }, node)
 }
 
 fn category(name: &str, node: &Node<'_>) -> Option<Category> {

@@ -105,6 +105,10 @@ pub struct Moderation {
     pub timeout: Duration,
     /// What becomes of a request for which there is none.
     pub on_failure: OnFailure,
+    /// What becomes of one that has something in it that cannot be asked about.
+    pub on_unreadable: OnFailure,
+    /// The most images of a request that are asked about, each by itself.
+    pub images_max: usize,
 }
 
 /// What becomes of a request that cannot be judged.
@@ -208,11 +212,6 @@ impl Content {
         Ok(Content { default, categories, moderation, output_one_in, waiting_max, words })
     }
 
-    /// What becomes of a request that cannot be judged.
-    pub fn on_failure(&self) -> OnFailure {
-        self.moderation.as_ref().map_or(OnFailure::Closed, |by| by.on_failure)
-    }
-
     /// What the words in a text tell.
     pub fn by_words(&self, text: Text<'_>) -> Vec<Finding> {
         let (mut found, mut folded) = (BTreeSet::new(), String::new());
@@ -222,11 +221,11 @@ impl Content {
         found.into_iter().map(finding).collect()
     }
 
-    /// What the scores of a provider tell.
+    /// What the scores of a provider tell; of several for a label, the highest counts.
     pub fn by_scores(&self, scores: &[(Box<str>, Score)]) -> Vec<Finding> {
         let reached = |threshold: &Threshold| {
-            let (_, score) = scores.iter().find(|(label, _)| *label == threshold.label)?;
-            (*score >= threshold.score).then_some(*score)
+            let of_label = scores.iter().filter(|(label, _)| *label == threshold.label);
+            of_label.map(|(_, score)| *score).max().filter(|score| *score >= threshold.score)
         };
         let finding = |category: &Category| {
             let score = category.thresholds.iter().filter_map(reached).max()?;
@@ -253,7 +252,8 @@ mod tests {
     fn content(categories: Vec<Category>) -> Content {
         let bounds = Bounds { output_one_in: 0, waiting_max: 1 };
         let (model, timeout) = ("m".into(), Duration::from_secs(1));
-        let moderation = Moderation { model, timeout, on_failure: OnFailure::Open };
+        let (on_failure, on_unreadable) = (OnFailure::Open, OnFailure::Open);
+        let moderation = Moderation { model, timeout, on_failure, on_unreadable, images_max: 1 };
         Content::new(Mode::Enforce, categories, Some(moderation), bounds).unwrap()
     }
 
@@ -296,6 +296,7 @@ mod tests {
         check(&[("hate", 500_000)], Some(500_000));
         check(&[("hate", 600_000), ("hate/threatening", 700_000)], Some(700_000));
         check(&[("hate", 900_000), ("hate/threatening", 100_000)], Some(900_000));
+        check(&[("hate", 100_000), ("hate", 800_000), ("hate", 300_000)], Some(800_000));
         check(&[], None);
     }
 

@@ -8,5 +8,6 @@
 
 pub mod content;
 pub mod countries;
+pub mod matter;
 pub mod text;
 pub mod words;

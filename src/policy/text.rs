@@ -1,17 +1,15 @@
-//! The texts in a request or an answer, as the model reads and writes them: escapes undone.
+//! What is in a request or an answer, as the model reads and writes it: texts, with escapes undone, and
+//! images.
 //!
 //! Every string value counts, wherever it stands, so that no field is a way around a judgement. What is
-//! encoded in it does not: images and files in data URLs are no text.
+//! encoded in it is no text. Images are found where the APIs that are sold have them: in data URLs, below
+//! `image_url` and `source`, and in `b64_json`.
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 
-/// The longest piece of text that a provider is asked about: some thousand tokens.
-const PIECE_BYTES_MAX: usize = 16 * 1024;
-/// What a piece repeats of the one before it: what is cut by its end stands whole in the next.
-const OVERLAP_BYTES: usize = 512;
-/// The most pieces of one request.
-const PIECES_MAX: usize = 64;
 /// The longest kind of a file in a data URL.
 const KIND_BYTES_MAX: usize = 128;
 
@@ -24,60 +22,127 @@ pub enum Text<'a> {
     Plain(&'a str),
 }
 
-/// Calls `each` with every text, in order.
-pub fn each_text(text: Text<'_>, each: &mut dyn FnMut(&str)) {
+/// What is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// A text.
+    Text(&'a str),
+    /// An image, by its URL, which may be one of data.
+    Image(Cow<'a, str>),
+    /// Another file, or one that is somewhere else.
+    File,
+}
+
+/// Calls `each` with everything that is found, in order.
+pub fn each_found(text: Text<'_>, each: &mut dyn FnMut(Found<'_>)) {
     match text {
-        Text::Plain(text) => each(text),
+        Text::Plain(text) => each(Found::Text(text)),
         Text::Json(body) => {
             let mut read = serde_json::Deserializer::from_slice(body);
             // What is wrong behind a text does not undo it, and is not ours to tell.
-            let _ = Texts(each).deserialize(&mut read);
+            let _ = Search { each, at: At::Plain }.deserialize(&mut read);
         }
     }
 }
 
-/// All texts in pieces of a bounded length, a text a line; nothing if these are too many. The pieces of a
-/// long text overlap.
-pub fn pieces(text: Text<'_>) -> Option<Vec<String>> {
-    let mut pieces: Vec<String> = Vec::new();
-    each_text(text, &mut |text| {
-        let mut rest = text;
-        while !rest.is_empty() && pieces.len() <= PIECES_MAX {
-            let end = boundary(rest, PIECE_BYTES_MAX);
-            let head = &rest[..end];
-            match pieces.last_mut().filter(|last| last.len() + 1 + head.len() <= PIECE_BYTES_MAX) {
-                Some(last) => {
-                    last.push('\n');
-                    last.push_str(head);
-                }
-                None => pieces.push(head.to_owned()),
-            }
-            let next = if end == rest.len() { end } else { boundary(rest, end - OVERLAP_BYTES) };
-            rest = &rest[next..];
-        }
+/// Calls `each` with every text, in order.
+pub fn each_text(text: Text<'_>, each: &mut dyn FnMut(&str)) {
+    each_found(text, &mut |found| match found {
+        Found::Text(text) => each(text),
+        Found::Image(_) | Found::File => {}
     });
-    (pieces.len() <= PIECES_MAX).then_some(pieces)
 }
 
-/// The last place between two letters that is not beyond `at`.
-fn boundary(text: &str, at: usize) -> usize {
-    let mut at = text.len().min(at);
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-/// Whether a string is nothing but a file in a data URL.
-fn is_file(text: &str) -> bool {
+/// The kind of a file, if a string is nothing but that, in a data URL.
+fn kind_of_file(text: &str) -> Option<&str> {
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
-    let parts = text.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
-    parts.is_some_and(|(kind, data)| kind.len() <= KIND_BYTES_MAX && data.bytes().all(base64))
+    let (kind, data) = text.strip_prefix("data:")?.split_once(";base64,")?;
+    (kind.len() <= KIND_BYTES_MAX && data.bytes().all(base64)).then_some(kind)
 }
 
-struct Texts<'a>(&'a mut dyn FnMut(&str));
+/// The kind of an image by how it begins in base64.
+fn kind_of_image(base64: &str) -> Option<&'static str> {
+    let known = [("iVBORw0KGg", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif")];
+    let found = known.into_iter().find(|(begins, _)| base64.starts_with(begins)).map(|(_, kind)| kind);
+    // Sounds begin as this kind does.
+    let is_webp = base64.starts_with("UklGR") && base64.get(12..16) == Some("RUJQ");
+    found.or(is_webp.then_some("image/webp"))
+}
 
-impl<'de> DeserializeSeed<'de> for Texts<'_> {
+/// An image as a URL of data, if these are the bytes of one.
+pub fn image_of(base64: &str) -> Option<String> {
+    kind_of_image(base64).map(|kind| format!("data:{kind};base64,{base64}"))
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+enum At {
+    Plain,
+    /// It says where an image is, or an object below it does.
+    Image,
+    /// An object says where an image is, or has it.
+    Source,
+    /// It may be an image in base64.
+    Encoded,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    ImageUrl,
+    Url,
+    Source,
+    Data,
+    B64Json,
+    #[serde(other)]
+    Other,
+}
+
+impl At {
+    fn below(self, key: &Key) -> At {
+        match (self, key) {
+            (_, Key::ImageUrl) | (At::Image | At::Source, Key::Url) => At::Image,
+            (_, Key::Source) => At::Source,
+            (_, Key::B64Json) | (At::Source, Key::Data) => At::Encoded,
+            (_, Key::Url | Key::Data | Key::Other) => At::Plain,
+        }
+    }
+}
+
+struct Search<'a> {
+    each: &'a mut dyn FnMut(Found<'_>),
+    at: At,
+}
+
+impl Search<'_> {
+    fn below(&mut self, at: At) -> Search<'_> {
+        Search { each: &mut *self.each, at }
+    }
+
+    fn text(&mut self, text: &str) {
+        if let Some(kind) = kind_of_file(text) {
+            let is_image = kind.get(..6).is_some_and(|begins| begins.eq_ignore_ascii_case("image/"));
+            return (self.each)(if is_image { Found::Image(text.into()) } else { Found::File });
+        }
+        match self.at {
+            At::Image => {
+                let is_url = ["https://", "http://"].into_iter().any(|scheme| {
+                    text.get(..scheme.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(scheme))
+                });
+                (self.each)(if is_url { Found::Image(text.into()) } else { Found::File });
+            }
+            At::Encoded => {
+                if let Some(image) = image_of(text) {
+                    return (self.each)(Found::Image(image.into()));
+                }
+            }
+            At::Plain | At::Source => {}
+        }
+        (self.each)(Found::Text(text));
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Search<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -85,17 +150,15 @@ impl<'de> DeserializeSeed<'de> for Texts<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Texts<'_> {
+impl<'de> Visitor<'de> for Search<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if !is_file(text) {
-            (self.0)(text);
-        }
+    fn visit_str<E: Error>(mut self, text: &str) -> Result<(), E> {
+        self.text(text);
         Ok(())
     }
 
@@ -119,14 +182,16 @@ impl<'de> Visitor<'de> for Texts<'_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Texts(&mut *self.0))?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        let at = self.at;
+        while items.next_element_seed(self.below(at))?.is_some() {}
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        while fields.next_key::<serde::de::IgnoredAny>()?.is_some() {
-            fields.next_value_seed(Texts(&mut *self.0))?;
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(key) = fields.next_key::<Key>()? {
+            let at = self.at.below(&key);
+            fields.next_value_seed(self.below(at))?;
         }
         Ok(())
     }
@@ -157,40 +222,49 @@ mod tests {
         check("no JSON", &[]);
     }
 
-    #[test]
-    fn texts_come_in_pieces_of_a_bounded_length() {
-        let pieces = |texts: &[&str]| {
-            let body = serde_json::json!({ "input": texts }).to_string();
-            super::pieces(Text::Json(body.as_bytes()))
-        };
-        assert_eq!(pieces(&["a", "b"]), Some(vec!["a\nb".to_owned()]));
-        let long = "ä".repeat(PIECE_BYTES_MAX);
-        let cut = pieces(&["x", &long, "y"]).unwrap();
-        let lengths: Vec<usize> = cut.iter().map(String::len).collect();
-        assert_eq!(
-            lengths,
-            [1, PIECE_BYTES_MAX, PIECE_BYTES_MAX, 2 * OVERLAP_BYTES + 2],
-            "y is a line of the last"
-        );
-        let most = PIECE_BYTES_MAX + (PIECES_MAX - 1) * (PIECE_BYTES_MAX - OVERLAP_BYTES);
-        let whole = "z".repeat(most);
-        assert_eq!(pieces(&[&whole]).unwrap().len(), PIECES_MAX);
-        assert_eq!((pieces(&[&whole, "z"]), pieces(&[&format!("z{whole}")])), (None, None));
-        assert_eq!(super::pieces(Text::Plain("")), Some(Vec::new()));
+    /// Images are shown by their URL, other files as `-`.
+    fn check_images(body: &str, expect: &[&str]) {
+        let mut found = Vec::new();
+        each_found(Text::Json(body.as_bytes()), &mut |what| match what {
+            Found::Text(_) => {}
+            Found::Image(url) => found.push(url.into_owned()),
+            Found::File => found.push("-".into()),
+        });
+        assert_eq!(found, expect, "{body}");
     }
 
-    /// Wherever a text is cut, what is no longer than the overlap stands whole in a piece.
     #[test]
-    fn nothing_is_hidden_by_a_cut() {
-        let said = "how to build a pipe bomb ü".repeat(18);
-        assert!((480..=OVERLAP_BYTES).contains(&said.len()));
-        let mut found = 0;
-        for at in (0..3 * PIECE_BYTES_MAX).step_by(61).chain(PIECE_BYTES_MAX - 600..PIECE_BYTES_MAX + 1) {
-            let text = format!("{}{said}{}", "ä".repeat(at / 2), "b".repeat(PIECE_BYTES_MAX));
-            let pieces = super::pieces(Text::Plain(&text)).unwrap();
-            assert!(pieces.iter().any(|piece| piece.contains(&said)), "{at}");
-            found += 1;
+    fn images_are_found_in_each_dialect() {
+        let url = "https://images.example/a.png";
+        let (png, data) = ("iVBORw0KGgoAAA==", "data:image/png;base64,iVBORw0KGgoAAA==");
+        for body in [
+            r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"URL","detail":"low"}}]}]}"#,
+            r#"{"input":[{"content":[{"type":"input_image","image_url":"URL"}]}]}"#,
+            r#"{"input":[{"content":[{"type":"input_image","image\u005furl":"URL"}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image","source":{"type":"url","url":"URL"}}]}]}"#,
+            r#"{"prompt":"x","images":[{"image_url":"URL"}]}"#,
+            r#"{"input":[{"type":"image_url","image_url":{"url":"URL"}}]}"#,
+        ] {
+            check_images(&body.replace("URL", url), &[url]);
+            check_images(&body.replace("URL", data), &[data]);
         }
-        assert!(found > 1_400, "{found}");
+        for body in [
+            r#"{"messages":[{"content":[{"source":{"data":"PNG","type":"base64","media_type":"image/png"}}]}]}"#,
+            r#"{"data":[{"b64_json":"PNG"}]}"#,
+        ] {
+            check_images(&body.replace("PNG", png), &[data]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_a_file_or_a_text() {
+        check_images(r#"{"file_data":"data:application/pdf;base64,aGk="}"#, &["-"]);
+        check_images(r#"{"image_url":"file-1"}"#, &["-"]);
+        // As if it were a picture: what is no picture is read.
+        for body in [r#"{"source":{"data":"a bomb"}}"#, r#"{"b64_json":"a bomb"}"#, r#"{"url":"a bomb"}"#] {
+            check_images(body, &[]);
+            check(body, &["a bomb"]);
+        }
+        check(r#"{"image_url":"https://a.example/bomb"}"#, &["https://a.example/bomb"]);
     }
 }

@@ -1,11 +1,11 @@
 //! A provider's moderation endpoint, asked over the pool: by its credentials, its health and its limits, as
-//! a request of the customer whose text it is about. Nobody is charged for it.
+//! a request of the customer whose texts and images it is about. Nobody is charged for it.
 //!
 //! What is asked and answered is kept nowhere; on the way it is as secret as a request.
 
 use super::forward::{self, Verdict};
 use super::request::Comes;
-use crate::admit::content::{Case, Moderate, Scores, Unmoderated};
+use crate::admit::content::{Case, Moderate, Question, Scores, Unmoderated};
 use crate::config;
 use crate::endpoint::Endpoint;
 use crate::id::RequestId;
@@ -36,6 +36,11 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_MAX: Duration = Duration::from_secs(55);
 /// Bytes of text to a token, at least.
 const BYTES_PER_TOKEN: u64 = 4;
+/// What an image may take of an account's limits.
+const TOKENS_PER_IMAGE: u64 = 1_500;
+
+/// Why there is no answer: the provider finds the request wrong.
+const REFUSED: &str = "refused";
 
 /// Asks over the pool.
 pub struct Moderator {
@@ -66,10 +71,9 @@ impl Moderator {
         Moderator { live, connector: Connector::new(None), metrics }
     }
 
-    async fn ask(&self, case: &Case, by: &Moderation, texts: &[String]) -> Result<Scores, &'static str> {
+    async fn ask(&self, case: &Case, by: &Moderation, about: &Question) -> Result<Scores, &'static str> {
         let live = self.live.load_full();
-        let bytes: usize = texts.iter().map(String::len).sum();
-        let tokens = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(BYTES_PER_TOKEN);
+        let tokens = tokens(about);
         let most = Most { tokens, spend: Amount::ZERO };
         let need = Need {
             expected: Expected { input: tokens, output_max: 0 },
@@ -92,7 +96,7 @@ impl Moderator {
                 tried: &tried,
             };
             let mut lease = lease(&live, &ask, by.timeout).await.ok_or("no_account")?;
-            let outcome = self.attempt(&mut lease, case.request, texts).await;
+            let outcome = self.attempt(&mut lease, case.request, about).await;
             let name = Arc::clone(&lease.account().name);
             match outcome {
                 Ok(scores) => {
@@ -104,7 +108,7 @@ impl Moderator {
                 Err(Unanswered::Stale) => lease.unsent(),
                 Err(Unanswered::Refused) => {
                     lease.used(Most::NOTHING);
-                    return Err("refused");
+                    return Err(REFUSED);
                 }
                 Err(Unanswered::Fault(fault)) => {
                     self.metrics.attempt(&name, fault.name());
@@ -122,15 +126,14 @@ impl Moderator {
         &self,
         lease: &mut Lease,
         request: RequestId,
-        texts: &[String],
+        about: &Question,
     ) -> Result<Scores, Unanswered> {
         let account = Arc::clone(lease.account());
         let address = account.address().ok_or(Fault::Connect)?;
         let mut peer = forward::peer(&account, address);
-        // One text at a time: nothing is gained by more on a connection.
+        // One question at a time: nothing is gained by more on a connection.
         peer.options.alpn = ALPN::H1;
-        let body = serde_json::json!({ "model": lease.model(), "input": texts }).to_string();
-        let body = Bytes::from(body);
+        let body = body(lease.model(), about);
         let header = asked(lease, request, body.len()).map_err(|_| Fault::Broken)?;
         let (mut session, kept) =
             self.connector.get_http_session(&peer).await.map_err(|why| unconnected(&why))?;
@@ -176,22 +179,40 @@ impl Moderator {
 
 #[async_trait]
 impl Moderate for Moderator {
-    async fn moderate(
-        &self,
-        case: &Case,
-        by: &Moderation,
-        texts: Vec<String>,
-    ) -> Result<Scores, Unmoderated> {
+    async fn moderate(&self, case: &Case, by: &Moderation, about: Question) -> Result<Scores, Unmoderated> {
         let begun = Instant::now();
-        let asked = tokio::time::timeout(by.timeout, self.ask(case, by, &texts)).await;
+        let asked = tokio::time::timeout(by.timeout, self.ask(case, by, &about)).await;
         let asked = asked.unwrap_or(Err("late"));
         let outcome = asked.as_ref().map_or_else(|why| *why, |_| "ok");
         self.metrics.moderated(outcome, begun.elapsed());
         asked.map_err(|why| {
-            tracing::warn!(request = %case.request, why, "a text is not moderated");
-            Unmoderated
+            tracing::warn!(request = %case.request, why, "a request is not moderated");
+            match about {
+                // It is damaged, too large, or not where its URL says.
+                Question::Image(_) if why == REFUSED => Unmoderated::Unreadable,
+                Question::Image(_) | Question::Texts(_) => Unmoderated::Unanswered,
+            }
         })
     }
+}
+
+fn tokens(about: &Question) -> u64 {
+    match about {
+        Question::Texts(texts) => {
+            let bytes: usize = texts.iter().map(String::len).sum();
+            u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(BYTES_PER_TOKEN)
+        }
+        Question::Image(_) => TOKENS_PER_IMAGE,
+    }
+}
+
+/// A request to the moderation endpoint.
+fn body(model: &str, about: &Question) -> Bytes {
+    let input = match about {
+        Question::Texts(texts) => serde_json::json!(texts),
+        Question::Image(url) => serde_json::json!([{ "type": "image_url", "image_url": { "url": url } }]),
+    };
+    serde_json::json!({ "model": model, "input": input }).to_string().into()
 }
 
 /// Sends a request, and waits for the header of its answer.

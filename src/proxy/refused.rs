@@ -20,6 +20,13 @@ impl From<Objection> for Refusal {
         match objection {
             Objection::Category(category) => Refusal::Content(category),
             Objection::Unjudged => Refusal::Unjudged,
+            Objection::Unreadable => Refusal::BadRequest(BadRequest {
+                message:
+                    "Some of the request cannot be held against the content policy of this service: send \
+                          less text, fewer images, and neither other files nor images that cannot be read."
+                        .into(),
+                param: None,
+            }),
             // Who is refused is not told before it is in the books.
             Objection::Unnoted => Refusal::Overloaded,
         }

@@ -9,7 +9,7 @@ use super::respond::Refusal;
 use super::trace::Trace;
 use super::{Gateway, account, address, attempt, body, cors, files, local, portal, stored};
 use crate::admit::Named;
-use crate::admit::content::{Case, Listener};
+use crate::admit::content::{Case, Listener, Said};
 use crate::admit::estimate;
 use crate::admit::gate::{Knock, Passed};
 use crate::admit::rate::PerMinute;
@@ -140,14 +140,15 @@ impl Gateway {
         &self,
         live: &Live,
         caller: &Caller,
-        request: RequestId,
-        body: Bytes,
+        id: RequestId,
+        request: &Request,
     ) -> Result<Option<Listener>, Refusal> {
         let Some(content) = &live.config.policy.content else { return Ok(None) };
         let customer = caller.customer();
         let mode = self.gates.content_of(customer).unwrap_or(content.default);
-        let case = || Case { content: Arc::clone(content), customer, request };
-        self.judge.judge(case(), mode, body).await?;
+        let case = || Case { content: Arc::clone(content), customer, request: id };
+        let said = || Said::Asked(request.countable(), request.files().to_vec());
+        self.judge.judge(case(), mode, said).await?;
         Ok(self.judge.listen(case, content, mode))
     }
 
@@ -202,7 +203,7 @@ impl Gateway {
         let run = request.kept.run.then(|| self.runs.room(caller.customer())).transpose()?;
         let model = &request.demand.model;
         let mark = self.mark(&session.req_header().headers, caller.customer(), endpoint, &body).await?;
-        let listener = self.judge_content(&live, &caller, ctx.request, request.countable()).await?;
+        let listener = self.judge_content(&live, &caller, ctx.request, &request).await?;
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }

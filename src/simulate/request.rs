@@ -9,6 +9,8 @@ use super::media::{self, Media};
 use super::refusal::Refusal;
 use crate::endpoint::Endpoint;
 use crate::usage::Usage;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -185,9 +187,16 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
     Ok(request)
 }
 
-/// Scores that stand in the texts to judge.
+/// Scores that stand in the texts to judge, and in images.
 fn scores(body: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(body);
+    let images =
+        text.split(";base64,").skip(1).filter_map(|rest| STANDARD.decode(rest.split('"').next()?).ok());
+    let images = images.map(|image| scores_in(&String::from_utf8_lossy(&image)));
+    images.flatten().chain(scores_in(&text)).collect()
+}
+
+fn scores_in(text: &str) -> Vec<(String, String)> {
     let said = text.split("score(").skip(1).filter_map(|rest| {
         let (label, rest) = rest.split_once(")=")?;
         let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());

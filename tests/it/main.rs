@@ -33,6 +33,7 @@ mod media;
 mod broken;
 mod policy;
 mod moderation;
+mod moderation_images;
 mod prices;
 mod pool;
 mod headroom;

@@ -1,7 +1,7 @@
 //! `POST /v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`.
 
 use super::fields::bad;
-use super::values::Values;
+use super::values::{Values, length};
 use super::{Asked, BadRequest, Streaming};
 use crate::admit::{Demand, Tells, Work};
 use crate::endpoint::Endpoint;
@@ -46,7 +46,7 @@ pub(super) fn read_heard(endpoint: Endpoint, values: &Values<'_>) -> Result<Aske
     }
     values.check(&HEARD)?;
     let model = values.required("model")?.into();
-    let files: Vec<u64> = values.files().collect();
+    let files: Vec<u64> = values.files().map(|part| length(part.value)).collect();
     let [bytes] = files[..] else { return Err(bad("file", "you must provide one file")) };
     if !values.is_given("file") {
         return Err(bad("file", "you must provide file"));

@@ -74,6 +74,8 @@ pub struct Request {
     body: Bytes,
     /// Its prompt as a JSON object, where it came in a form.
     prompt: Option<Bytes>,
+    /// The files of the form.
+    files: Vec<Bytes>,
     /// Where the model's name stands in it, quotes included, or can be put.
     model: ModelPlace,
     /// What asks for the usage of a stream, if the client did not.
@@ -204,7 +206,8 @@ impl Request {
                 Some(serde_json::json!({ "prompt": prompt }).to_string().into())
             }
         };
-        Ok(Request { prompt, ..Request::of(endpoint, asked, model, None, body)? })
+        let files = values.files().map(|part| body.slice(part.place.clone())).collect();
+        Ok(Request { prompt, files, ..Request::of(endpoint, asked, model, None, body)? })
     }
 
     fn of(
@@ -234,6 +237,7 @@ impl Request {
             affinity,
             body: body.clone(),
             prompt,
+            files: Vec::new(),
             model,
             usage_edit,
             cut_edits: Vec::new(),
@@ -274,6 +278,11 @@ impl Request {
     /// What is counted when an answer has to be estimated: of a form, its prompt.
     pub fn countable(&self) -> Bytes {
         self.prompt.as_ref().unwrap_or(&self.body).clone()
+    }
+
+    /// The files that came beside that.
+    pub fn files(&self) -> &[Bytes] {
+        &self.files
     }
 
     /// Whether what was delivered up to a hang-up can be counted.

@@ -3,7 +3,7 @@
 use super::BadRequest;
 use super::fields::not_served;
 use super::fields::{Fields, bad, optional, whole, wrong_type};
-use super::form::{Form, Kind, shown};
+use super::form::{Form, Kind, Part, shown};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -98,16 +98,16 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Bytes of each file in a form.
-    pub(super) fn files(&self) -> impl Iterator<Item = u64> {
+    /// Each file in a form.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Part<'a>> {
         let parts = match self {
             Values::Json(_) => &[][..],
             Values::Form(form) => form.parts(),
         };
-        parts.iter().filter(|part| part.kind == Kind::File).map(|part| length(part.value))
+        parts.iter().filter(|part| part.kind == Kind::File)
     }
 }
 
-fn length(bytes: &[u8]) -> u64 {
+pub(super) fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).expect("usize fits")
 }
