@@ -19,9 +19,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Groups begin at least this long after one another: a lone request commits at once, while many
-/// share their fsyncs, and nobody has to wake this thread in between.
-pub const PACE: Duration = Duration::from_millis(2);
+/// How long after the beginning of a group the next one begins, for each command that was in it: shorter
+/// than an fsync where few ask, so that nobody waits for more than their own, and longer the more could
+/// share one.
+const PACE_BY_COMMAND: Duration = Duration::from_micros(200);
+/// The longest of that.
+pub const PACE_MAX: Duration = Duration::from_millis(2);
 
 /// What one group took.
 #[derive(Clone, Copy, Debug)]
@@ -108,24 +111,27 @@ struct Gathered {
 }
 
 impl Writer {
-    /// Starts it on a thread of its own; it ends by [`Line::close`].
+    /// Starts it on a thread of its own; it ends by [`Line::close`]. Groups begin `pace_max` after one another
+    /// at most, while somebody waits.
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn spawn(self, pace: Duration) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new().name("journal".into()).spawn(move || self.run(pace))
+    pub fn spawn(self, pace_max: Duration) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("journal".into()).spawn(move || self.run(pace_max))
     }
 
-    fn run(mut self, pace: Duration) {
+    fn run(mut self, pace_max: Duration) {
         let line = Arc::clone(&self.line.0);
         let mut submissions = Vec::new();
-        let mut begun = None;
+        let mut next = Instant::now();
         while line.wait() {
-            if let Some(early) = begun.and_then(|begun: Instant| pace.checked_sub(begun.elapsed())) {
+            let begun = Instant::now();
+            if let Some(early) = next.checked_duration_since(begun) {
                 thread::sleep(early);
             }
-            begun = Some(Instant::now());
-            self.group(&line, &mut submissions);
+            let begun = next.max(begun);
+            let commands = self.group(&line, &mut submissions);
+            next = begun + pace(commands, pace_max);
         }
     }
 
@@ -138,8 +144,8 @@ impl Writer {
         }
     }
 
-    /// Makes all that is in line durable, and tells who waits.
-    fn group(&mut self, line: &Line, submissions: &mut Vec<Submission>) {
+    /// Makes all that is in line durable, and tells who waits; gives how many those are.
+    fn group(&mut self, line: &Line, submissions: &mut Vec<Submission>) -> usize {
         line.take(submissions);
         let group = self.gather(submissions);
         let commands = group.waiting.len();
@@ -152,6 +158,7 @@ impl Writer {
             // Nobody may be waiting any more: the entry stands all the same.
             let _ = waiting.send(outcome.map(|()| seq));
         }
+        commands
     }
 
     fn gather(&mut self, submissions: &mut Vec<Submission>) -> Gathered {
@@ -222,5 +229,23 @@ impl Writer {
     /// Removes what there is of the next segment: it would not continue this one if this one goes on.
     fn unmake_next(&self) -> bool {
         self.disk.remove(&segment::segment_name(self.head.seq.next())).is_ok()
+    }
+}
+
+/// How long after a group of so many commands the next one begins.
+fn pace(commands: usize, pace_max: Duration) -> Duration {
+    let commands = u32::try_from(commands).unwrap_or(u32::MAX);
+    PACE_BY_COMMAND.saturating_mul(commands).min(pace_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_share_an_fsync_the_longer_the_next_group_gathers() {
+        let micros = |commands| pace(commands, PACE_MAX).as_micros();
+        assert_eq!([1, 2, 9, 10, 11, usize::MAX].map(micros), [200, 400, 1_800, 2_000, 2_000, 2_000]);
+        assert_eq!(pace(10, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -159,7 +159,7 @@ impl Ledger {
         let room = Room::keep(Arc::clone(&disk)).map_err(io)?;
         let made = (Arc::clone(&index), Arc::clone(&room));
         let (line, writer) = journal::begin(Arc::clone(&disk), journal, made, feed, on_commit).map_err(io)?;
-        let writer = writer.spawn(journal::PACE).map_err(io)?;
+        let writer = writer.spawn(journal::PACE_MAX).map_err(io)?;
         let ledger = Arc::new(Ledger {
             directory: directory.to_owned(),
             disk,

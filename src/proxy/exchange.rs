@@ -173,19 +173,7 @@ impl Exchange {
         let usage_chunk = self.request.stream.unwrap_or(crate::meter::UsageChunk::Show);
         let endpoint = self.request.endpoint;
         // The events of a response repeat what was asked.
-        let echo = match endpoint {
-            Endpoint::Responses => self.request.body().len(),
-            Endpoint::Chat
-            | Endpoint::Messages
-            | Endpoint::Completions
-            | Endpoint::Embeddings
-            | Endpoint::Moderations
-            | Endpoint::ImageGenerations
-            | Endpoint::ImageEdits
-            | Endpoint::Speech
-            | Endpoint::Transcriptions
-            | Endpoint::Translations => 0,
-        };
+        let echo = if endpoint == Endpoint::Responses { self.request.body().len() } else { 0 };
         let mut meter = StreamMeter::with_echo(endpoint, usage_chunk, echo);
         if let Some(extending) = &self.state.lock().extending {
             meter.allow(extending.room());

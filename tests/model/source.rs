@@ -59,22 +59,19 @@ impl Source {
                 self.extend(customer, request)
             }
             104..109 => self.refund(customer, reference),
-            117..119 => {
-                let amount = [-1, 0, 400, 3_000, 3_000, 3_000][self.rng.usize(0..6)];
-                Operation::Overdraft { customer, amount }
-            }
-            119.. => {
-                let amount = [None, None, Some(0), Some(1), Some(200)][self.rng.usize(0..5)];
-                Operation::WriteOff { customer, amount, reference: self.reference() }
-            }
-            115..117 => {
-                let (customer, request) = self.request(customer, reference);
-                Operation::Expire { customer, request }
-            }
             109..112 => {
                 let amount = self.rng.i128(-4_000..4_000);
                 let amount = if self.rng.u32(0..10) == 0 { 0 } else { amount };
                 Operation::Adjust { customer, amount, reference: self.reference() }
+            }
+            112..114 => self.expire(customer, reference),
+            114..116 => {
+                let amount = [-1, 0, 400, 3_000, 3_000, 3_000][self.rng.usize(0..6)];
+                Operation::Overdraft { customer, amount }
+            }
+            116..120 => {
+                let amount = [None, None, Some(0), Some(1), Some(200)][self.rng.usize(0..5)];
+                Operation::WriteOff { customer, amount, reference: self.reference() }
             }
             _ => {
                 let steps = [Step::Suspend, Step::Ban, Step::Resume, Step::Unban];
@@ -110,6 +107,16 @@ impl Source {
         let (amount, least) = if self.rng.u32(0..4) == 0 { (amount * 100, least) } else { (amount, least) };
         let so_far = if self.rng.u32(0..20) == 0 { -1 } else { self.rng.i128(0..2_000) };
         Operation::Extend { customer, request, amount, least, so_far }
+    }
+
+    /// Every other one of a hold that was extended: that one is charged as far as it had come.
+    fn expire(&mut self, customer: u64, reference: &Reference) -> Operation {
+        let extended = reference.customers.iter().find_map(|(customer, plain)| {
+            plain.so_far.keys().next().map(|request| (*customer, *request))
+        });
+        let named = self.request(customer, reference);
+        let (customer, request) = extended.filter(|_| self.rng.bool()).unwrap_or(named);
+        Operation::Expire { customer, request }
     }
 
     fn name(&mut self) -> String {
