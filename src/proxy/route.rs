@@ -51,7 +51,8 @@ impl Gateway {
             if !asked.allows(&given) {
                 return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
             }
-            return self.answer_stored(session, ctx, &asked).await.map(|()| true);
+            // Boxed, so that requests that go elsewhere do not carry its size.
+            return Box::pin(self.answer_stored(session, ctx, &asked)).await.map(|()| true);
         }
         let files = ctx.live.config.gateway.files_per_customer_max > 0;
         if let Some(asked) = files::Asked::at(&path).filter(|_| files) {
@@ -59,7 +60,7 @@ impl Gateway {
             if !asked.allows(&given) {
                 return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
             }
-            return self.answer_files(session, ctx, &asked).await.map(|()| true);
+            return Box::pin(self.answer_files(session, ctx, &asked)).await.map(|()| true);
         }
         match &*path {
             "/" => {
