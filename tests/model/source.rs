@@ -111,9 +111,10 @@ impl Source {
 
     /// Every other one of a hold that was extended: that one is charged as far as it had come.
     fn expire(&mut self, customer: u64, reference: &Reference) -> Operation {
-        let extended = reference.customers.iter().find_map(|(customer, plain)| {
-            plain.so_far.keys().next().map(|request| (*customer, *request))
-        });
+        let extended = reference
+            .customers
+            .iter()
+            .find_map(|(customer, plain)| plain.so_far.keys().next().map(|request| (*customer, *request)));
         let named = self.request(customer, reference);
         let (customer, request) = extended.filter(|_| self.rng.bool()).unwrap_or(named);
         Operation::Expire { customer, request }
