@@ -8,7 +8,7 @@ use super::line::{Bounds, HangUp, ran_out};
 use super::request::{Comes as AnswerComes, Request};
 use super::respond::Refusal;
 use crate::admit::estimate;
-use crate::config::OnHangUp;
+use crate::config::{self, OnHangUp};
 use crate::id::CustomerId;
 use crate::live::Live;
 use crate::meter::tokenizer::BYTES_PER_TOKEN;
@@ -56,12 +56,13 @@ pub(super) enum NoLease {
 
 impl Gateway {
     /// Chooses an account for the next attempt; if none has room, waits in line for one, for as long
-    /// as the client stays.
+    /// as the client stays and there is time `left`.
     pub(super) async fn lease(
         &self,
         session: &mut Session,
         live: &Live,
         admitted: &InExchange,
+        left: Duration,
     ) -> Result<Lease, NoLease> {
         let Live { pool, config } = live;
         let now = Instant::now();
@@ -78,7 +79,7 @@ impl Gateway {
             Ok(lease) => return Ok(lease),
             Err(none) => none,
         };
-        let bounds = config.queue;
+        let bounds = config::Queue { wait: config.queue.wait.min(left), ..config.queue };
         if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
             // Nothing is under way that could be drained.
             admitted.line.set_hang_up(HangUp::Cancel);
@@ -86,7 +87,7 @@ impl Gateway {
             let place = pool.join(&ask, bounds, now);
             let waited = tokio::select! {
                 waited = async { place?.wait().await } => waited,
-                error = left(session) => {
+                error = gone(session) => {
                     self.metrics.queued("left", now.elapsed());
                     return Err(NoLease::Gone(error));
                 }
@@ -139,6 +140,20 @@ impl Gateway {
         status: Option<u16>,
         why: &'static str,
     ) -> Box<Error> {
+        let mut error = self.failed_at_last(admitted, fault, status, why);
+        let more = admitted.attempts < admitted.retry.attempts_max;
+        error.set_retry(more && self.may_retry());
+        error
+    }
+
+    /// The same where no other can follow.
+    pub(super) fn failed_at_last(
+        &self,
+        admitted: &mut InExchange,
+        fault: Fault,
+        status: Option<u16>,
+        why: &'static str,
+    ) -> Box<Error> {
         if std::mem::take(&mut admitted.answered) {
             admitted.exchange.amend_attempt(fault.name());
         } else {
@@ -157,8 +172,7 @@ impl Gateway {
         admitted.exchange.end_attempt();
         admitted.fault = Some(fault);
         let mut error = Error::explain(ErrorType::ConnectRefused, why).into_up();
-        let more = admitted.attempts < admitted.retry.attempts_max;
-        error.set_retry(more && self.may_retry());
+        error.set_retry(false);
         error
     }
 
@@ -230,16 +244,15 @@ pub(super) fn trace(admitted: &mut InExchange, outcome: &'static str) {
     }
 }
 
-/// Waits a little before another attempt, differently for each of those that failed by the same.
-pub(super) async fn pause(attempts: u32, random: u32) {
-    if attempts > 0 {
-        let longest = RETRY_PAUSE.saturating_mul(1 << (attempts - 1).min(5));
-        tokio::time::sleep(longest.mul_f64(f64::from(random) / f64::from(u32::MAX))).await;
-    }
+/// How long to wait after so many attempts before another: anything up to a bound that doubles, so that many
+/// that failed by the same do not return at once.
+pub(super) fn pause(attempts: u32, random: u32) -> Duration {
+    let longest = RETRY_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(5));
+    longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Waits until the client leaves.
-async fn left(session: &mut Session) -> Box<Error> {
+async fn gone(session: &mut Session) -> Box<Error> {
     match session.downstream_session.read_body_or_idle(true).await {
         Err(error) => error.into_down(),
         // Its body was read whole.
@@ -262,5 +275,20 @@ pub(super) fn last_fault(admitted: &InExchange) -> Refusal {
             | Fault::Server,
         )
         | None => Refusal::UpstreamUnavailable { wait: WAIT },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_anything_up_to_a_bound_that_doubles() {
+        let longest = |attempts| pause(attempts, u32::MAX).as_millis();
+        assert_eq!([1, 2, 3, 6, 10].map(longest), [20, 40, 80, 640, 640]);
+        for attempts in 1..10 {
+            assert_eq!(pause(attempts, 0), Duration::ZERO, "full jitter");
+            assert_eq!(pause(attempts, u32::MAX / 2).as_millis(), longest(attempts) / 2 - 1);
+        }
     }
 }

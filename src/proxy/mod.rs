@@ -170,19 +170,26 @@ impl ProxyHttp for Gateway {
 
     /// Chooses an upstream account for the next attempt.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let now = Instant::now();
         let started = ctx.started;
         let Some(admitted) = ctx.admitted.as_mut() else {
             return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
         };
-        if admitted.attempts > 0 && now.duration_since(started) > admitted.retry.total {
-            return Err(Error::explain(ErrorType::ConnectTimedout, "no time is left for another attempt"));
-        }
-        attempt::pause(admitted.attempts, fastrand::u32(..)).await;
+        let mut left = Duration::MAX;
         if admitted.attempts == 0 {
             ctx.live.pool.budget().earn();
+        } else {
+            if admitted.fault.is_some() {
+                tokio::time::sleep(attempt::pause(admitted.attempts, fastrand::u32(..))).await;
+            }
+            left = admitted.retry.total.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Err(Error::explain(
+                    ErrorType::ConnectTimedout,
+                    "no time is left for another attempt",
+                ));
+            }
         }
-        let lease = match self.lease(session, &ctx.live, admitted).await {
+        let lease = match self.lease(session, &ctx.live, admitted, left).await {
             Ok(lease) => lease,
             Err(NoLease::Gone(error)) => return Err(error),
             Err(NoLease::Refused(refusal)) => {
@@ -345,16 +352,13 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        let fault = match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::Timeout,
-            _ => Fault::Connect,
-        };
         if let Some(lease) = ctx.admitted.as_ref().and_then(|admitted| admitted.lease.as_ref()) {
             let upstream = &*lease.account().name;
             tracing::warn!(upstream, why = %error, "no connection to an upstream account");
         }
         match ctx.admitted.as_mut() {
-            Some(admitted) => self.failed(admitted, fault, None, "no connection"),
+            // Also one that timed out: it has sent nothing.
+            Some(admitted) => self.failed(admitted, Fault::Connect, None, "no connection"),
             None => error,
         }
     }
@@ -408,11 +412,11 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
-        let mut error = self.failed(admitted, fault, None, "the attempt broke");
-        if !untouched || admitted.line.gone_since().is_some() {
-            error.set_retry(false);
+        if untouched && admitted.line.gone_since().is_none() {
+            self.failed(admitted, fault, None, "the attempt broke")
+        } else {
+            self.failed_at_last(admitted, fault, None, "the attempt broke")
         }
-        error
     }
 
     /// The request failed: an error for the client if it can still be sent, and an end for the hold.

@@ -86,7 +86,10 @@ impl Moderator {
             match attempt {
                 0 => live.pool.budget().earn(),
                 _ if live.pool.budget().spend() => {}
-                _ => self.metrics.retry_denied(),
+                _ => {
+                    self.metrics.retry_denied();
+                    break;
+                }
             }
             let ask = Ask {
                 customer: case.customer,
@@ -135,8 +138,7 @@ impl Moderator {
         peer.options.alpn = ALPN::H1;
         let body = body(lease.model(), about);
         let header = asked(lease, request, body.len()).map_err(|_| Fault::Broken)?;
-        let (mut session, kept) =
-            self.connector.get_http_session(&peer).await.map_err(|why| unconnected(&why))?;
+        let (mut session, kept) = self.connector.get_http_session(&peer).await.map_err(|_| Fault::Connect)?;
         session.set_read_timeout(Some(account.timeouts.silence));
         session.set_write_timeout(Some(account.timeouts.silence));
         lease.sent();
@@ -248,13 +250,6 @@ fn asked(lease: &Lease, request: RequestId, body_bytes: usize) -> pingora::Resul
     ours.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     let path = account.path_of(Endpoint::Moderations, lease.model());
     forward::request(&ours, account, &path, request, body_bytes)
-}
-
-fn unconnected(why: &Error) -> Fault {
-    match why.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::Timeout,
-        _ => Fault::Connect,
-    }
 }
 
 fn broken(why: &Error) -> Fault {

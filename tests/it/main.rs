@@ -36,6 +36,7 @@ mod moderation;
 mod moderation_images;
 mod prices;
 mod pool;
+mod retries;
 mod headroom;
 mod queue;
 mod outage;

@@ -300,3 +300,55 @@ async fn a_stream_that_does_not_begin_in_time_is_served_by_another() {
     }
     audit(gateway, &[&provider]).counts(8, 0, 2);
 }
+
+/// What shares a cache at a provider goes to the account that has it, as long as that takes requests.
+#[tokio::test]
+async fn who_shares_a_prompt_cache_stays_with_one_account() {
+    let provider = Simulated::start();
+    let names = ["a", "b", "c", "d"];
+    let gateway = Gateway::start(&names.map(|name| Account::new(name, provider.address)));
+    let customer = gateway.customer("1.00");
+    let client = Client::h1(&gateway, &customer);
+    let served_by = async |key: usize| {
+        let mut body = ask(&[]);
+        body["prompt_cache_key"] = json!(format!("conversation {key}"));
+        let mut by = Vec::new();
+        for _ in 0..4 {
+            let answer = client.ask(&body).await;
+            by.push(outcomes(&gateway.receipt(&answer.id()).await)[0].0.clone());
+        }
+        by.dedup();
+        assert_eq!(by.len(), 1, "{key} went to {by:?}");
+        by.remove(0)
+    };
+    let mut all = Vec::new();
+    for key in 0..12 {
+        all.push(served_by(key).await);
+    }
+    let mut used = all.clone();
+    used.sort_unstable();
+    used.dedup();
+    assert!(used.len() > 1, "one account has all of {all:?}");
+    gateway.json(&["upstream", "drain", &all[0]]);
+    assert_ne!(served_by(0).await, all[0]);
+    gateway.json(&["upstream", "resume", &all[0]]);
+    assert_eq!(served_by(0).await, all[0], "it comes back to what it has there");
+    audit(gateway, &[&provider]).is_exact(56);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_provider_is_used_again() {
+    let provider = Scripted::always(Script::json(r#"{"usage":{"prompt_tokens":1,"completion_tokens":1}}"#));
+    let gateway = Gateway::start(&[Account::scripted(&provider)]);
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        for _ in 0..10 {
+            assert_eq!(client.ask(&ask(&[])).await.status, 200);
+        }
+    }
+    let seen = provider.seen();
+    let mut connections: Vec<usize> = seen.iter().map(|seen| seen.connection).collect();
+    connections.dedup();
+    // One may not be back when the next request comes.
+    assert!(seen.len() == 20 && connections.len() <= 3, "{connections:?}");
+}
