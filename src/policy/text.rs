@@ -16,7 +16,7 @@ const KIND_BYTES_MAX: usize = 128;
 /// Something with texts in it.
 #[derive(Clone, Copy, Debug)]
 pub enum Text<'a> {
-    /// A body of JSON. One that is none has no texts.
+    /// A body of JSON, or of lines of it. One that is none has no texts.
     Json(&'a [u8]),
     /// Text alone.
     Plain(&'a str),
@@ -40,7 +40,7 @@ pub fn each_found(text: Text<'_>, each: &mut dyn FnMut(Found<'_>)) {
         Text::Json(body) => {
             let mut read = serde_json::Deserializer::from_slice(body);
             // What is wrong behind a text does not undo it, and is not ours to tell.
-            let _ = Search { each, at: At::Plain }.deserialize(&mut read);
+            while (Search { each: &mut *each, at: At::Plain }).deserialize(&mut read).is_ok() {}
         }
     }
 }
@@ -219,6 +219,7 @@ mod tests {
             &["data:image/png;base64,aGk= and more", "data: b"],
         );
         check(r#"{"input":"a","broken":"#, &["a"]);
+        check("{\"input\":\"a\"}\n{\"input\":\"b\"}\n\n[\"c\"]\n", &["a", "b", "c"]);
         check("no JSON", &[]);
     }
 

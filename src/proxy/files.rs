@@ -10,6 +10,7 @@ use super::request::{BadRequest, file, is_object_id};
 use super::respond::Refusal;
 use super::shelf::{Fate, Kept, Shelf};
 use super::{Gateway, body, forward, local};
+use crate::admit::content::Said;
 use crate::auth::Caller;
 use crate::endpoint::FILES;
 use crate::id::{CustomerId, RequestId};
@@ -149,7 +150,10 @@ impl Gateway {
         let form = body.clone();
         // As long as that takes for the largest, others are served.
         let read = tokio::task::spawn_blocking(move || file::read(&kind, &form)).await;
-        let common = read.map_err(|_| Refusal::Overloaded)??;
+        let (common, lines) = read.map_err(|_| Refusal::Overloaded)??;
+        // Nobody sees its requests again before they are served.
+        let said = || Said::Asked(body.slice(lines), Vec::new());
+        self.judge_content(&live, &caller, ctx.request, said).await?;
         let (_upload, under_way) = self.uploads.begin(caller.customer());
         let (_, made) = self.shelf(&caller, Shelf::Files).await?;
         let most = live.config.gateway.files_per_customer_max;

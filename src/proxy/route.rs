@@ -137,18 +137,17 @@ impl Gateway {
     }
 
     /// Holds what is asked against the content policy, if there is one. Gives who listens to the answer.
-    async fn judge_content(
+    pub(super) async fn judge_content(
         &self,
         live: &Live,
         caller: &Caller,
-        id: RequestId,
-        request: &Request,
+        request: RequestId,
+        said: impl FnOnce() -> Said,
     ) -> Result<Option<Listener>, Refusal> {
         let Some(content) = &live.config.policy.content else { return Ok(None) };
         let customer = caller.customer();
         let mode = self.gates.content_of(customer).unwrap_or(content.default);
-        let case = || Case { content: Arc::clone(content), customer, request: id };
-        let said = || Said::Asked(request.countable(), request.files().to_vec());
+        let case = || Case { content: Arc::clone(content), customer, request };
         self.judge.judge(case(), mode, said).await?;
         Ok(self.judge.listen(case, content, mode))
     }
@@ -204,7 +203,8 @@ impl Gateway {
         let run = request.kept.run.then(|| self.runs.room(caller.customer())).transpose()?;
         let model = &request.demand.model;
         let mark = self.mark(&session.req_header().headers, caller.customer(), endpoint, &body).await?;
-        let listener = self.judge_content(&live, &caller, ctx.request, &request).await?;
+        let said = || Said::Asked(request.countable(), request.files().to_vec());
+        let listener = self.judge_content(&live, &caller, ctx.request, said).await?;
         if let Some(passed) = &mut ctx.passed {
             passed.demand(model, estimate::tokens_likely(&request.demand), Tick::now())?;
         }

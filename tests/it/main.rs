@@ -41,6 +41,7 @@ mod headroom;
 mod queue;
 mod outage;
 mod hygiene;
+mod hygiene_everywhere;
 mod ledger;
 mod commands;
 mod audit;

@@ -1,9 +1,10 @@
 //! Images are judged as texts are: wherever a request has them, each by itself; and what nobody can judge is
 //! refused or served as the operator says. The simulated provider finds in an image what its bytes say.
 
+use crate::files::upload;
 use crate::hygiene::{contains, files};
 use crate::moderation::{Court, judged_by};
-use crate::policy::{entries, rejected, violations};
+use crate::policy::{entries, rejected, saying, violations};
 use crate::strangers::metric;
 use crate::support::gateway::PRICES;
 use crate::support::{
@@ -104,6 +105,33 @@ async fn an_image_is_judged_wherever_a_request_has_it() {
     let noted = || (entries(&gateway, &customer.id, "violation").len() == 20).then_some(());
     eventually("all are in the books", noted).await;
     audit(gateway, &[&provider]).is_exact(18);
+}
+
+/// What a batch will ask for is judged when its file comes: nobody sees it again before it is served.
+#[tokio::test]
+async fn the_requests_in_a_file_of_a_batch_are_judged() {
+    let court = judged_by(JUDGING_IMAGES, 0);
+    let Court { provider, judge, gateway, customer } = court;
+    let line = |body: Value| {
+        json!({ "custom_id": body.to_string().len().to_string(), "method": "POST", "url": "/v1/chat/completions",
+            "body": body })
+        .to_string()
+    };
+    let capped = |mut body: Value| {
+        body["max_tokens"] = json!(16);
+        line(body)
+    };
+    let harmless = capped(ask(&[]));
+    for client in Client::both(&gateway, &customer) {
+        for worst in [saying("score(hate)=0.9"), chat(&[url("score(hate)=0.9")])] {
+            let refused = upload(&client, &customer.key, &format!("{harmless}\n{}\n", capped(worst))).await;
+            refused.is_error(400, Some("content_policy_violation"));
+        }
+        assert_eq!(upload(&client, &customer.key, &harmless).await.status, 200);
+    }
+    assert_eq!((rejected(&gateway, "content_policy"), provider.provider.log().len()), (4, 2));
+    assert_eq!(entries(&gateway, &customer.id, "violation").len(), 4);
+    drop(judge);
 }
 
 /// What is too much, what is no image, and what a provider does not read.

@@ -4,17 +4,18 @@ use super::fields::not_served;
 use super::form::{Form, Kind, boundary, shown};
 use super::lines::{self, Common};
 use super::{BadRequest, bad};
+use std::ops::Range;
 
 /// What a file is for: nothing else that is sold takes one.
 const PURPOSE: &str = "batch";
 /// Fields beside the file that mean nothing to us.
 const PASSED: [&str; 2] = ["expires_after[anchor]", "expires_after[seconds]"];
 
-/// What the requests in an uploaded file ask.
+/// What the requests in an uploaded file ask, and where these stand in the body.
 ///
 /// # Errors
 /// When it is not a form with the file of a batch.
-pub fn read(content_type: &str, body: &[u8]) -> Result<Common, BadRequest> {
+pub fn read(content_type: &str, body: &[u8]) -> Result<(Common, Range<usize>), BadRequest> {
     let boundary = boundary(content_type)?;
     let boundary = boundary.ok_or_else(|| not_served(&"a file is sent as multipart/form-data"))?;
     let form = Form::read(body, boundary)?;
@@ -29,7 +30,8 @@ pub fn read(content_type: &str, body: &[u8]) -> Result<Common, BadRequest> {
         return Err(bad("purpose", "must be batch: nothing else that is sold here takes a file"));
     }
     let file = form.parts().iter().find(|part| part.name == "file" && part.kind == Kind::File);
-    lines::read(file.ok_or_else(|| bad("file", "you must provide file"))?.value, |_| Ok(()))
+    let file = file.ok_or_else(|| bad("file", "you must provide file"))?;
+    Ok((lines::read(file.value, |_| Ok(()))?, file.place.clone()))
 }
 
 fn is_known(name: &str) -> bool {
@@ -50,7 +52,7 @@ mod tests {
         };
         let body = parts.iter().map(part).collect::<String>() + "--b--\r\n";
         let read = read("multipart/form-data; boundary=b", body.as_bytes());
-        let told = read.as_ref().map(|common| &*common.model).map_err(|bad| &*bad.message);
+        let told = read.as_ref().map(|(common, _)| &*common.model).map_err(|bad| &*bad.message);
         match (told, expect) {
             (Err(told), Err(expect)) => assert!(told.contains(expect), "{told}"),
             (told, expect) => assert_eq!(told, expect),
