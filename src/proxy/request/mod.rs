@@ -43,6 +43,8 @@ const OBJECT_ID_BYTES_MAX: usize = 128;
 /// No model's answer is longer; a larger number is a mistake.
 const OUTPUT_TOKENS_MAX: u64 = 1_000_000_000;
 
+/// What prompts begin with, by endpoint: the first that is long enough.
+const PROMPTS: [&str; 5] = ["instructions", "system", "messages", "prompt", "input"];
 /// Providers cache prompts of 1024 tokens and more.
 const CACHED_BYTES_MIN: usize = 4 * 1024;
 
@@ -300,8 +302,8 @@ impl Request {
 /// Shorter ones are not kept in a provider's cache.
 fn affinity(fields: &Fields<'_>) -> Option<u64> {
     let key = fields.get("prompt_cache_key").map(|key| key.get().as_bytes()).filter(|key| key[0] == b'"');
-    let prompt =
-        || fields.get("messages").or_else(|| fields.get("prompt"))?.get().as_bytes().get(..CACHED_BYTES_MIN);
+    let begins = |name: &&str| fields.get(name)?.get().as_bytes().get(..CACHED_BYTES_MIN);
+    let prompt = || PROMPTS.iter().find_map(begins);
     let common = key.or_else(prompt)?;
     Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(common))
 }

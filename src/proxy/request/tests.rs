@@ -162,3 +162,34 @@ fn a_moderation_need_not_name_its_model() {
     let named = read_for(Endpoint::Moderations, r#"{"model":"x","input":[]}"#).unwrap();
     assert_eq!((&*named.demand.model, &named.body_for("y")[..12]), ("x", &br#"{"model":"y""#[..]));
 }
+
+/// What shares a prompt cache at a provider, by what requests say or begin with.
+#[test]
+fn what_begins_alike_is_known_by_that() {
+    let affinity = |endpoint, fields: &str| {
+        read_for(endpoint, &format!(r#"{{"model":"m","max_tokens":9,{fields}}}"#)).unwrap().affinity
+    };
+    let long = "x".repeat(CACHED_BYTES_MIN);
+    let message = |text: &str| format!(r#""messages":[{{"role":"user","content":"{text}"}}]"#);
+    for (endpoint, begins, goes_on) in [
+        (Endpoint::Chat, message(&long), message(&format!("{long} and on"))),
+        (Endpoint::Completions, format!(r#""prompt":"{long} a""#), format!(r#""prompt":"{long} b""#)),
+        (Endpoint::Responses, format!(r#""input":"{long} a""#), format!(r#""input":"{long} b""#)),
+        (
+            Endpoint::Responses,
+            format!(r#""instructions":"{long}","input":"a""#),
+            format!(r#""input":"b","instructions":"{long}""#),
+        ),
+        (
+            Endpoint::Messages,
+            format!(r#""system":"{long}",{}"#, message("a")),
+            format!(r#""system":"{long}",{}"#, message("b")),
+        ),
+    ] {
+        let begun = affinity(endpoint, &begins);
+        assert!(begun.is_some() && begun == affinity(endpoint, &goes_on), "{endpoint:?}");
+        let named = affinity(endpoint, &format!(r#"{begins},"prompt_cache_key":"k""#));
+        assert!(named.is_some() && named != begun, "{endpoint:?}");
+    }
+    assert_eq!(affinity(Endpoint::Chat, &message("too short to be kept")), None);
+}
