@@ -197,6 +197,19 @@ async fn a_run_that_takes_too_long_is_cancelled_and_charged() {
     audit(gateway, &[&provider]).is_exact(1);
 }
 
+/// What was in flight ends by a ban, and runs are in flight.
+#[tokio::test]
+async fn a_run_of_who_is_banned_is_cancelled_and_charged() {
+    let Scene { gateway, provider, customer } = scene();
+    let (_, request) = begin(&Client::h1(&gateway, &customer), &ask(1_000)).await;
+    gateway.json(&["customer", "ban", &customer.id, "--reason", "spam"]);
+    let receipt = charged(&gateway, &request).await;
+    assert_eq!((&receipt["status"], text(&receipt["charge"])), (&json!("captured"), "0.0000105".into()));
+    let view = gateway.json(&["customer", "show", &customer.id]);
+    assert_eq!((&view["balance"], &view["forfeited"]), (&json!("0.00"), &json!("0.9999895")), "{view}");
+    audit(gateway, &[&provider]).is_exact(1);
+}
+
 #[tokio::test]
 async fn a_run_is_cancelled_and_deleted_by_who_pays_for_what_it_used() {
     let Scene { gateway, provider, customer } = scene();

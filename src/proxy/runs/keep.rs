@@ -3,6 +3,7 @@
 use super::{Ask, Running, Runs, Told};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, RequestId};
+use crate::ledger::{Customer, Standing};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -75,7 +76,8 @@ impl Runs {
         }
     }
 
-    /// Looks at a run. One that began before `since` is given up if it is still at work.
+    /// Looks at a run. One that is still at work is cancelled if it began before `since`, and given up if that
+    /// tells nothing; or if its customer was banned.
     async fn look(&self, mut watched: Watched, since: Timestamp) -> (Watched, Seen) {
         let Watched { customer, request, .. } = watched;
         if !self.ledger.holds(customer, request) {
@@ -101,17 +103,23 @@ impl Runs {
                 Seen::Unread
             }
         };
+        let late = running.run.begun < since;
+        if (late || self.is_banned(customer)) && self.ask(running, Ask::Cancel).await == Ok(Told::Ended) {
+            // What it used until then was told.
+            return (watched, Seen::Ended);
+        }
         let end = match () {
             () if watched.missing >= MISSING_MAX => "lost",
-            () if running.run.begun >= since => return (watched, seen),
-            // What it used until then may be told.
-            () => match self.ask(running, Ask::Cancel).await {
-                Ok(Told::Ended) => return (watched, Seen::Ended),
-                Ok(Told::AtWork | Told::Missing) | Err(_) => "expired",
-            },
+            () if late => "expired",
+            () => return (watched, seen),
         };
         let released = self.release(running, end).await;
         (watched, if released.is_ok() { Seen::Ended } else { seen })
+    }
+
+    fn is_banned(&self, customer: CustomerId) -> bool {
+        let banned = |found: &Customer| matches!(found.standing, Standing::Banned { .. });
+        self.ledger.customer(customer, banned).unwrap_or(false)
     }
 
     async fn find(&self, customer: CustomerId, request: RequestId) -> Option<Running> {
