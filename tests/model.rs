@@ -115,6 +115,10 @@ impl Tested {
                 let (budgets, progress) = (Budgets::default(), Progress { charge, record: Arc::default() });
                 (customer, Command::Extend { request, amount, least, budgets, progress })
             }
+            Operation::Detach { customer, request } => {
+                let (object, record) = ("resp_1".into(), Arc::default());
+                (customer, Command::Detach { request: RequestId::from_int(request), object, record })
+            }
             Operation::Expire { customer, request } => {
                 (customer, Command::Expire { request: RequestId::from_int(request) })
             }
@@ -287,6 +291,7 @@ fn customer_of(operation: &Operation) -> u64 {
         | Operation::Capture { customer, .. }
         | Operation::Release { customer, .. }
         | Operation::Extend { customer, .. }
+        | Operation::Detach { customer, .. }
         | Operation::Expire { customer, .. }
         | Operation::Refund { customer, .. }
         | Operation::Adjust { customer, .. }

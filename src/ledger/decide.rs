@@ -3,7 +3,7 @@
 use super::booking::Booking;
 use super::budget::{Budgets, Spender};
 use super::command::{Charged, Command, Refusal};
-use super::customer::{Customer, KeyStatus};
+use super::customer::{Customer, KeyStatus, OpenHold};
 use super::entry::{Change, Charge, Note, Progress, Release, Step};
 use super::standing::Standing;
 use crate::clock::Timestamp;
@@ -41,8 +41,7 @@ impl Customer {
                 Ok(vec![Change::Held { request, key, amount, price_version, mark }])
             }
             Command::Extend { request, amount, least, budgets, progress } => {
-                let hold = self.holds.get(&request).filter(|hold| !hold.detached);
-                let hold = hold.ok_or(Refusal::UnknownHold)?;
+                let hold = self.attended(request)?;
                 let (key, price_version) = (hold.key, Arc::clone(&hold.price_version));
                 let amount = self.grant(key, amount, least, &budgets, now)?;
                 let (total, progress) = (hold.amount + amount, Some(progress));
@@ -53,13 +52,10 @@ impl Customer {
                 self.decide_capture(request, charge, record, object)
             }
             Command::Release { request, record } => self.decide_release(request, Release::Failed, record),
-            Command::Expire { request } => {
-                let hold = self.holds.get(&request).ok_or(Refusal::UnknownHold)?;
-                match hold.progress.clone() {
-                    Some(Progress { charge, record }) => self.decide_capture(request, charge, record, None),
-                    None => self.decide_release(request, Release::Expired, Arc::default()),
-                }
-            }
+            Command::Expire { request } => match self.attended(request)?.progress.clone() {
+                Some(Progress { charge, record }) => self.decide_capture(request, charge, record, None),
+                None => self.decide_release(request, Release::Expired, Arc::default()),
+            },
             Command::Refund { charged, amount, reference, note } => {
                 self.decide_refund(charged, amount, reference, note)
             }
@@ -170,13 +166,18 @@ impl Customer {
         Ok(decided)
     }
 
+    /// The hold of a request that is not answered yet.
+    fn attended(&self, request: RequestId) -> Result<&OpenHold, Refusal> {
+        self.holds.get(&request).filter(|hold| !hold.detached).ok_or(Refusal::UnknownHold)
+    }
+
     fn decide_detach(
         &self,
         request: RequestId,
         object: Arc<str>,
         record: Arc<[u8]>,
     ) -> Result<Vec<Change>, Refusal> {
-        let hold = self.holds.get(&request).filter(|hold| !hold.detached).ok_or(Refusal::UnknownHold)?;
+        let hold = self.attended(request)?;
         let (key, amount, price_version) = (hold.key, hold.amount, Arc::clone(&hold.price_version));
         Ok(vec![Change::Detached { request, key, amount, price_version, object, record }])
     }

@@ -1,6 +1,6 @@
 //! A book as plain as it can be: integers in maps, one function for each operation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A trillion US dollars in units of 1e-18, written out.
 pub const DEPOSIT_MAX: i128 = 1_000_000_000_000_000_000_000_000_000_000;
@@ -47,6 +47,11 @@ pub enum Operation {
         amount: i128,
         least: i128,
         so_far: i128,
+    },
+    /// The request is answered, and what it pays for goes on.
+    Detach {
+        customer: u64,
+        request: u128,
     },
     /// Nobody serves the request any more.
     Expire {
@@ -150,6 +155,8 @@ pub struct Plain {
     /// Whether they are active.
     pub keys: BTreeMap<u64, bool>,
     pub holds: BTreeMap<u128, i128>,
+    /// Of requests that were answered.
+    pub detached: BTreeSet<u128>,
     /// What requests that were extended would be charged.
     pub so_far: BTreeMap<u128, i128>,
     pub bookings: BTreeMap<u64, (Booked, i128)>,
@@ -233,8 +240,10 @@ impl Reference {
                 let said = self.with(customer, |c| c.capture(request, amount));
                 self.earn(said)
             }
+            Operation::Detach { customer, request } => self.with(customer, |c| c.detach(request)),
             Operation::Expire { customer, request } => {
                 let said = self.with(customer, |c| match c.so_far.get(&request) {
+                    _ if c.detached.contains(&request) => Said::UnknownHold,
                     Some(so_far) => c.capture(request, *so_far),
                     None => c.release(request),
                 });
@@ -378,8 +387,16 @@ impl Plain {
         swept
     }
 
+    fn detach(&mut self, request: u128) -> Said {
+        if !self.holds.contains_key(&request) || !self.detached.insert(request) {
+            return Said::UnknownHold;
+        }
+        self.so_far.remove(&request);
+        Said::Done(Moved::default())
+    }
+
     fn extend(&mut self, request: u128, amount: i128, least: i128, so_far: i128) -> Said {
-        if !self.holds.contains_key(&request) {
+        if !self.holds.contains_key(&request) || self.detached.contains(&request) {
             return Said::UnknownHold;
         }
         if amount.min(least) > self.reach() {
@@ -415,6 +432,7 @@ impl Plain {
     fn capture(&mut self, request: u128, amount: i128) -> Said {
         let Some(held) = self.holds.remove(&request) else { return Said::UnknownHold };
         self.so_far.remove(&request);
+        self.detached.remove(&request);
         self.held -= held;
         self.available += held;
         let paid = amount.min(self.reach());
@@ -434,6 +452,7 @@ impl Plain {
     fn release(&mut self, request: u128) -> Said {
         let Some(held) = self.holds.remove(&request) else { return Said::UnknownHold };
         self.so_far.remove(&request);
+        self.detached.remove(&request);
         self.held -= held;
         self.available += held;
         Said::Done(Moved { released: held, forfeited: self.sweep(), ..Moved::default() })

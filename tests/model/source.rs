@@ -39,7 +39,7 @@ impl Source {
             Some(Standing::Banned) => return Operation::Step { customer, step: Step::Unban },
             Some(Standing::Active) | None => {}
         }
-        match self.rng.u32(0..123) {
+        match self.rng.u32(0..126) {
             0..2 => Operation::Create { customer: self.rng.u64(0..self.crowd.customers), name: self.name() },
             2..4 => Operation::CreateKey { customer, key: self.key(customer, reference, 10) },
             4 => Operation::RevokeKey { customer, key: self.key(customer, reference, 3) },
@@ -72,6 +72,10 @@ impl Source {
             116..120 => {
                 let amount = [None, None, Some(0), Some(1), Some(200)][self.rng.usize(0..5)];
                 Operation::WriteOff { customer, amount, reference: self.reference() }
+            }
+            120..123 => {
+                let (customer, request) = self.request(customer, reference);
+                Operation::Detach { customer, request }
             }
             _ => {
                 let steps = [Step::Suspend, Step::Ban, Step::Resume, Step::Unban];

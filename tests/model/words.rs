@@ -2,7 +2,7 @@
 
 use super::reference::{Operation, Said};
 
-pub const WORDS: [&str; 30] = [
+pub const WORDS: [&str; 31] = [
     "deposit",
     "hold",
     "capture below",
@@ -20,6 +20,7 @@ pub const WORDS: [&str; 30] = [
     "insufficient",
     "key exists",
     "extension",
+    "detachment",
     "overdraft",
     "debt written off",
     "owes more",
@@ -40,6 +41,7 @@ pub fn words(operation: &Operation, said: &Said) -> Vec<&'static str> {
         (Operation::Deposit { .. }, Said::Done(_)) => vec!["deposit"],
         (Operation::Hold { .. }, Said::Done(_)) => vec!["hold"],
         (Operation::Extend { .. }, Said::Done(_)) => vec!["extension"],
+        (Operation::Detach { .. }, Said::Done(_)) => vec!["detachment"],
         (Operation::Expire { .. }, Said::Done(moved)) if moved.captured > 0 => vec!["expired, charged"],
         (Operation::Expire { .. }, Said::Done(_)) => vec!["expired, released"],
         (Operation::Refund { amount: Some(_), .. }, Said::Done(_)) => vec!["refund in part"],

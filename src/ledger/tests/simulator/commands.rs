@@ -27,8 +27,7 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
         Operation::Hold { customer, key, request, amount } => {
             let (key, request, amount) = (KeyId::from_int(key), RequestId::from_int(request), atto(amount));
             let (budgets, price_version, mark) = (Budgets::default(), "1".into(), None);
-            let least = amount;
-            (customer, Command::Hold { request, key, amount, least, budgets, price_version, mark })
+            (customer, Command::Hold { request, key, amount, least: amount, budgets, price_version, mark })
         }
         Operation::Extend { customer, request, amount, least, so_far } => {
             let less = i128::from(world.flaw == Flaw::ForgetsProgress && so_far > 0);
@@ -38,6 +37,10 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             let (amount, least, progress) = (atto(amount), atto(least), Progress { charge, record });
             (customer, Command::Extend { request, amount, least, budgets, progress })
         }
+        Operation::Detach { customer, request } => {
+            let (object, record) = (format!("resp_{request}").into(), Arc::default());
+            (customer, Command::Detach { request: RequestId::from_int(request), object, record })
+        }
         Operation::Expire { customer, request } => {
             (customer, Command::Expire { request: RequestId::from_int(request) })
         }
@@ -45,10 +48,8 @@ pub fn translate(operation: &Operation, charged: Option<Charged>, world: &World)
             let more = i128::from(world.flaw == Flaw::Overcharges && amount >= 0);
             let charge = Charge { amount: atto(amount + more), cost: atto(3) };
             let record = (amount + more).to_string().into_bytes().into();
-            (
-                customer,
-                Command::Capture { request: RequestId::from_int(request), charge, record, object: None },
-            )
+            let (request, object) = (RequestId::from_int(request), None);
+            (customer, Command::Capture { request, charge, record, object })
         }
         Operation::Release { customer, request } => {
             (customer, Command::Release { request: RequestId::from_int(request), record: Arc::default() })

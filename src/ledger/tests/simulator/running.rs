@@ -62,18 +62,21 @@ impl Running {
         self.step(world)
     }
 
-    /// Ends what was in flight, as a start does.
+    /// Ends what was in flight, as a start does; what was answered and goes on is told of, and stays.
     pub fn expire(&mut self, world: &mut World) -> Checked {
-        let open: Vec<_> = self
-            .reference
-            .customers
-            .iter()
-            .flat_map(|(customer, plain)| plain.holds.keys().map(|request| (*customer, *request)))
-            .collect();
+        let holds = self.reference.customers.iter().flat_map(|(customer, plain)| {
+            plain.holds.keys().map(|request| (*customer, *request, plain.detached.contains(request)))
+        });
+        let (at_work, open): (Vec<_>, Vec<_>) = holds.partition(|(_, _, detached)| *detached);
+        let told = self.inline.ledger.take_detached();
+        let told: Vec<_> =
+            told.iter().map(|(customer, request)| (customer.int(), request.int(), true)).collect();
+        ensure(told == at_work, || format!("I4: {told:?} are at work, not {at_work:?}"))?;
+        world.counts.detached += at_work.len();
         world.counts.expired += open.len();
         let known = self.reference.customers.values().map(|plain| plain.so_far.len());
         world.counts.charged += known.sum::<usize>();
-        for (customer, request) in open {
+        for (customer, request, _) in open {
             let operation = Operation::Expire { customer, request };
             if world.flaw == Flaw::KeepsHolds {
                 self.reference.act(&operation);
