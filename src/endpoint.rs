@@ -7,6 +7,9 @@
 /// The name of where files are kept.
 pub const FILES: &str = "files";
 
+/// The name of where requests in files are answered.
+pub const BATCHES: &str = "batches";
+
 /// Where a request is sold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {

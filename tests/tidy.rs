@@ -377,13 +377,14 @@ fn each_invariant_is_held_by_a_test_that_names_it() {
 }
 
 /// What may go wrong with a charge, and the test that says what comes of it then.
-const CASES: [(&str, &str, &str); 23] = [
+const CASES: [(&str, &str, &str); 24] = [
     ("a crash with open holds", "tests/crash.rs", "what_clients_received_is_charged_exactly_through_kills"),
     (
         "a crash with a stream that was extended",
         "tests/it/slices.rs",
         "a_crash_costs_what_the_last_extension_says_was_delivered",
     ),
+    ("a crash while a batch is out", "tests/it/batches.rs", "a_batch_is_charged_over_kills_and_upgrades"),
     (
         "the credit of a stream ends",
         "tests/it/slices.rs",

@@ -123,7 +123,8 @@ fn changed(before: &[u8], changes: Changes) -> Result<Limits, AdminRefusal> {
     };
     let malformed = |why| AdminRefusal::malformed(format!("limits: {why}"));
     let limits = before.with(changes).map_err(malformed)?;
-    let all: Vec<&str> = Endpoint::ALL.into_iter().map(Endpoint::name).chain([endpoint::FILES]).collect();
+    let all: Vec<&str> =
+        Endpoint::ALL.into_iter().map(Endpoint::name).chain([endpoint::FILES, endpoint::BATCHES]).collect();
     match limits.endpoints.iter().flatten().find(|name| !all.contains(&&***name)) {
         Some(name) => Err(malformed(format!("there is no endpoint `{name}`, only {}", all.join(", ")))),
         None => Ok(limits),

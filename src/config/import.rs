@@ -136,8 +136,8 @@ impl Entry<'_> {
         if base == "gpt-4" || old.into_iter().any(|old| base.starts_with(old)) {
             fields.push("encoding: cl100k_base".into());
         }
-        for tier in ["flex", "priority"] {
-            if let Some(rates) = self.rates(&format!("_{tier}"), writes)? {
+        for (tier, ending) in [("flex", "_flex"), ("priority", "_priority"), ("batch", "_batches")] {
+            if let Some(rates) = self.rates(ending, writes)? {
                 fields.push(format!("{tier}: {{ {rates} }}"));
             }
         }
@@ -316,6 +316,7 @@ mod tests {
         assert_eq!(unit("sim-long", Tier::Default, 272_001), ["10.00", "1.00", "10.00", "45.00"]);
         assert_eq!(unit("sim-long", Tier::Flex, 272_001), ["5.00", "0.50", "5.00", "22.50"]);
         assert_eq!(unit("sim-long", Tier::Priority, 300_000), ["12.50", "1.25", "12.50", "75.00"]);
+        assert_eq!(unit("sim-long", Tier::Batch, 300_000), ["2.50", "2.50", "2.50", "15.00"]);
         assert!(book.find("sim-long-2026-04-23").unwrap().1 == book.find("sim-long").unwrap().1);
         assert_eq!(unit("ft:sim-small:acme", Tier::Default, 1)[0], "0.30");
         assert!(book.find("sim-embed").unwrap().1.max_output_tokens.is_none());

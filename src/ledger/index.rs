@@ -168,7 +168,7 @@ impl Index {
     /// When the journal cannot be read.
     pub fn of_object(&self, object: &str, window: &Window) -> io::Result<Vec<Entry>> {
         let mut entries = self.shared.found_by(places::of_object(object), window)?;
-        entries.retain(|entry| entry.change.object().is_some_and(|found| **found == *object));
+        entries.retain(|entry| entry.change.objects().any(|found| found == object));
         Ok(entries)
     }
 
@@ -179,9 +179,7 @@ impl Index {
     pub fn of_shelf(&self, customer: CustomerId, shelf: &str, window: &Window) -> io::Result<Vec<Entry>> {
         let mut entries = self.shared.found_by(places::of_shelf(customer, shelf), window)?;
         let stands = |object: &str| object.split_once(places::SHELF_END).is_some_and(|(on, _)| on == shelf);
-        entries.retain(|entry| {
-            entry.customer == customer && entry.change.object().is_some_and(|object| stands(object))
-        });
+        entries.retain(|entry| entry.customer == customer && entry.change.objects().any(stands));
         Ok(entries)
     }
 

@@ -5,10 +5,11 @@
 //! never forgotten early and never kept for long: whoever asks says from when on it counts.
 //!
 //! What is named `shelf/name` stands on a shelf, and all that a customer has there is found at once. A
-//! later charge of the same name says what has become of it.
+//! later charge of the same name says what has become of it. One charge may name several things, with
+//! blanks between them.
 
 use super::entry::{Change, Entry};
-use super::places::Window;
+use super::places::{SHELF_END, Window};
 use super::{Ledger, Seq};
 use crate::clock::Timestamp;
 use crate::id::{CustomerId, RequestId};
@@ -63,15 +64,16 @@ impl Ledger {
         let mut found: Vec<OnShelf> = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         for entry in self.index.of_shelf(customer, shelf, &window)? {
-            let (Some(object), true) = (entry.change.object().map(Arc::clone), entry.at >= since) else {
-                continue;
-            };
-            let Some(owned) = Owned::of(&entry) else { continue };
-            match places.entry(Arc::clone(&object)) {
-                Slot::Occupied(place) => found[*place.get()].owned = owned,
-                Slot::Vacant(place) => {
-                    place.insert(found.len());
-                    found.push(OnShelf { object, owned });
+            let stands = |object: &&str| object.split_once(SHELF_END).is_some_and(|(on, _)| on == shelf);
+            for object in entry.change.objects().filter(stands).filter(|_| entry.at >= since) {
+                let Some(owned) = Owned::of(&entry) else { continue };
+                match places.entry(object.into()) {
+                    Slot::Occupied(place) => found[*place.get()].owned = owned,
+                    Slot::Vacant(place) => {
+                        let object = Arc::clone(place.key());
+                        place.insert(found.len());
+                        found.push(OnShelf { object, owned });
+                    }
                 }
             }
         }

@@ -97,11 +97,12 @@ impl Places {
 
     /// Notes an entry; they come in order.
     pub fn note(&mut self, entry: &Entry, offset: u32) {
-        let object = entry.change.object();
-        let shelf = object.and_then(|object| object.split_once(SHELF_END));
-        let shelf = shelf.map(|(shelf, _)| of_shelf(entry.customer, shelf));
-        let object = object.map(|object| of_object(object));
-        for request in entry.change.request().into_iter().chain(object).chain(shelf) {
+        let shelf = |object: &str| {
+            let (shelf, _) = object.split_once(SHELF_END)?;
+            Some(of_shelf(entry.customer, shelf))
+        };
+        let objects = entry.change.objects().flat_map(|object| [Some(of_object(object)), shelf(object)]);
+        for request in entry.change.request().into_iter().chain(objects.flatten()) {
             let frames = self.requests.entry(request).or_default();
             if frames.last() != Some(&offset) {
                 frames.push(offset);

@@ -169,6 +169,7 @@ impl Bill {
     pub fn detach(self, hold: Hold, object: Arc<str>, input_tokens: u64) -> (Commit, Settled) {
         let run = Run {
             endpoint: self.endpoint.name().into(),
+            lines: None,
             model: self.model,
             tier: self.tier,
             output_cap: self.output_cap,

@@ -29,6 +29,8 @@ pub enum Place {
     Stored,
     /// Files, which a provider keeps for a customer.
     Files,
+    /// Batches: requests in a file.
+    Batches,
     /// `GET /v1/models` and below.
     Models,
     /// `GET /tollgate/v1/…` and `/dashboard/billing/…`, with a customer's key.
@@ -44,6 +46,7 @@ impl Place {
             Place::Sold(endpoint) => endpoint.name(),
             Place::Stored => "responses.stored",
             Place::Files => endpoint::FILES,
+            Place::Batches => endpoint::BATCHES,
             Place::Models => "models",
             Place::Account => "account",
             Place::Other => "other",

@@ -65,11 +65,6 @@ impl<'a> Asked<'a> {
             Asked::Content(_) => "GET",
         }
     }
-
-    /// Whether it takes this one.
-    pub fn allows(&self, method: &Method) -> bool {
-        self.takes().split(", ").any(|takes| takes == method.as_str())
-    }
 }
 
 /// Uploads under way, by whose they are: each counts as a file already.
@@ -172,7 +167,7 @@ impl Gateway {
                 );
                 return Err(Refusal::UpstreamUnavailable { wait: WAIT });
             };
-            let kept = Kept { id, upstream: (*account.name).into() };
+            let kept = Kept::put(id, &account.name);
             self.note(ctx, &caller, (Shelf::Files, &kept, Fate::Made), began.elapsed()).await?;
         }
         local::pass_on(session, ctx, said).await
@@ -211,7 +206,7 @@ impl Gateway {
                 }
             };
             let Form { asks, body, request } = &form;
-            let path = lease.account().path_of_files("");
+            let path = Shelf::Files.path(lease.account(), "");
             let at = (&**lease.account(), &*path);
             match self.fetcher.send((asks, body.clone()), *request, at, permit).await {
                 // Not every provider that speaks like OpenAI keeps files.
@@ -232,7 +227,7 @@ impl Gateway {
     async fn answer_file(&self, session: &mut Session, ctx: &mut Context, id: &str) -> Result<(), Refusal> {
         let live = Arc::clone(&ctx.live);
         let caller = self.pass(session, ctx, FILES)?;
-        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let (account, _) = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
         let said = self.ask_file(session, ctx, account, id).await?;
         local::pass_on(session, ctx, said).await
     }
@@ -240,11 +235,10 @@ impl Gateway {
     async fn delete_file(&self, session: &mut Session, ctx: &mut Context, id: &str) -> Result<(), Refusal> {
         let live = Arc::clone(&ctx.live);
         let caller = self.pass(session, ctx, FILES)?;
-        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let (account, kept) = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
         let began = Instant::now();
         let said = self.ask_file(session, ctx, account, id).await?;
         if said.header.status.is_success() {
-            let kept = Kept { id: id.into(), upstream: (*account.name).into() };
             self.note(ctx, &caller, (Shelf::Files, &kept, Fate::Deleted), began.elapsed()).await?;
         }
         local::pass_on(session, ctx, said).await
@@ -262,7 +256,7 @@ impl Gateway {
         let mut permit = self.budget.begin(gateway.body_bytes_total_max);
         // It needs no words; what comes with it is not kept.
         body::read(session, gateway, &mut permit).await?;
-        let path = account.path_of_files(&["/", id].concat());
+        let path = Shelf::Files.path(account, &["/", id].concat());
         self.fetcher.fetch(session.req_header(), ctx.request, (account, &path), &mut permit).await
     }
 
@@ -275,8 +269,8 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let live = Arc::clone(&ctx.live);
         let caller = self.pass(session, ctx, FILES)?;
-        let account = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
-        let path = account.path_of_files(&["/", id, "/content"].concat());
+        let (account, _) = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let path = Shelf::Files.path(account, &["/", id, "/content"].concat());
         let mut opened = self.fetcher.open(session.req_header(), ctx.request, (account, &path)).await?;
         if !opened.header.status.is_success() {
             let said = Fetched { body: opened.beginning().await, header: opened.header };

@@ -10,6 +10,7 @@ mod account;
 mod address;
 mod anthropic;
 mod attempt;
+mod batches;
 mod bill;
 mod billing;
 mod body;
@@ -135,9 +136,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
-        let request = RequestId::new(at_ms, fastrand::u128(..));
-        Context::new(request, self.live.load_full(), Arc::clone(&self.metrics))
+        Context::new(new_request(), self.live.load_full(), Arc::clone(&self.metrics))
     }
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
@@ -457,6 +456,12 @@ impl ProxyHttp for Gateway {
         }
         self.record(ctx, settled.as_ref(), error);
     }
+}
+
+/// The id of a request that begins now.
+fn new_request() -> RequestId {
+    let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
+    RequestId::new(at_ms, fastrand::u128(..))
 }
 
 fn join(first: Bytes, second: Bytes) -> Bytes {

@@ -155,6 +155,9 @@ impl Gateway {
         match said.header.status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
+                if let Some(running) = &kept.running {
+                    self.runs.told(running, &said.body).await.map_err(|_| Refusal::Overloaded)?;
+                }
                 serde_json::from_slice(&said.body).map(Some).map_err(|_| Refusal::Overloaded)
             }
             _ => Err(Refusal::Overloaded),
@@ -169,12 +172,14 @@ mod tests {
     #[track_caller]
     fn check(query: &str, expect: Result<(usize, &[&str]), &str>) {
         let uri = format!("/v1/files{query}").parse().unwrap();
-        let kept = ["a", "b", "c"].map(|id| Kept { id: id.into(), upstream: "x".into() });
-        let found = Page::read(&uri).map(|page| (page.limit, page.of(kept.into()).unwrap_or_default()));
+        let kept = ["a", "b", "c"].map(|id| Kept::put(id.into(), "x"));
+        let found = Page::read(&uri).map(|page| {
+            let found = page.of(kept.into()).unwrap_or_default();
+            (page.limit, found.iter().map(|kept| kept.id.to_string()).collect::<Vec<_>>())
+        });
         match (found, expect) {
             (Ok((limit, found)), Ok((expect_limit, expect))) => {
-                let found: Vec<&str> = found.iter().map(|kept| &*kept.id).collect();
-                assert_eq!((limit, &found[..]), (expect_limit, expect), "{query}");
+                assert_eq!((limit, found), (expect_limit, expect.iter().map(ToString::to_string).collect()));
             }
             (Err(bad), Err(expect)) => assert!(bad.message.contains(expect), "{}", bad.message),
             (found, expect) => panic!("{found:?}, not {expect:?}"),

@@ -150,9 +150,7 @@ impl Refusal {
             Refusal::NoObject(NoObject::Previous(_)) => {
                 (StatusCode::BAD_REQUEST, INVALID, Some("previous_response_not_found"))
             }
-            Refusal::NoObject(NoObject::Response(_) | NoObject::File(_) | NoObject::OutOfReach(_)) => {
-                (StatusCode::NOT_FOUND, INVALID, None)
-            }
+            Refusal::NoObject(_) => (StatusCode::NOT_FOUND, INVALID, None),
             Refusal::Shut(Shut::Restricted(..)) => (StatusCode::FORBIDDEN, INVALID, Some("key_restricted")),
             Refusal::Shut(Shut::Rate(_, Rate::Tokens, ..)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "tokens", Some("rate_limit_exceeded"))
@@ -384,9 +382,7 @@ impl Refusal {
         let (name, data) = match place {
             Place::Sold(Endpoint::Messages) => ("event: error\n", self.body_at(place, request)),
             Place::Sold(Endpoint::Responses) => ("event: error\n", self.event_of_response(events)),
-            Place::Sold(_) | Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other => {
-                ("", self.body_at(place, request))
-            }
+            _ => ("", self.body_at(place, request)),
         };
         format!("\n\n{name}data: {data}\n\n").into()
     }
@@ -414,9 +410,7 @@ impl Refusal {
                 "error": { "type": anthropic::kind(self.class().0), "message": self.short_message() },
                 "request_id": request,
             }),
-            Place::Sold(_) | Place::Stored | Place::Files | Place::Models | Place::Account | Place::Other => {
-                self.body()
-            }
+            _ => self.body(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
 use super::trace::Trace;
-use super::{Gateway, account, address, attempt, body, cors, files, local, portal, stored};
+use super::{Gateway, account, address, attempt, batches, body, cors, files, local, portal, stored};
 use crate::admit::Named;
 use crate::admit::content::{Case, Listener, Said};
 use crate::admit::estimate;
@@ -55,11 +55,18 @@ impl Gateway {
             return Box::pin(self.answer_stored(session, ctx, &asked)).await.map(|()| true);
         }
         let files = ctx.live.config.gateway.files_per_customer_max > 0;
+        let allow = |takes: &'static str| match takes.split(", ").any(|takes| takes == given.as_str()) {
+            true => Ok(()),
+            false => Err(Refusal::WrongMethod { asked: asked_for(), takes }),
+        };
+        if let Some(asked) = batches::Asked::at(&path).filter(|_| files) {
+            ctx.place = Place::Batches;
+            allow(asked.takes())?;
+            return Box::pin(self.answer_batches(session, ctx, &asked)).await.map(|()| true);
+        }
         if let Some(asked) = files::Asked::at(&path).filter(|_| files) {
             ctx.place = Place::Files;
-            if !asked.allows(&given) {
-                return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
-            }
+            allow(asked.takes())?;
             return Box::pin(self.answer_files(session, ctx, &asked)).await.map(|()| true);
         }
         match &*path {

@@ -5,23 +5,27 @@
 //! reads every run again and again, less and less often. So a run is charged also when nobody comes
 //! for it, and once.
 
+mod batch;
 mod keep;
 mod room;
 mod said;
 
 use super::context::{BodyBudget, BodyPermit};
 use super::fetch::{Fetched, Fetcher};
+use super::new_request;
 use super::request::is_object_id;
 use super::respond::Refusal;
+use super::shelf::Shelf;
 use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::{Charge, Detached, Failure, Ledger};
 use crate::live::{Current, Live};
 use crate::meter::{ANSWER_BYTES_MAX, tokenizer};
 use crate::money::Amount;
 use crate::record::metrics::Metrics;
-use crate::settle::Run;
 use crate::settle::price::Tier;
+use crate::settle::{Ended, Run};
 use crate::upstream::Account;
 use crate::usage::{Metered, Usage};
 use bytes::Bytes;
@@ -35,6 +39,8 @@ use std::time::{Duration, Instant};
 
 /// Answers that are read at once are no larger together.
 const ANSWERS_BYTES_MAX: usize = 4 * ANSWER_BYTES_MAX;
+/// What a provider may take for a batch, in microseconds; then it tells what was done.
+const BATCH_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// What a client is told to wait for an account that is not in the configuration any more.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -105,6 +111,9 @@ impl Runs {
     /// # Errors
     /// When that cannot be made durable.
     pub(super) async fn told(&self, running: &Running, body: &Bytes) -> Result<Told, Failure> {
+        if let Some(of) = running.batch_of() {
+            return self.told_batch(running, of, body).await;
+        }
         match said::of_response(body) {
             Said::AtWork => Ok(Told::AtWork),
             Said::Used { usage, tier, reported } => {
@@ -125,17 +134,28 @@ impl Runs {
     }
 
     async fn charge(&self, running: &Running, used: Used) -> Result<Told, Failure> {
-        let Running { customer, request, object, run } = running;
         let Used { usage, tier, reported } = used;
-        let ended = run.used(usage, tier, reported.as_deref(), Timestamp::now());
+        let ended = running.run.used(usage, tier, reported.as_deref(), Timestamp::now());
+        let metered = if reported.is_some() { Metered::Reported } else { Metered::Estimated };
+        self.end(running, ended, (usage, metered), Arc::clone(&running.object)).await
+    }
+
+    /// Ends the hold of a run by what it comes to, for what is called so from then on.
+    async fn end(
+        &self,
+        running: &Running,
+        ended: Ended,
+        (usage, metered): (Usage, Metered),
+        object: Arc<str>,
+    ) -> Result<Told, Failure> {
+        let Running { customer, request, run, .. } = running;
         let charge = Charge { amount: ended.charge, cost: ended.cost.unwrap_or(Amount::ZERO) };
-        let kept = (ended.record.into(), Arc::clone(object));
+        let kept = (ended.record.into(), object);
         let applied = self.ledger.capture_detached(*customer, *request, charge, kept).await?;
         let Some(applied) = applied else { return Ok(Told::Ended) };
         let live = self.live.load();
         let prices = live.config.prices.at(Timestamp::now());
         let model = prices.find(&run.model).map_or("other", |(name, _)| name);
-        let metered = if reported.is_some() { Metered::Reported } else { Metered::Estimated };
         self.metrics.charged(model, metered, &usage, applied.charged);
         if let Some(cost) = ended.cost {
             self.metrics.cost(model, run.upstream(), cost);
@@ -167,12 +187,10 @@ impl Runs {
             Ask::Read => (Method::GET, ""),
             Ask::Cancel => (Method::POST, "/cancel"),
         };
-        let path = account.path_of_kept(&["/", &running.object, part].concat(), None);
+        let path = running.path(account, part);
         let asks = RequestHeader::build(method, path.as_bytes(), None).map_err(|_| Refusal::Overloaded)?;
         let mut permit: BodyPermit = self.budget.begin(ANSWERS_BYTES_MAX);
-        let at_ms = u64::try_from(Timestamp::now().micros() / 1_000).unwrap_or_default();
-        let request = RequestId::new(at_ms, fastrand::u128(..));
-        let fetched = self.fetcher.fetch(&asks, request, (account, &path), &mut permit).await?;
+        let fetched = self.fetcher.fetch(&asks, new_request(), (account, &path), &mut permit).await?;
         let Fetched { header, body } = fetched;
         match header.status {
             StatusCode::NOT_FOUND => Ok(Told::Missing),
@@ -187,7 +205,36 @@ impl Running {
     pub fn of(customer: CustomerId, request: RequestId, detached: &Detached) -> Option<Self> {
         let run = serde_json::from_slice(&detached.record).ok()?;
         let object = Arc::clone(&detached.object);
-        is_object_id(&object).then_some(Running { customer, request, object, run })
+        let running = Running { customer, request, object, run };
+        is_object_id(running.id()).then_some(running)
+    }
+
+    /// As its provider calls it.
+    fn id(&self) -> &str {
+        self.object.split_once('/').map_or(&*self.object, |(_, id)| id)
+    }
+
+    /// Where its account has it, and `part` of it.
+    fn path(&self, account: &Account, part: &str) -> String {
+        let below = ["/", self.id(), part].concat();
+        match self.run.lines {
+            Some(_) => Shelf::Batches.path(account, &below),
+            None => account.path_of_kept(&below, None),
+        }
+    }
+
+    /// Of a batch, which endpoint each of its requests is for.
+    fn batch_of(&self) -> Option<Endpoint> {
+        let of = self.run.lines.as_ref()?;
+        Endpoint::ALL.into_iter().find(|endpoint| endpoint.name() == &**of)
+    }
+
+    /// When its time began to run: a batch has a day of its provider's before.
+    fn patience_since(&self) -> Timestamp {
+        match self.run.lines {
+            Some(_) => Timestamp::from_micros(self.run.begun.micros().saturating_add(BATCH_US)),
+            None => self.run.begun,
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 use super::Gateway;
 use super::context::Context;
 use super::respond::Refusal;
+use super::runs::Running;
 use super::stored::NoObject;
 use crate::auth::Caller;
 use crate::clock::Timestamp;
 use crate::endpoint;
-use crate::ledger::{Budgets, OnShelf, Terms};
+use crate::id::CustomerId;
+use crate::ledger::{Budgets, Detached, OnShelf, Owned, Terms};
 use crate::live::Live;
 use crate::money::Amount;
 use crate::settle::{Attempt, Detail};
@@ -31,6 +33,8 @@ const DELETED: &str = "deleted";
 pub(super) enum Shelf {
     /// Files.
     Files,
+    /// Batches.
+    Batches,
 }
 
 impl Shelf {
@@ -38,6 +42,7 @@ impl Shelf {
     pub const fn name(self) -> &'static str {
         match self {
             Shelf::Files => endpoint::FILES,
+            Shelf::Batches => endpoint::BATCHES,
         }
     }
 
@@ -45,47 +50,62 @@ impl Shelf {
     pub fn nothing(self, id: &str) -> Refusal {
         Refusal::NoObject(match self {
             Shelf::Files => NoObject::File(id.into()),
+            Shelf::Batches => NoObject::Batch(id.into()),
         })
     }
 
     /// Where an account has it, `below` it.
     pub fn path(self, account: &Account, below: &str) -> String {
-        match self {
-            Shelf::Files => account.path_of_files(below),
-        }
+        [&*account.base_url.path, "/", self.name(), below].concat()
     }
 
-    fn object(self, id: &str) -> String {
+    /// How the ledger calls something there.
+    pub fn object(self, id: &str) -> String {
         format!("{}/{id}", self.name())
     }
 }
 
 /// Something that a customer has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Kept {
     /// As its provider calls it.
     pub id: Box<str>,
     /// The name of the account that has it.
-    pub upstream: Box<str>,
+    upstream: Box<str>,
+    /// What made it: an upload, or a batch.
+    made_by: Shelf,
+    /// Where it is still at work.
+    pub running: Option<Running>,
 }
 
-/// Whether something is there.
-enum Noted {
-    There(Kept),
-    Gone,
+/// What was noted of something.
+struct Noted {
+    kept: Kept,
+    fate: Fate,
 }
 
 impl Noted {
     /// Of what the ledger has; `None` where that cannot be read.
-    fn of(object: &str, record: &[u8]) -> Option<Self> {
-        let detail: Detail = serde_json::from_slice(record).ok()?;
+    fn of(customer: CustomerId, object: &str, owned: &Owned) -> Option<Self> {
         let (_, id) = object.split_once('/')?;
+        let id = id.into();
+        if owned.at_work {
+            let detached = Detached { object: object.into(), record: Arc::clone(&owned.record) };
+            let running = Running::of(customer, owned.request, &detached)?;
+            let (upstream, made_by) = (running.run.upstream().into(), Shelf::Batches);
+            let kept = Kept { id, upstream, made_by, running: Some(running) };
+            return Some(Noted { kept, fate: Fate::Made });
+        }
+        let detail: Detail = serde_json::from_slice(&owned.record).ok()?;
         let upstream = detail.attempts.last()?.upstream.clone();
-        Some(if *detail.end == *DELETED {
-            Noted::Gone
-        } else {
-            Noted::There(Kept { id: id.into(), upstream })
-        })
+        let made_by = if *detail.endpoint == *endpoint::BATCHES { Shelf::Batches } else { Shelf::Files };
+        let fate = if *detail.end == *DELETED { Fate::Deleted } else { Fate::Made };
+        Some(Noted { kept: Kept { id, upstream, made_by, running: None }, fate })
+    }
+
+    /// It, if it is still there.
+    fn there(self) -> Option<Kept> {
+        (self.fate == Fate::Made).then_some(self.kept)
     }
 }
 
@@ -107,16 +127,15 @@ impl Gateway {
         let (ledger, customer) = (Arc::clone(&self.ledger), caller.customer());
         let looked = tokio::task::spawn_blocking(move || {
             let all = ledger.shelf(customer, shelf.name(), since())?;
-            let there = |OnShelf { object, owned }: &OnShelf| match Noted::of(object, &owned.record) {
-                Some(Noted::There(kept)) => Some(kept),
-                Some(Noted::Gone) | None => None,
-            };
-            Ok((all.iter().filter_map(there).collect(), all.len()))
+            let noted = all.iter().filter_map(|OnShelf { object, owned }| Noted::of(customer, object, owned));
+            let noted: Vec<Noted> = noted.collect();
+            let put = noted.iter().filter(|noted| noted.kept.made_by == shelf).count();
+            Ok((noted.into_iter().filter_map(Noted::there).collect(), put))
         });
         looked.await.map_err(|_| Refusal::Overloaded)?.map_err(|why: io::Error| unreadable(&why))
     }
 
-    /// The account that has something of the caller's.
+    /// Something of the caller's, and the account that has it.
     ///
     /// # Errors
     /// When there is nothing of theirs, nobody has it any more, or the ledger cannot be read.
@@ -126,17 +145,16 @@ impl Gateway {
         live: &'a Live,
         shelf: Shelf,
         id: &str,
-    ) -> Result<&'a Arc<Account>, Refusal> {
+    ) -> Result<(&'a Arc<Account>, Kept), Refusal> {
         let (ledger, customer, object) = (Arc::clone(&self.ledger), caller.customer(), shelf.object(id));
         let looked = tokio::task::spawn_blocking(move || {
             let owned = ledger.owned(customer, &object, since())?;
-            Ok(owned.and_then(|owned| Noted::of(&object, &owned.record)))
+            Ok(owned.and_then(|owned| Noted::of(customer, &object, &owned)?.there()))
         });
-        let noted = looked.await.map_err(|_| Refusal::Overloaded)?;
-        let Some(Noted::There(kept)) = noted.map_err(|why: io::Error| unreadable(&why))? else {
-            return Err(shelf.nothing(id));
-        };
-        kept.account(live).ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))
+        let kept = looked.await.map_err(|_| Refusal::Overloaded)?;
+        let kept = kept.map_err(|why: io::Error| unreadable(&why))?.ok_or_else(|| shelf.nothing(id))?;
+        let account = kept.account(live).ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))?;
+        Ok((account, kept))
     }
 
     /// Notes what became of something, durably.
@@ -162,7 +180,7 @@ impl Gateway {
         };
         let held = self.admission.hold_exactly(terms).await;
         let (hold, ..) = held.map_err(|why| Refusal::not_admitted(why, ""))?;
-        let record = free(shelf, &kept.upstream, fate, took).to_record(None);
+        let record = free(kept, fate, took).to_record(None);
         let object: Arc<str> = shelf.object(&kept.id).into();
         let mut applied = hold.capture_for(Amount::ZERO, record.into(), Some(object));
         applied.commit.durable().await.map(|_| ()).map_err(|_| Refusal::Overloaded)
@@ -170,6 +188,11 @@ impl Gateway {
 }
 
 impl Kept {
+    /// What was put there just now, at the account of this name.
+    pub fn put(id: Box<str>, upstream: &str) -> Self {
+        Kept { id, upstream: upstream.into(), made_by: Shelf::Files, running: None }
+    }
+
     /// The account that has it, if it is still used.
     pub fn account<'a>(&self, live: &'a Live) -> Option<&'a Arc<Account>> {
         live.pool.accounts().iter().find(|account| *account.name == *self.upstream)
@@ -186,14 +209,14 @@ fn unreadable(why: &io::Error) -> Refusal {
 }
 
 /// What the ledger keeps of something that is free.
-fn free(shelf: Shelf, upstream: &str, fate: Fate, took: Duration) -> Detail {
+fn free(kept: &Kept, fate: Fate, took: Duration) -> Detail {
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let status = StatusCode::OK.as_u16();
-    let attempt = Attempt { upstream: upstream.into(), outcome: "ok".into(), status: Some(status), ms };
+    let attempt = Attempt { upstream: kept.upstream.clone(), outcome: "ok".into(), status: Some(status), ms };
     Detail {
-        endpoint: shelf.name().into(),
+        endpoint: kept.made_by.name().into(),
         // Usage is summed by this.
-        model: shelf.name().into(),
+        model: endpoint::FILES.into(),
         stream: false,
         status,
         end: match fate {

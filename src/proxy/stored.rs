@@ -33,6 +33,8 @@ pub enum NoObject {
     Response(Box<str>),
     /// A file.
     File(Box<str>),
+    /// A batch.
+    Batch(Box<str>),
     /// Something whose account is not in the configuration any more.
     OutOfReach(Box<str>),
 }
@@ -43,7 +45,7 @@ impl NoObject {
         match self {
             NoObject::Previous(_) => Some("previous_response_id"),
             NoObject::File(_) => Some("id"),
-            NoObject::Response(_) | NoObject::OutOfReach(_) => None,
+            NoObject::Response(_) | NoObject::Batch(_) | NoObject::OutOfReach(_) => None,
         }
     }
 }
@@ -57,6 +59,7 @@ impl fmt::Display for NoObject {
                  after that, send its items as input."
             ),
             NoObject::Response(id) => write!(f, "Response with id '{id}' not found."),
+            NoObject::Batch(id) => write!(f, "No batch found with id '{id}'."),
             NoObject::File(id) => write!(f, "No such File object: {id}"),
             NoObject::OutOfReach(id) => write!(
                 f,

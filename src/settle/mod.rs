@@ -6,8 +6,10 @@
 pub mod price;
 mod record;
 mod run;
+mod tally;
 
-pub use run::Run;
+pub use run::{Ended, Run};
+pub use tally::Tally;
 
 use crate::money::{Amount, UnitPrice};
 use crate::usage::{Class, Metered, Usage};
@@ -145,10 +147,11 @@ pub fn recompute(record: &[u8]) -> Result<Amount, String> {
         if unit_price.times(*quantity) != *amount {
             return Err(format!("{quantity} {} at {unit_price} are not {amount}", class.name()));
         }
-        let counted = std::mem::take(left.of_mut(*class));
-        if counted != *quantity {
-            return Err(format!("{counted} {} were used, the line says {quantity}", class.name()));
-        }
+        // Of a class there is a line for each of its prices.
+        let counted = left.of_mut(*class);
+        *counted = counted.checked_sub(*quantity).ok_or_else(|| {
+            format!("{} {} were used, the lines say {quantity}", detail.usage.of(*class), class.name())
+        })?;
         sum += *amount;
     }
     if let Some(class) = Class::ALL.into_iter().find(|class| left.of(*class) > 0) {

@@ -2,7 +2,7 @@
 //! the ledger with its hold, so that neither a restart nor other price books change it.
 
 use super::price::{Encoding, Picture, Tariff, Tier};
-use super::{Attempt, Detail, settle};
+use super::{Attempt, Detail, Settlement, Tally, settle};
 use crate::clock::Timestamp;
 use crate::money::Amount;
 use crate::usage::{Metered, Usage};
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Run {
     /// Which endpoint.
     pub endpoint: Box<str>,
+    /// Of a batch, which endpoint each of its requests is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Box<str>>,
     /// The model that was asked for.
     pub model: Box<str>,
     /// The service tier that was asked for.
@@ -74,6 +77,30 @@ impl Run {
         Ended { charge: settlement.charge, cost, record: detail.to_record(reported) }
     }
 
+    /// A batch has ended so, and its answers used this, each at its prices and at those of its provider; and
+    /// what the provider says of them all.
+    pub fn summed(
+        &self,
+        (price, cost): (Tally, Tally),
+        end: &str,
+        reported: Option<&str>,
+        now: Timestamp,
+    ) -> Ended {
+        let usage = price.usage();
+        let Settlement { lines, charge, tier, above_input_tokens, .. } = price.settle(self.tier, &self.price);
+        let cost = self.cost.as_ref().map(|tariff| cost.settle(self.tier, tariff).charge);
+        let metered = if usage.is_none() { Metered::None } else { Metered::Reported };
+        let detail = Detail {
+            service_tier: (tier != Tier::Default).then(|| tier.name().into()),
+            above_input_tokens,
+            cost,
+            usage,
+            lines,
+            ..self.detail(end, metered, now)
+        };
+        Ended { charge, cost, record: detail.to_record(reported) }
+    }
+
     /// It has ended, or is given up, and nothing is due.
     pub fn untold(&self, end: &str, now: Timestamp) -> Vec<u8> {
         self.detail(end, Metered::None, now).to_record(None)
@@ -123,6 +150,7 @@ mod tests {
         let flex = Some(Rates { unit: unit("0.5"), ..Rates::default() });
         Run {
             endpoint: "responses".into(),
+            lines: None,
             model: "m".into(),
             tier: Tier::Flex,
             output_cap: Some(7),

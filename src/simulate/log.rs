@@ -123,7 +123,8 @@ impl Log {
         (page, next)
     }
 
-    fn push(&self, served: Served) {
+    /// Logs what was served all at once.
+    pub fn push(&self, served: Served) {
         let mut kept = self.kept.lock();
         if let Some(file) = &mut kept.file {
             // One write a line, so that a line is whole when the process is killed. A full disk

@@ -17,6 +17,7 @@
 //! POST /v1/audio/speech       audio and events
 //! POST /v1/audio/transcriptions and /v1/audio/translations, plain and streamed
 //! POST /v1/files              GET of all of them; GET and DELETE of one, and GET of its content
+//! POST /v1/batches            GET of all of them and of one; POST /cancel below
 //! GET  /v1/models
 //! GET  /simulate/log          what was served, one JSON object a line
 //! GET  /simulate/options      what is simulated now; PUT merges a JSON object into it
@@ -27,6 +28,7 @@
 
 mod answer;
 mod azure;
+mod batches;
 mod body;
 pub mod faults;
 mod files;
@@ -68,6 +70,7 @@ struct State {
     limits: limit::Limits,
     stored: stored::Stored,
     files: files::Files,
+    batches: batches::Batches,
     /// Tells names of this provider from those of others.
     seed: u64,
     /// Requests so far: names answers and draws faults.
@@ -80,9 +83,9 @@ impl Provider {
         let log = Arc::new(log::Log::new(options.log_entries_max));
         let limits = limit::Limits::default();
         let options = ArcSwap::from_pointee(options);
-        let (stored, files) = (stored::Stored::default(), files::Files::default());
+        let (stored, files, batches) = Default::default();
         let (seed, requests) = (fastrand::u64(..), AtomicU64::new(0));
-        Provider { state: Arc::new(State { options, log, limits, stored, files, seed, requests }) }
+        Provider { state: Arc::new(State { options, log, limits, stored, files, batches, seed, requests }) }
     }
 
     /// Serves until its future is dropped. Answers under way then go on in their own tasks.

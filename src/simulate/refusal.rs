@@ -93,6 +93,10 @@ impl Refusal {
         Self::new(404, INVALID, format!("No such File object: {id}")).param("id")
     }
 
+    pub fn no_batch(id: &str) -> Self {
+        Self::new(404, INVALID, format!("No batch found with id '{id}'."))
+    }
+
     pub fn no_previous(id: &str) -> Self {
         let refusal = Self::new(400, INVALID, format!("Previous response with id '{id}' not found."));
         refusal.param("previous_response_id").code("previous_response_not_found")

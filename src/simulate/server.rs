@@ -2,6 +2,7 @@
 
 use super::Provider;
 use super::azure;
+use super::batches::{Asking, Told};
 use super::body::{Paced, Pages};
 use super::faults::scramble;
 use super::files::{File, Said};
@@ -43,6 +44,8 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/responses/{*path}", any(stored))
         .route("/v1/files", any(files))
         .route("/v1/files/{*path}", any(files_below))
+        .route("/v1/batches", any(batches))
+        .route("/v1/batches/{*path}", any(batches_below))
         .route("/simulate/log", get(log))
         .route("/simulate/options", get(options).put(patch_options))
         .fallback(no_url)
@@ -179,6 +182,58 @@ async fn files_below(
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let (number, now_s) = (arrived.number ^ provider.state.seed, arrived.entry.served.at.seconds());
         File::read(account, (kind, body), number, now_s).map(|file| Said::Object(files.put(file)))
+    });
+    arrived.answer(Plan::said(said), Headroom::UNLIMITED).await
+}
+
+async fn batches(
+    provider: State<Provider>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    batches_below(provider, Path(String::new()), method, uri, headers, body).await
+}
+
+/// What is asked of batches: all of them, one, or that it ends.
+async fn batches_below(
+    State(provider): State<Provider>,
+    Path(path): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (id, below) = path.split_once('/').unwrap_or((&path, ""));
+    let takes = match (id, below) {
+        ("", "") => method == Method::GET || method == Method::POST,
+        (_, "") => method == Method::GET,
+        (_, "cancel") => method == Method::POST,
+        _ => return no_url(State(provider), method, uri, headers).await,
+    };
+    if !takes {
+        return wrong_method(State(provider), method, uri, headers).await;
+    }
+    let mut arrived = Arrived::now(&provider, &headers, uri.path());
+    method.as_str().clone_into(&mut arrived.entry.served.method);
+    let credential = credential(&headers, Shape::OpenAi);
+    let asking = Asking {
+        account: credential.unwrap_or_default(),
+        request: &arrived.entry.served.request,
+        number: arrived.number ^ provider.state.seed,
+        now: arrived.entry.served.at,
+    };
+    let told = check_credential(credential, &provider.state.options.load()).and_then(|()| {
+        let (batches, files) = (&provider.state.batches, &provider.state.files);
+        match (id, method) {
+            ("", Method::POST) => batches.create(&asking, &body, files),
+            _ => batches.answer(&asking, id, below, files),
+        }
+    });
+    let said = told.map(|Told { json, served }| {
+        served.into_iter().for_each(|served| provider.state.log.push(served));
+        Said::Object(json)
     });
     arrived.answer(Plan::said(said), Headroom::UNLIMITED).await
 }

@@ -238,11 +238,6 @@ impl Account {
         spoken::kept_path(&self.base_url.path, self.api_version.as_deref(), below, query)
     }
 
-    /// Where it has files, `below` them.
-    pub fn path_of_files(&self, below: &str) -> String {
-        [&*self.base_url.path, "/files", below].concat()
-    }
-
     /// Whether its API knows files and batches.
     pub fn keeps_files(&self) -> bool {
         self.dialect == Dialect::OpenAi

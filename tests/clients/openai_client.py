@@ -23,7 +23,7 @@ TOKEN = "clients-admin-token-0123456789"
 PRICES = """\
 version: clients
 models:
-  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384 }
+  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384, batch: { input: "0.075", cached_input: "0.0375", output: "0.30" } }
   sim-embed: { input: "0.02" }
   sim-paint: { input: "5", image_input: "8", output: "30", max_output_tokens: 6000 }
   dall-e-3: { image: "0.04" }
@@ -99,6 +99,12 @@ upstreams:
         self.provider.wait(30)
 
 
+def due_in_batch(served):
+    uncached = served["prompt_tokens"] - served["cached_tokens"]
+    amount = uncached * Decimal("0.075") + served["cached_tokens"] * Decimal("0.0375")
+    return (amount + served["completion_tokens"] * Decimal("0.30")) / MILLION
+
+
 def due(served):
     other = {unit: quantity for unit, quantity in served["other"].items() if quantity}
     if other:
@@ -144,6 +150,31 @@ def drive_media(client, requests):
         sys.exit("openai_client.py: an answer that tells nothing was served")
     except openai.BadRequestError as refusal:
         expect("what is wrong", refusal.body["param"], "response_format")
+
+
+def drive_batch(client):
+    """Answers two requests in a batch; its file is put there and deleted. Tells the request that made it."""
+    body = {"model": "sim-chat", "messages": [{"role": "user", "content": "Say it."}], "max_tokens": 50}
+    lines = [{"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body} for name in ("one", "two")]
+    text = "\n".join(json.dumps(line) for line in lines)
+    file = client.files.create(file=("two.jsonl", text.encode()), purpose="batch")
+    expect("a file", client.files.retrieve(file.id).filename, "two.jsonl")
+    expect("what is in it", client.files.content(file.id).text, text)
+    expect("all files", [one.id for one in client.files.list()], [file.id])
+    later = {"simulate_ms": "200"}
+    raw = client.batches.with_raw_response.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata=later
+    )
+    batch = raw.parse()
+    while batch.status == "in_progress":
+        batch = client.batches.retrieve(batch.id)
+    expect("a batch", (batch.status, batch.request_counts.completed), ("completed", 2))
+    output = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    expect("its answers", [answer["custom_id"] for answer in output], ["one", "two"])
+    expect("all batches", [one.id for one in client.batches.list()], [batch.id])
+    expect("a deleted file", client.files.delete(file.id).deleted, True)
+    expect("a batch that has ended", client.batches.cancel(batch.id).status, "completed")
+    return raw.headers["x-request-id"]
 
 
 def drive(stack):
@@ -238,6 +269,7 @@ def drive(stack):
     expect("judgements", [result.flagged for result in raw.parse().results], [False])
 
     drive_media(client, requests)
+    batch = drive_batch(client)
     script = Path(__file__).with_name("openai_client.mjs")
     node = subprocess.run(["node", script, sys.argv[2], base, key], stdout=subprocess.PIPE, text=True)
     expect("the exit code of node", node.returncode, 0)
@@ -270,10 +302,14 @@ def drive(stack):
             expect("request_id", bool(refusal.request_id), True)
 
     # What is kept is read and deleted free of charge, and has no receipt.
-    served = {entry["request"]: entry for entry in stack.served() if entry["complete"] and not entry["method"]}
+    log = [entry for entry in stack.served() if entry["complete"] and not entry["method"]]
+    served = {entry["request"]: entry for entry in log if entry["service_tier"] != "batch"}
     known = {request for request, _ in requests + free}
     requests += [(request, None) for request in served if request not in known]
-    total = Decimal(0)
+    answers = [entry for entry in log if entry["request"] == batch]
+    expect("answers of the batch", (len(answers), {entry["service_tier"] for entry in answers}), (2, {"batch"}))
+    total = sum(due_in_batch(entry) for entry in answers)
+    expect("the charge of the batch", Decimal(stack.command("receipt", batch)["charge"]), total)
     for request, told in requests + free:
         receipt = stack.command("receipt", request)
         charge = Decimal(receipt["charge"])
@@ -284,9 +320,11 @@ def drive(stack):
     balance = Decimal(stack.command("customer", "show", customer)["balance"])
     expect("the balance", balance, Decimal("20.00") - total)
     verified = stack.command("ledger", "verify")
-    expect("captures", verified["captures"], len(requests))
+    # The batch, and that its file was put there and deleted.
+    captures = len(requests) + 3
+    expect("captures", verified["captures"], captures)
     expect("open holds", verified["open_holds"], 0)
-    return len(requests), total
+    return captures, total
 
 
 def main():

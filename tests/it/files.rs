@@ -42,7 +42,7 @@ pub async fn upload(client: &Client, key: &str, file: &str) -> Answer {
     send(client, key, form(&[("purpose", "batch")], Some(file))).await
 }
 
-async fn uploaded(client: &Client, key: &str, file: &str) -> String {
+pub async fn uploaded(client: &Client, key: &str, file: &str) -> String {
     let answer = upload(client, key, file).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     text(&answer.json()["id"])

@@ -26,6 +26,7 @@ mod endpoints;
 mod stored;
 mod runs;
 mod files;
+mod batches;
 mod money;
 mod hang_up;
 mod cuts;

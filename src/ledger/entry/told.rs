@@ -4,6 +4,9 @@ use super::{Change, Note};
 use crate::id::RequestId;
 use std::sync::Arc;
 
+/// What stands between the names of several things that were made for one request.
+const NAMES_END: char = ' ';
+
 impl Change {
     /// The request it belongs to, if it belongs to one.
     pub fn request(&self) -> Option<RequestId> {
@@ -57,6 +60,11 @@ impl Change {
             | Change::Forfeited { .. }
             | Change::ForfeitureReversed { .. } => None,
         }
+    }
+
+    /// All names of what is kept elsewhere: a batch has files.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.object().into_iter().flat_map(|names| names.split(NAMES_END))
     }
 
     /// The price version that was pinned for its request, if it belongs to one.

@@ -104,9 +104,17 @@ fn a_shelf_has_all_that_its_customer_keeps_there() {
     charge(&bench.ledger, terms(1_003, 1), "files/c");
     // What is said later of one stands in its place.
     charge(&bench.ledger, terms(1_004, 1), "files/a");
+    // A batch has files.
+    charge(&bench.ledger, terms(1_005, 1), "batches/b files/d files/e");
     let check_all = |ledger: &Ledger| {
-        check_shelf(ledger, ADA, "files", &[("files/a", 1_004), ("files/c", 1_003)]);
-        check_shelf(ledger, ADA, "batches", &[("batches/a", 1_002)]);
+        let files = [("files/a", 1_004), ("files/c", 1_003), ("files/d", 1_005), ("files/e", 1_005)];
+        check_shelf(ledger, ADA, "files", &files);
+        check_shelf(ledger, ADA, "batches", &[("batches/a", 1_002), ("batches/b", 1_005)]);
+        for name in ["batches/b", "files/d", "files/e"] {
+            let found = ledger.owned(ADA, name, EVER).expect("readable").map(|owned| owned.request);
+            assert_eq!(found, Some(RequestId::from_int(1_005)), "{name}");
+            check(ledger, EVE, name, None);
+        }
         check_shelf(ledger, EVE, "files", &[("files/b", 1_001)]);
         check_shelf(ledger, EVE, "batches", &[]);
         check_shelf(ledger, ADA, "", &[]);

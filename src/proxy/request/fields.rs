@@ -51,6 +51,11 @@ impl<'a> Fields<'a> {
         self.all.get(name)
     }
 
+    /// The names of all of them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.0.iter().map(|(name, _)| &**name)
+    }
+
     /// A field that has to be there.
     pub(super) fn required(&self, name: &'static str) -> Result<&'a RawValue, BadRequest> {
         self.get(name).ok_or_else(|| bad(name, &format!("you must provide {name}")))

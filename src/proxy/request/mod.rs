@@ -6,6 +6,7 @@
 //! it otherwise, and the cap of the answer where the credit does not reach for more. Pure.
 
 mod audio;
+pub mod batch;
 mod chat;
 mod completions;
 mod cut;

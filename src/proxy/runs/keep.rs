@@ -103,7 +103,7 @@ impl Runs {
                 Seen::Unread
             }
         };
-        let late = running.run.begun < since;
+        let late = running.patience_since() < since;
         if (late || self.is_banned(customer)) && self.ask(running, Ask::Cancel).await == Ok(Told::Ended) {
             // What it used until then was told.
             return (watched, Seen::Ended);
@@ -162,10 +162,10 @@ impl Schedule {
         loop {
             let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
             let watched = first.remove();
-            let Some(Running { run, .. }) = &watched.running else { return Some(watched) };
-            let turn = self.turns.entry(run.upstream().into()).or_default();
+            let Some(running) = &watched.running else { return Some(watched) };
+            let turn = self.turns.entry(running.run.upstream().into()).or_default();
             let later = match turn.silent_until.filter(|until| *until > now) {
-                _ if run.begun < since => None,
+                _ if running.patience_since() < since => None,
                 None if turn.at_once >= AT_ONCE_OF_ACCOUNT_MAX => Some(now + STEP),
                 silent => silent,
             };

@@ -13,7 +13,7 @@ use tollgate::settle::price::books::PriceBooks;
 use tollgate::settle::price::{Picture, Tier};
 use tollgate::settle::settle;
 use tollgate::simulate::Served;
-use tollgate::usage::Metered;
+use tollgate::usage::{Class, Metered};
 
 /// What the books say.
 #[derive(Debug)]
@@ -89,6 +89,11 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
     for receipt in &receipts {
         audit.charged += receipt.charge;
         let complete = served.remove(&*receipt.request_id.to_string()).unwrap_or_default();
+        if &*receipt.endpoint == "batches" && receipt.metered == Metered::Reported {
+            audit.reported += 1;
+            check_batch(receipt, &complete, &prices);
+            continue;
+        }
         match receipt.metered {
             Metered::Reported | Metered::Counted => {
                 audit.reported += 1;
@@ -101,7 +106,9 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
                 }
             }
             Metered::Estimated => audit.estimated += 1,
-            Metered::None if &*receipt.endpoint == "files" && &*receipt.status == "captured" => {
+            Metered::None
+                if ["files", "batches"].contains(&&*receipt.endpoint) && &*receipt.status == "captured" =>
+            {
                 audit.noted += 1;
                 assert_eq!(receipt.charge, Amount::ZERO);
             }
@@ -123,6 +130,25 @@ pub fn audit_stopped(gateway: &Gateway, providers: &[&Simulated]) -> Audit {
     assert_eq!(audit.verified["revenue"], Value::from((audit.charged + written_off).to_string()));
     assert_eq!(audit.verified["written_off"], Value::from(written_off.to_string()));
     audit
+}
+
+/// What is charged for a batch is what each of its answers costs alone, as the provider served it.
+#[track_caller]
+fn check_batch(receipt: &Receipt, complete: &[&Served], prices: &PriceBooks) {
+    let answers: Vec<&&Served> = complete.iter().filter(|served| served.service_tier == "batch").collect();
+    assert!(!answers.is_empty(), "{receipt:#?}");
+    let book = prices.named(&receipt.price_version).unwrap_or_else(|| prices.at(receipt.at));
+    let tariff = &book.find(&receipt.model).unwrap().1.price;
+    let alone =
+        answers.iter().map(|served| settle(&served.usage(), Tier::Batch, &Picture::default(), tariff).charge);
+    assert_eq!(receipt.charge + receipt.written_off, alone.sum(), "{receipt:#?}");
+    let mut left = receipt.usage;
+    for served in &answers {
+        for class in Class::ALL {
+            *left.of_mut(class) -= served.usage().of(class);
+        }
+    }
+    assert!(left.is_none(), "{left:?}: {receipt:#?}");
 }
 
 /// What is charged and what is written off is the usage at the pinned prices.

@@ -27,6 +27,7 @@ models:
   counted: { input: "0", output: "10000", max_output_tokens: 1000 }
   thinker: { input: "1.25", cached_input: "0.125", output: "10", reasoning: "11", max_output_tokens: 128000, max_input_tokens: 272000, hidden_reasoning: true }
   tiered: { input: "0.2", output: "0.8", long_context: [{ above: 500, input: "0.3", output: "0.9" }], flex: { input: "0.1", output: "0.4" }, priority: { input: "0.4", output: "1.6" }, batch: { input: "0.05", output: "0.2" }, cost: { input: "0.1", output: "0.4" }, max_output_tokens: 1000 }
+  batched: { input: "0.2", output: "0.8", batch: { input: "0.05", output: "0.2", long_context: [{ above: 500, input: "0.07", output: "0.3" }] }, cost: { input: "0.1", output: "0.4" }, max_output_tokens: 1000 }
   dall-e-3: { image: "0.04", images: [{ quality: hd, image: "0.08" }, { size: 1024x1792, quality: hd, image: "0.12" }] }
   painter: { input: "5", image_input: "8", output: "30", max_output_tokens: 6000, max_input_tokens: 4000 }
   tts-1: { characters: "15" }
@@ -53,7 +54,7 @@ impl Account {
             base_url: format!("http://{address}/v1"),
             credential: format!("sk-upstream-{name}"),
             // Not `unserved`.
-            more: "models: [gpt-4o-mini, gpt-4o, counted, thinker, tiered, embedder, omni-moderation-latest, dall-e-3, painter, tts-1, speaker, whisper-1, listener]"
+            more: "models: [gpt-4o-mini, gpt-4o, counted, thinker, tiered, batched, embedder, omni-moderation-latest, dall-e-3, painter, tts-1, speaker, whisper-1, listener]"
                 .into(),
         }
     }

@@ -11,6 +11,7 @@ fn watched(number: u128, upstream: &str, begun_us: i64) -> Watched {
     let attempt = Attempt { upstream: upstream.into(), outcome: "ok".into(), status: Some(200), ms: 1 };
     let run = Run {
         endpoint: "responses".into(),
+        lines: None,
         model: "m".into(),
         tier: Tier::Default,
         output_cap: None,
