@@ -65,6 +65,9 @@ async fn a_run_is_charged_when_its_end_is_read() {
         let (id, request) = begin(&client, &ask(3)).await;
         let open = shown(&scene.gateway, &request);
         assert_eq!((&open["status"], &open["model"]), (&json!("running"), &json!("gpt-4o-mini")), "{open}");
+        let own = client.get(&format!("/tollgate/v1/receipts/{request}")).await.json();
+        assert_eq!((&own["status"], &own["object"]), (&json!("running"), &json!(id)), "{own}");
+        assert_eq!(own["attempts"][0]["upstream"], "upstream-1", "whose account it is stays ours");
         let balance = client.get("/tollgate/v1/balance").await.json();
         assert_eq!(balance["held"], open["held"], "{balance}");
         assert_eq!(metric(&scene.gateway, "tollgate_runs_open"), 1);

@@ -5,14 +5,16 @@
 const UNIT = 10n ** 18n;
 const MODELS_SHOWN = 5;
 const PAGE = 60;
-const QUIET = new Set(["hold", "release", "extension"]);
+const QUIET = new Set(["hold", "release", "extension", "detachment"]);
 const KINDS = {
   capture: "Charge", overage: "Charge beyond the hold", hold: "Hold", release: "Released", extension: "Hold raised",
+  detachment: "Goes on in the background",
   deposit: "Deposit", refund: "Refund", adjustment: "Adjustment", write_off: "Written off",
 };
 const ENDS = {
   complete: "answered in full", cut: "the provider broke off", client_gone: "the client left", stopped: "stopped by a ban",
   refused: "refused by the provider", failed: "failed",
+  lost: "the provider has lost it", untold: "the provider did not say what it used", expired: "it took too long",
 };
 
 const METERED = {
@@ -297,6 +299,7 @@ function story(receipt) {
   const model = receipt.model ? ` by ${receipt.model}` : "";
   switch (receipt.status) {
     case "open": return "It is under way: its charge is not known yet.";
+    case "running": return "It goes on in the background: it is charged when it has ended.";
     case "expired": return "The gateway was stopped while it ran. It was not charged.";
     case "released": return `It was not charged: ${ENDS[receipt.end] ?? "it ended before anything was delivered"}.`;
     default: return `${ENDS[receipt.end] ?? receipt.end}${model}; ${METERED[receipt.metered] ?? ""}.`;
@@ -313,7 +316,7 @@ function showReceipt(receipt) {
     fact("Whole", receipt.duration_ms ? `${count(receipt.duration_ms)} ms` : null),
     fact("Held for it", `${exact(units(receipt.held))} USD`), fact("Prices of", receipt.price_version),
     fact("Answers cut to", receipt.output_cap ? `${count(receipt.output_cap)} tokens, as the credit reached` : null),
-    fact("Service tier", receipt.service_tier ?? null));
+    fact("Service tier", receipt.service_tier ?? null), fact("Kept as", receipt.object ?? null));
   const scroll = (label, table) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
   $("receipt").replaceChildren(el("div", { class: "receipt" },
     el("h3", {}, `${exact(units(receipt.charge))} USD`), el("p", {}, told.charAt(0).toUpperCase() + told.slice(1)), facts,
