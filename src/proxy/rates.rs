@@ -29,12 +29,36 @@ pub fn tell(header: &mut ResponseHeader, passed: &Passed, now: Tick) -> pingora:
     Ok(())
 }
 
-/// A duration as OpenAI writes it: `6m0s`, `1s`, `20ms`.
+/// A duration as OpenAI writes it: `6m0s`, `1s`, `8.64s`, `20ms`. Up to a millisecond longer, never shorter.
 fn duration_text(us: u64) -> String {
     let ms = us.div_ceil(1_000);
-    match (ms / 60_000, ms % 60_000) {
-        (0, ms) if ms < 1_000 => format!("{ms}ms"),
-        (0, ms) => format!("{}s", ms.div_ceil(1_000)),
-        (minutes, ms) => format!("{minutes}m{}s", ms / 1_000),
+    let (minutes, ms) = (ms / 60_000, ms % 60_000);
+    if minutes == 0 && ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    let places = format!("{:03}", ms % 1_000);
+    let places = places.trim_end_matches('0');
+    let point = if places.is_empty() { "" } else { "." };
+    let minutes = if minutes == 0 { String::new() } else { format!("{minutes}m") };
+    format!("{minutes}{}{point}{places}s", ms / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_written_as_clients_read_it() {
+        let check = |us: u64, expect: &str| assert_eq!(duration_text(us), expect, "{us}");
+        check(0, "0ms");
+        check(1, "1ms");
+        check(20_000, "20ms");
+        check(999_000, "999ms");
+        check(999_001, "1s");
+        check(8_640_000, "8.64s");
+        check(59_999_001, "1m0s");
+        check(61_500_000, "1m1.5s");
+        check(360_000_000, "6m0s");
+        check(3_600_000_000, "60m0s");
     }
 }

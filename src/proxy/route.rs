@@ -180,12 +180,21 @@ impl Gateway {
             trace.is_of_caller(ctx.live.config.traces.as_deref(), &self.asked_for, Tick::now());
         }
         self.allow_country(session, ctx, &caller)?;
-        ctx.passed = self.gates.pass(&caller, || Knock {
+        let passed = self.gates.pass(&caller, || Knock {
             endpoint,
             from: client_address(session, ctx),
             at: Timestamp::now(),
             tick: Tick::now(),
-        })?;
+        });
+        match passed {
+            Ok(passed) => ctx.passed = passed,
+            Err(shut) => {
+                // Who is to come back later is told their numbers, too.
+                let look = self.gates.look(&caller, client_address(session, ctx), Timestamp::now());
+                ctx.passed = look.unwrap_or_default();
+                return Err(shut.into());
+            }
+        }
         Ok(caller)
     }
 

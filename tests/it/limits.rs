@@ -44,6 +44,10 @@ async fn a_rate_is_told_kept_and_changed_at_once() {
     assert_eq!(refused.header("x-should-retry"), "true");
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
+    let told =
+        ["limit", "remaining"].map(|what| refused.header(&format!("x-ratelimit-{what}-requests")).to_owned());
+    assert_eq!(told, ["2", "0"], "and what it has to wait for");
+    assert!(refused.header("x-ratelimit-reset-requests").ends_with('s'));
     assert_eq!(set(&scene, &id, &["--rpm", "none"])["limits"], json!({ "tpm": 100_000 }));
     let free = client.ask(&ask(&[])).await;
     assert_eq!((free.status, free.headers.get("x-ratelimit-limit-requests")), (200, None));
