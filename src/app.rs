@@ -29,7 +29,7 @@ use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::{Current, Live};
 use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
-use crate::proxy::files::Uploads;
+use crate::proxy::files::Transfers;
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
 use crate::proxy::runs::Runs;
 use crate::proxy::{AskedFor, Gateway, Serving};
@@ -253,7 +253,8 @@ fn gateway(
         budget: BodyBudget::default(),
         fetcher: Arc::clone(runs.fetcher()),
         runs: Arc::clone(runs),
-        uploads: Uploads::default(),
+        uploads: Transfers::default(),
+        downloads: Transfers::default(),
         keepalive: config.gateway.keepalive_timeout,
     }
 }

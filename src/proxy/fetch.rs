@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// How many are asked for at once: each answer is held in memory.
 const AT_ONCE_MAX: usize = 64;
 /// How many are read piece by piece at once: each is a connection to a provider.
-const STREAMED_MAX: usize = 64;
+const STREAMED_MAX: usize = 256;
 /// How long one may take.
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// Errors are far shorter.

@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 /// What a client is told to wait when nobody knows better.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// Files that a customer reads at once: who reads them slowly leaves room for others.
+const DOWNLOADS_MAX: usize = 8;
+
 /// What is asked of files, by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked<'a> {
@@ -67,27 +70,27 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Uploads under way, by whose they are: each counts as a file already.
+/// Files on their way, by whose they are.
 #[derive(Default)]
-pub struct Uploads(Mutex<HashMap<CustomerId, usize>>);
+pub struct Transfers(Mutex<HashMap<CustomerId, usize>>);
 
 /// One of them.
-struct Upload<'a> {
-    all: &'a Uploads,
+struct Transfer<'a> {
+    all: &'a Transfers,
     customer: CustomerId,
 }
 
-impl Uploads {
-    /// One more; and how many that are.
-    fn begin(&self, customer: CustomerId) -> (Upload<'_>, usize) {
+impl Transfers {
+    /// One more; and how many of the customer's that are.
+    fn begin(&self, customer: CustomerId) -> (Transfer<'_>, usize) {
         let mut all = self.0.lock();
         let count = all.entry(customer).or_default();
         *count += 1;
-        (Upload { all: self, customer }, *count)
+        (Transfer { all: self, customer }, *count)
     }
 }
 
-impl Drop for Upload<'_> {
+impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         let mut all = self.all.0.lock();
         if let Some(count) = all.get_mut(&self.customer) {
@@ -149,6 +152,7 @@ impl Gateway {
         // Nobody sees its requests again before they are served.
         let said = || Said::Asked(body.slice(lines), Vec::new());
         self.judge_content(&live, &caller, ctx.request, said).await?;
+        // Each counts as a file already.
         let (_upload, under_way) = self.uploads.begin(caller.customer());
         let (_, made) = self.shelf(&caller, Shelf::Files).await?;
         let most = live.config.gateway.files_per_customer_max;
@@ -270,6 +274,10 @@ impl Gateway {
         let live = Arc::clone(&ctx.live);
         let caller = self.pass(session, ctx, FILES)?;
         let (account, _) = self.on_shelf(&caller, &live, Shelf::Files, id).await?;
+        let (_download, under_way) = self.downloads.begin(caller.customer());
+        if under_way > DOWNLOADS_MAX {
+            return Err(Refusal::Overloaded);
+        }
         let path = Shelf::Files.path(account, &["/", id, "/content"].concat());
         let mut opened = self.fetcher.open(session.req_header(), ctx.request, (account, &path)).await?;
         if !opened.header.status.is_success() {
@@ -355,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn uploads_count_until_they_end() {
-        let uploads = Uploads::default();
+    fn transfers_count_until_they_end() {
+        let uploads = Transfers::default();
         let (ada, eve) = (CustomerId::from_int(1), CustomerId::from_int(2));
         let (first, one) = uploads.begin(ada);
         let (second, two) = uploads.begin(ada);

@@ -70,7 +70,7 @@ use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
 use cors::Page;
 use fetch::Fetcher;
-use files::Uploads;
+use files::Transfers;
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -126,7 +126,9 @@ pub struct Gateway {
     /// What runs at providers in the background.
     pub runs: Arc<Runs>,
     /// Who uploads files.
-    pub uploads: Uploads,
+    pub uploads: Transfers,
+    /// Who reads them.
+    pub downloads: Transfers,
     /// For the next request on a connection.
     pub keepalive: Duration,
 }

@@ -312,6 +312,20 @@ async fn a_large_file_comes_as_it_went() {
         let read = ask(&client, &customer.key, "GET", &format!("/{id}/content")).await;
         assert!(read.status == 200 && read.text() == file, "{} bytes of {}", read.body.len(), file.len());
     }
+    // Who reads slowly leaves room for others: the rest waits in the sockets.
+    let client = Client::h1(&gateway, &customer);
+    let id = uploaded(&client, &customer.key, &file).await;
+    let path = format!("{FILES}/{id}/content");
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(client.request("GET", &path).bearer_auth(&customer.key).send().await.unwrap());
+    }
+    ask(&client, &customer.key, "GET", &format!("/{id}/content")).await.is_error(503, Some("overloaded"));
+    for response in slow {
+        assert_eq!(response.bytes().await.unwrap().len(), file.len());
+    }
+    let read = ask(&client, &customer.key, "GET", &format!("/{id}/content")).await;
+    assert_eq!((read.status, read.body.len()), (200, file.len()));
     let other: Customer = gateway.customer("0");
     assert_eq!(page(&ask(&Client::h1(&gateway, &other), &other.key, "GET", "").await), (Vec::new(), false));
     audit(gateway, &[&provider]).is_exact(0);
