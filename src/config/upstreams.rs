@@ -183,7 +183,7 @@ pub(super) fn serves(upstream: &Upstream, model: &str) -> bool {
 }
 
 fn limits(mut section: Section<'_>) -> Limits {
-    let concurrency = section.number("concurrency", 1..=CONCURRENCY_MAX, 200);
+    let concurrency = section.number("concurrency", 1..=CONCURRENCY_MAX, 2_000);
     let mut rate = |key| section.get(key).and_then(|node| node.number(1..=PER_MINUTE_MAX));
     let (requests_per_minute, tokens_per_minute) = (rate("requests_per_minute"), rate("tokens_per_minute"));
     let spend_per_day = section.get("spend_usd_per_day").and_then(|node| node.parsed(spend));

@@ -102,7 +102,7 @@ fn the_minimal_one_has_every_default() {
     );
     let upstream = &config.upstreams[0];
     assert_eq!((&*upstream.name, upstream.dialect, upstream.weight), ("u", Dialect::OpenAi, 1));
-    assert_eq!((upstream.api_key.expose(), upstream.limits.concurrency), ("sk-canary", 200));
+    assert_eq!((upstream.api_key.expose(), upstream.limits.concurrency), ("sk-canary", 2_000));
     assert_eq!(upstream.on_hang_up, OnHangUp::Auto);
     assert_eq!(upstream.models.provider_name("x"), Some("x"));
     assert!(!format!("{config:?}").contains("canary"), "a secret is printed");
