@@ -46,11 +46,9 @@ impl Runs {
     pub(in super::super) fn room(&self, customer: CustomerId) -> Result<Room, Refusal> {
         let Background { runs_max, runs_per_customer_max, .. } = self.live.load().config.background;
         if runs_max == 0 {
-            let message = "background: runs in the background are not sold by this gateway: stream instead";
-            return Err(Refusal::BadRequest(BadRequest {
-                message: message.into(),
-                param: Some("background"),
-            }));
+            let message = "responses in the background and batches are not sold by this gateway: stream, or send \
+                           the requests one by one";
+            return Err(Refusal::BadRequest(BadRequest { message: message.into(), param: None }));
         }
         let mut taken = self.rooms.0.lock();
         let begun: usize = taken.values().sum();
