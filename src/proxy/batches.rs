@@ -1,8 +1,8 @@
 //! Batches: requests in a file that are answered within a day, for less; each judged before it is sent.
 //!
-//! A batch is made at the account that has its file, whose words were judged when it was uploaded. The most that all its requests can cost at the prices
-//! of batches is held, and stays held until it has ended; what their answers say that they used is charged
-//! then, by whoever sees it first ([`runs`](super::runs)).
+//! A batch is made at the account that has its file, whose words were judged when it was uploaded. The most
+//! that all its requests can cost at the prices of batches is held, and stays held until it has ended; what
+//! their answers say that they used is charged then, by whoever sees it first ([`runs`](super::runs)).
 
 use super::context::Context;
 use super::fetch::Opened;
