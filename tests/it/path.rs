@@ -158,6 +158,7 @@ async fn models_are_listed_that_have_a_price_and_somebody_who_serves_them() {
         assert_eq!(
             names,
             [
+                "batched",
                 "counted",
                 "dall-e-3",
                 "embedder",
