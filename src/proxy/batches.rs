@@ -9,7 +9,7 @@ use super::fetch::Opened;
 use super::request::batch::{self, Batch};
 use super::request::{BadRequest, is_object_id, lines};
 use super::respond::Refusal;
-use super::shelf::Shelf;
+use super::shelf::{Asked, Shelf};
 use super::{Gateway, body, local};
 use crate::auth::Caller;
 use crate::clock::{Tick, Timestamp};
@@ -30,42 +30,6 @@ use std::time::{Duration, Instant};
 
 /// What a client is told to wait when nobody knows better.
 const WAIT: Duration = Duration::from_secs(1);
-
-/// What is asked of batches, by its path.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked<'a> {
-    /// All of them.
-    All,
-    /// One.
-    One(&'a str),
-    /// That one ends.
-    Cancel(&'a str),
-}
-
-impl<'a> Asked<'a> {
-    /// What is asked for at this path of ours; `None` where there are no batches.
-    pub fn at(path: &'a str) -> Option<Self> {
-        let below = path.strip_prefix("/v1/batches")?;
-        if below.is_empty() {
-            return Some(Asked::All);
-        }
-        let rest = below.strip_prefix('/')?;
-        let (id, asked) = match rest.strip_suffix("/cancel") {
-            Some(id) => (id, Asked::Cancel(id)),
-            None => (rest, Asked::One(rest)),
-        };
-        is_object_id(id).then_some(asked)
-    }
-
-    /// The methods that it takes.
-    pub const fn takes(&self) -> &'static str {
-        match self {
-            Asked::All => "GET, POST",
-            Asked::One(_) => "GET",
-            Asked::Cancel(_) => "POST",
-        }
-    }
-}
 
 /// A batch that passed: what it may cost, and by which prices.
 struct Judged {
@@ -89,7 +53,7 @@ impl Gateway {
             }
             Asked::All => self.answer_page(session, ctx, Shelf::Batches).await,
             Asked::One(id) => self.answer_batch(session, ctx, (id, "")).await,
-            Asked::Cancel(id) => self.answer_batch(session, ctx, (id, "/cancel")).await,
+            Asked::Part(id) => self.answer_batch(session, ctx, (id, "/cancel")).await,
         }
     }
 
@@ -264,25 +228,4 @@ async fn detach(hold: Hold, id: &str, run: &Run) -> Result<(), Refusal> {
 #[derive(Deserialize)]
 struct Told {
     id: Box<str>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(path: &str, expect: Option<(Asked<'_>, &str)>) {
-        let found = Asked::at(path).map(|asked| (asked.takes(), asked));
-        assert_eq!(found, expect.map(|(asked, takes)| (takes, asked)), "{path}");
-    }
-
-    #[test]
-    fn batches_are_told_by_their_path() {
-        check("/v1/batches", Some((Asked::All, "GET, POST")));
-        check("/v1/batches/batch_1", Some((Asked::One("batch_1"), "GET")));
-        check("/v1/batches/batch_1/cancel", Some((Asked::Cancel("batch_1"), "POST")));
-        for other in ["/", "/a/b", "/a.b", "/a/cancel/b", "x"] {
-            check(&format!("/v1/batches{other}"), None);
-        }
-    }
 }

@@ -5,11 +5,12 @@ use super::exchange::Exchange;
 use super::line::Line;
 use super::respond::Refusal;
 use super::runs::Room;
+use super::shelf::Shelf;
 use super::trace::Trace;
 use crate::admit::gate::Passed;
 use crate::auth::Caller;
 use crate::config::Retry;
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::Commit;
 use crate::live::Live;
@@ -27,10 +28,8 @@ pub enum Place {
     Sold(Endpoint),
     /// What a provider keeps for a customer.
     Stored,
-    /// Files, which a provider keeps for a customer.
-    Files,
-    /// Batches: requests in a file.
-    Batches,
+    /// What a customer put at a provider.
+    Shelf(Shelf),
     /// `GET /v1/models` and below.
     Models,
     /// `GET /tollgate/v1/…` and `/dashboard/billing/…`, with a customer's key.
@@ -45,8 +44,7 @@ impl Place {
         match self {
             Place::Sold(endpoint) => endpoint.name(),
             Place::Stored => "responses.stored",
-            Place::Files => endpoint::FILES,
-            Place::Batches => endpoint::BATCHES,
+            Place::Shelf(shelf) => shelf.name(),
             Place::Models => "models",
             Place::Account => "account",
             Place::Other => "other",

@@ -8,7 +8,7 @@ use super::fetch::{Fetched, Opened};
 use super::request::lines::Common;
 use super::request::{BadRequest, file, is_object_id};
 use super::respond::Refusal;
-use super::shelf::{Fate, Kept, Shelf};
+use super::shelf::{Asked, Fate, Kept, Shelf};
 use super::{Gateway, body, forward, local};
 use crate::admit::content::Said;
 use crate::auth::Caller;
@@ -33,42 +33,6 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// Files that a customer reads at once: who reads them slowly leaves room for others.
 const DOWNLOADS_MAX: usize = 8;
-
-/// What is asked of files, by its path.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked<'a> {
-    /// All of them.
-    All,
-    /// One.
-    One(&'a str),
-    /// What is in one.
-    Content(&'a str),
-}
-
-impl<'a> Asked<'a> {
-    /// What is asked for at this path of ours; `None` where there are no files.
-    pub fn at(path: &'a str) -> Option<Self> {
-        let below = path.strip_prefix("/v1/files")?;
-        if below.is_empty() {
-            return Some(Asked::All);
-        }
-        let rest = below.strip_prefix('/')?;
-        let (id, asked) = match rest.strip_suffix("/content") {
-            Some(id) => (id, Asked::Content(id)),
-            None => (rest, Asked::One(rest)),
-        };
-        is_object_id(id).then_some(asked)
-    }
-
-    /// The methods that it takes.
-    pub const fn takes(&self) -> &'static str {
-        match self {
-            Asked::All => "GET, POST",
-            Asked::One(_) => "GET, DELETE",
-            Asked::Content(_) => "GET",
-        }
-    }
-}
 
 /// Files on their way, by whose they are.
 #[derive(Default)]
@@ -131,7 +95,7 @@ impl Gateway {
             (Asked::All, _) => self.answer_page(session, ctx, Shelf::Files).await,
             (Asked::One(id), Method::DELETE) => self.delete_file(session, ctx, id).await,
             (Asked::One(id), _) => self.answer_file(session, ctx, id).await,
-            (Asked::Content(id), _) => self.answer_content(session, ctx, id).await,
+            (Asked::Part(id), _) => self.answer_content(session, ctx, id).await,
         }
     }
 
@@ -344,23 +308,6 @@ struct Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(path: &str, expect: Option<(Asked<'_>, &str)>) {
-        let found = Asked::at(path).map(|asked| (asked.takes(), asked));
-        assert_eq!(found, expect.map(|(asked, takes)| (takes, asked)), "{path}");
-    }
-
-    #[test]
-    fn files_are_told_by_their_path() {
-        check("/v1/files", Some((Asked::All, "GET, POST")));
-        check("/v1/files/file-1", Some((Asked::One("file-1"), "GET, DELETE")));
-        check("/v1/files/file-1/content", Some((Asked::Content("file-1"), "GET")));
-        for other in ["/", "//", "/a/b", "/a.b", "/a%2f", "/a/content/b", "/a/b/content", "x"] {
-            check(&format!("/v1/files{other}"), None);
-        }
-        check("/v1/uploads", None);
-    }
 
     #[test]
     fn transfers_count_until_they_end() {

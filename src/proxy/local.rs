@@ -113,9 +113,9 @@ pub(super) async fn preflight(session: &mut Session, ctx: &mut Context) -> Resul
     write(session, ctx, parts.into(), Bytes::new()).await.map_err(|_| Refusal::Overloaded)
 }
 
-/// The name of a method in an `allow` header.
-pub(super) fn method_name(method: &Method) -> &'static str {
-    if *method == Method::POST { "POST" } else { "GET" }
+/// Whether a list of methods, as an `allow` header has it, takes this one.
+pub(super) fn takes(methods: &str, method: &Method) -> bool {
+    methods.split(", ").any(|takes| takes == method.as_str())
 }
 
 async fn answer(

@@ -20,10 +20,9 @@ impl Gateway {
         let model = match (ctx.model.take(), ctx.place) {
             (Some(priced), _) => priced,
             (None, Place::Sold(_)) => "other".into(),
-            (
-                None,
-                Place::Stored | Place::Files | Place::Batches | Place::Models | Place::Account | Place::Other,
-            ) => "".into(),
+            (None, Place::Stored | Place::Shelf(_) | Place::Models | Place::Account | Place::Other) => {
+                "".into()
+            }
         };
         // What runs on is counted when it has ended.
         if let Some(settled) = settled.filter(|settled| settled.end != End::Running) {

@@ -6,8 +6,9 @@ use super::exchange::Exchange;
 use super::line::Line;
 use super::request::Request;
 use super::respond::Refusal;
+use super::shelf::Shelf;
 use super::trace::Trace;
-use super::{Gateway, account, address, attempt, batches, body, cors, files, local, portal, stored};
+use super::{Gateway, account, address, attempt, body, cors, local, portal, stored};
 use crate::admit::Named;
 use crate::admit::content::{Case, Listener, Said};
 use crate::admit::estimate;
@@ -34,64 +35,57 @@ impl Gateway {
         let (method, path) = (header.method.clone(), header.uri.path().to_owned());
         let asked_for = || format!("{method} {path}");
         let given = if method == Method::HEAD { Method::GET } else { method.clone() };
-        let expect = |takes: Method| match given == takes {
+        let expect = |takes: &'static str| match local::takes(takes, &given) {
             true => Ok(()),
-            false => Err(Refusal::WrongMethod { asked: asked_for(), takes: local::method_name(&takes) }),
+            false => Err(Refusal::WrongMethod { asked: asked_for(), takes }),
         };
         if method == Method::OPTIONS && cors::is_called(&path, &ctx.live.config.gateway.cors_origins) {
             return local::preflight(session, ctx).await.map(|()| true);
         }
         if let Some(endpoint) = Endpoint::at(&path) {
             ctx.place = Place::Sold(endpoint);
-            expect(Method::POST)?;
+            expect("POST")?;
             return self.admit(session, ctx, endpoint).await.map(|()| false);
         }
         if let Some(asked) = stored::Asked::at(&path) {
             ctx.place = Place::Stored;
-            if !asked.allows(&given) {
-                return Err(Refusal::WrongMethod { asked: asked_for(), takes: asked.takes() });
-            }
+            expect(asked.takes())?;
             // Boxed, so that requests that go elsewhere do not carry its size.
             return Box::pin(self.answer_stored(session, ctx, &asked)).await.map(|()| true);
         }
-        let files = ctx.live.config.gateway.files_per_customer_max > 0;
-        let allow = |takes: &'static str| match takes.split(", ").any(|takes| takes == given.as_str()) {
-            true => Ok(()),
-            false => Err(Refusal::WrongMethod { asked: asked_for(), takes }),
-        };
-        if let Some(asked) = batches::Asked::at(&path).filter(|_| files) {
-            ctx.place = Place::Batches;
-            allow(asked.takes())?;
-            return Box::pin(self.answer_batches(session, ctx, &asked)).await.map(|()| true);
-        }
-        if let Some(asked) = files::Asked::at(&path).filter(|_| files) {
-            ctx.place = Place::Files;
-            allow(asked.takes())?;
-            return Box::pin(self.answer_files(session, ctx, &asked)).await.map(|()| true);
+        let shelves = ctx.live.config.gateway.files_per_customer_max > 0;
+        if let Some((shelf, asked)) = Shelf::at(&path).filter(|_| shelves) {
+            ctx.place = Place::Shelf(shelf);
+            expect(shelf.takes(&asked))?;
+            let answered = match shelf {
+                Shelf::Files => Box::pin(self.answer_files(session, ctx, &asked)).await,
+                Shelf::Batches => Box::pin(self.answer_batches(session, ctx, &asked)).await,
+            };
+            return answered.map(|()| true);
         }
         match &*path {
             "/" => {
-                expect(Method::GET)?;
+                expect("GET")?;
                 self.answer_probe(session, ctx).await.map(|()| true)
             }
             "/healthz" | "/readyz" => {
-                expect(Method::GET)?;
+                expect("GET")?;
                 self.answer_health(session, ctx, &path).await.map(|()| true)
             }
             _ if path == "/v1/models" || path.starts_with("/v1/models/") => {
                 ctx.place = Place::Models;
-                expect(Method::GET)?;
+                expect("GET")?;
                 self.answer_models(session, ctx, &path).await.map(|()| true)
             }
             _ if account::is_at(&path) => {
                 ctx.place = Place::Account;
-                expect(Method::GET)?;
+                expect("GET")?;
                 self.answer_account(session, ctx, &path).await.map(|()| true)
             }
             _ => {
                 let file = portal::at(&path, ctx.live.config.gateway.portal);
                 let file = file.ok_or_else(|| Refusal::UnknownPath { asked: asked_for() })?;
-                expect(Method::GET)?;
+                expect("GET")?;
                 portal::answer(session, ctx, file).await.map(|()| true)
             }
         }

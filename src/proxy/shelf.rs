@@ -5,6 +5,7 @@
 
 use super::Gateway;
 use super::context::Context;
+use super::request::is_object_id;
 use super::respond::Refusal;
 use super::runs::Running;
 use super::stored::NoObject;
@@ -17,7 +18,6 @@ use crate::live::Live;
 use crate::money::Amount;
 use crate::settle::{Attempt, Detail};
 use crate::upstream::Account;
-use crate::usage::{Metered, Usage};
 use http::StatusCode;
 use std::io;
 use std::sync::Arc;
@@ -30,14 +30,61 @@ const DELETED: &str = "deleted";
 
 /// What stands together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shelf {
+pub enum Shelf {
     /// Files.
     Files,
     /// Batches.
     Batches,
 }
 
+/// What is asked of a shelf, by its path.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// All that is on it.
+    All,
+    /// One thing.
+    One(&'a str),
+    /// What is below one: the content of a file, the cancellation of a batch.
+    Part(&'a str),
+}
+
 impl Shelf {
+    const ALL: [Shelf; 2] = [Shelf::Files, Shelf::Batches];
+
+    /// What is asked for at this path of ours, and of which shelf; `None` where there is none.
+    pub fn at(path: &str) -> Option<(Self, Asked<'_>)> {
+        let path = path.strip_prefix("/v1/")?;
+        let asked = |shelf: Shelf| Some((shelf, shelf.asked(path.strip_prefix(shelf.name())?)?));
+        Shelf::ALL.into_iter().find_map(asked)
+    }
+
+    /// What is asked for `below` it.
+    fn asked(self, below: &str) -> Option<Asked<'_>> {
+        if below.is_empty() {
+            return Some(Asked::All);
+        }
+        let rest = below.strip_prefix('/')?;
+        let part = match self {
+            Shelf::Files => "/content",
+            Shelf::Batches => "/cancel",
+        };
+        let (id, asked) = match rest.strip_suffix(part) {
+            Some(id) => (id, Asked::Part(id)),
+            None => (rest, Asked::One(rest)),
+        };
+        is_object_id(id).then_some(asked)
+    }
+
+    /// The methods that this takes.
+    pub const fn takes(self, asked: &Asked<'_>) -> &'static str {
+        match (self, asked) {
+            (Shelf::Files | Shelf::Batches, Asked::All) => "GET, POST",
+            (Shelf::Files, Asked::One(_)) => "GET, DELETE",
+            (Shelf::Files, Asked::Part(_)) | (Shelf::Batches, Asked::One(_)) => "GET",
+            (Shelf::Batches, Asked::Part(_)) => "POST",
+        }
+    }
+
     /// Its name in the ledger, and of what is asked there.
     pub const fn name(self) -> &'static str {
         match self {
@@ -213,29 +260,39 @@ fn free(kept: &Kept, fate: Fate, took: Duration) -> Detail {
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let status = StatusCode::OK.as_u16();
     let attempt = Attempt { upstream: kept.upstream.clone(), outcome: "ok".into(), status: Some(status), ms };
-    Detail {
-        endpoint: kept.made_by.name().into(),
-        // Usage is summed by this.
-        model: endpoint::FILES.into(),
-        stream: false,
-        status,
-        end: match fate {
-            Fate::Made => "complete".into(),
-            Fate::Deleted => DELETED.into(),
-        },
-        metered: Metered::None,
-        output_cap: None,
-        service_tier: None,
-        above_input_tokens: None,
-        cost: None,
-        image_size: None,
-        image_quality: None,
-        encoding: None,
-        usage: Usage::default(),
-        reported: None,
-        lines: Vec::new(),
-        attempts: vec![attempt],
-        first_byte_ms: None,
-        duration_ms: ms,
+    let end = match fate {
+        Fate::Made => "complete",
+        Fate::Deleted => DELETED,
+    };
+    // Usage is summed by the model.
+    let unused = Detail::unused(kept.made_by.name(), endpoint::FILES, status, end);
+    Detail { attempts: vec![attempt], duration_ms: ms, ..unused }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expect: Option<(Shelf, Asked<'_>, &str)>) {
+        let found = Shelf::at(path).map(|(shelf, asked)| (shelf.takes(&asked), shelf, asked));
+        assert_eq!(found, expect.map(|(shelf, asked, takes)| (takes, shelf, asked)), "{path}");
+    }
+
+    #[test]
+    fn a_shelf_and_what_is_on_it_are_told_by_their_path() {
+        check("/v1/files", Some((Shelf::Files, Asked::All, "GET, POST")));
+        check("/v1/files/file-1", Some((Shelf::Files, Asked::One("file-1"), "GET, DELETE")));
+        check("/v1/files/file-1/content", Some((Shelf::Files, Asked::Part("file-1"), "GET")));
+        check("/v1/batches", Some((Shelf::Batches, Asked::All, "GET, POST")));
+        check("/v1/batches/batch_1", Some((Shelf::Batches, Asked::One("batch_1"), "GET")));
+        check("/v1/batches/batch_1/cancel", Some((Shelf::Batches, Asked::Part("batch_1"), "POST")));
+        for other in ["/", "//", "/a/b", "/a.b", "/a%2f", "/a/content/b", "/a/b/content", "/a/cancel", "x"] {
+            check(&format!("/v1/files{other}"), None);
+        }
+        for other in ["/", "/a/b", "/a.b", "/a/cancel/b", "/a/content", "x"] {
+            check(&format!("/v1/batches{other}"), None);
+        }
+        check("/v1/uploads", None);
     }
 }

@@ -119,11 +119,6 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether it takes this one.
-    pub fn allows(&self, method: &Method) -> bool {
-        self.takes().split(", ").any(|takes| takes == method.as_str())
-    }
-
     /// Whether the answer tells how it stands with the response.
     const fn tells(&self) -> bool {
         match self.part {
@@ -264,6 +259,7 @@ fn is_streamed(query: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::local::takes;
 
     #[track_caller]
     fn check(path: &str, expect: Option<(&str, Part)>) {
@@ -287,7 +283,7 @@ mod tests {
     fn it_is_asked_for_where_the_account_has_it() {
         let asked = Asked { id: "resp_1", part: Part::InputItems };
         assert_eq!(asked.below(), "/resp_1/input_items");
-        assert!(asked.allows(&Method::GET) && !asked.allows(&Method::DELETE));
+        assert!(takes(asked.takes(), &Method::GET) && !takes(asked.takes(), &Method::DELETE));
         for streamed in ["stream=true", "a=b&stream=1", "stream"] {
             assert!(is_streamed(streamed), "{streamed}");
         }

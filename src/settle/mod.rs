@@ -134,6 +134,33 @@ pub struct Detail {
     pub duration_ms: u64,
 }
 
+impl Detail {
+    /// Of a request that used nothing, before more is known.
+    pub fn unused(endpoint: &str, model: &str, status: u16, end: &str) -> Self {
+        Detail {
+            endpoint: endpoint.into(),
+            model: model.into(),
+            stream: false,
+            status,
+            end: end.into(),
+            metered: Metered::None,
+            output_cap: None,
+            service_tier: None,
+            above_input_tokens: None,
+            cost: None,
+            image_size: None,
+            image_quality: None,
+            encoding: None,
+            usage: Usage::default(),
+            reported: None,
+            lines: Vec::new(),
+            attempts: Vec::new(),
+            first_byte_ms: None,
+            duration_ms: 0,
+        }
+    }
+}
+
 /// Computes the charge of a record again: each line from its quantity and unit price, the lines
 /// against the usage (I9).
 ///

@@ -109,25 +109,11 @@ impl Run {
     fn detail(&self, end: &str, metered: Metered, now: Timestamp) -> Detail {
         let us = now.micros().saturating_sub(self.begun.micros());
         Detail {
-            endpoint: self.endpoint.clone(),
-            model: self.model.clone(),
-            stream: false,
-            status: 200,
-            end: end.into(),
             metered,
             output_cap: self.output_cap,
-            service_tier: None,
-            above_input_tokens: None,
-            cost: None,
-            image_size: None,
-            image_quality: None,
-            encoding: None,
-            usage: Usage::default(),
-            reported: None,
-            lines: Vec::new(),
             attempts: self.attempts.clone(),
-            first_byte_ms: None,
             duration_ms: u64::try_from(us).unwrap_or_default() / 1_000,
+            ..Detail::unused(&self.endpoint, &self.model, 200, end)
         }
     }
 }
