@@ -12,6 +12,7 @@ use crate::config::{self, OnHangUp};
 use crate::id::CustomerId;
 use crate::live::Live;
 use crate::meter::tokenizer::BYTES_PER_TOKEN;
+use crate::record::metrics::Metrics;
 use crate::settle::Attempt;
 use crate::settle::price::{ModelPrice, Reasoning};
 use crate::upstream::headroom::Expected;
@@ -19,7 +20,7 @@ use crate::upstream::health::Fault;
 use crate::upstream::limits::Most;
 use crate::upstream::queue::Unserved;
 use crate::upstream::select::mix;
-use crate::upstream::{Account, Ask, Comes, Lease, Need, NoAccount};
+use crate::upstream::{Account, Ask, Comes, Lease, Need, NoAccount, Pool};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 use std::sync::Arc;
@@ -54,6 +55,41 @@ pub(super) enum NoLease {
     Refused(Option<Refusal>),
 }
 
+/// Counts how long one waited in line, and how that ended.
+struct Wait<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+    outcome: &'static str,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.metrics.queued(self.outcome, self.since.elapsed());
+    }
+}
+
+/// Waits in line for a lease. Who drops this has left.
+pub(super) async fn wait_in_line(
+    metrics: &Metrics,
+    pool: &Pool,
+    ask: &Ask<'_>,
+    bounds: config::Queue,
+    now: Instant,
+) -> Result<Lease, Unserved> {
+    let mut wait = Wait { metrics, since: now, outcome: "left" };
+    let waited = match pool.join(ask, bounds, now) {
+        Ok(place) => place.wait().await,
+        Err(unserved) => Err(unserved),
+    };
+    wait.outcome = match waited {
+        Ok(_) => "served",
+        Err(Unserved::Full) => "full",
+        Err(Unserved::Late) => "late",
+        Err(Unserved::Hopeless(_)) => "hopeless",
+    };
+    waited
+}
+
 impl Gateway {
     /// Chooses an account for the next attempt; if none has room, waits in line for one, for as long
     /// as the client stays and there is time `left`.
@@ -84,25 +120,14 @@ impl Gateway {
             // Nothing is under way that could be drained.
             admitted.line.set_hang_up(HangUp::Cancel);
             admitted.line.awaits(Bounds::default());
-            let place = pool.join(&ask, bounds, now);
             let waited = tokio::select! {
-                waited = async { place?.wait().await } => waited,
-                error = gone(session) => {
-                    self.metrics.queued("left", now.elapsed());
-                    return Err(NoLease::Gone(error));
-                }
+                waited = wait_in_line(&self.metrics, pool, &ask, bounds, now) => waited,
+                error = gone(session) => return Err(NoLease::Gone(error)),
             };
             match waited {
-                Ok(lease) => {
-                    self.metrics.queued("served", now.elapsed());
-                    return Ok(lease);
-                }
-                Err(Unserved::Full) => self.metrics.queued("full", now.elapsed()),
-                Err(Unserved::Late) => self.metrics.queued("late", now.elapsed()),
-                Err(Unserved::Hopeless(found)) => {
-                    self.metrics.queued("hopeless", now.elapsed());
-                    none = found;
-                }
+                Ok(lease) => return Ok(lease),
+                Err(Unserved::Hopeless(found)) => none = found,
+                Err(Unserved::Full | Unserved::Late) => {}
             }
         }
         // Whoever comes back has to wait as long as those who wait now have, or until something changes.

@@ -3,6 +3,7 @@
 //!
 //! What is asked and answered is kept nowhere; on the way it is as secret as a request.
 
+use super::attempt::wait_in_line;
 use super::forward::{self, Verdict};
 use super::request::Comes;
 use crate::admit::content::{Case, Moderate, Question, Scores, Unmoderated};
@@ -98,7 +99,7 @@ impl Moderator {
                 need: &need,
                 tried: &tried,
             };
-            let mut lease = lease(&live, &ask, by.timeout).await.ok_or("no_account")?;
+            let mut lease = lease(&self.metrics, &live, &ask, by.timeout).await.ok_or("no_account")?;
             let outcome = self.attempt(&mut lease, case.request, about).await;
             let name = Arc::clone(&lease.account().name);
             match outcome {
@@ -231,7 +232,7 @@ async fn send(session: &mut HttpSession, header: RequestHeader, body: Bytes) -> 
 }
 
 /// A lease for one attempt, in line with the requests for the same model.
-async fn lease(live: &Live, ask: &Ask<'_>, wait: Duration) -> Option<Lease> {
+async fn lease(metrics: &Metrics, live: &Live, ask: &Ask<'_>, wait: Duration) -> Option<Lease> {
     let now = Instant::now();
     let none = match live.pool.choose(ask, now, fastrand::u64(..)) {
         Ok(lease) => return Some(lease),
@@ -241,7 +242,7 @@ async fn lease(live: &Live, ask: &Ask<'_>, wait: Duration) -> Option<Lease> {
         return None;
     }
     let bounds = config::Queue { wait, ..live.config.queue };
-    live.pool.join(ask, bounds, now).ok()?.wait().await.ok()
+    wait_in_line(metrics, &live.pool, ask, bounds, now).await.ok()
 }
 
 fn asked(lease: &Lease, request: RequestId, body_bytes: usize) -> pingora::Result<RequestHeader> {
