@@ -93,7 +93,7 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let stored = demand.stored_tokens.saturating_mul(STORED_TIMES);
     let input = text.saturating_add(demand.images.saturating_mul(IMAGE_TOKENS_MAX)).saturating_add(stored);
     let input = input.saturating_add(match demand.work {
-        Work::Audio { bytes } => bytes / AUDIO_BYTES_PER_TOKEN_MIN,
+        Work::Audio { bytes, .. } => bytes / AUDIO_BYTES_PER_TOKEN_MIN,
         Work::Text | Work::Speech { .. } | Work::Images => 0,
     });
     let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
@@ -129,7 +129,8 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
             Ok(tokens.charge_max(demand, price))
         }
         (Work::Speech { characters, .. }, Unit::Character) => Ok(of(Class::Characters, characters)),
-        (Work::Audio { bytes }, Unit::Second) => {
+        (Work::Audio { streamed: true, .. }, Unit::Second) => Err(AdmitError::MinutesUntold),
+        (Work::Audio { bytes, .. }, Unit::Second) => {
             Ok(of(Class::Seconds, bytes / AUDIO_BYTES_PER_SECOND_MIN + 1))
         }
         // The dearest that may come: what is made decides.
@@ -241,7 +242,10 @@ mod tests {
         };
         let speech = |usage| Work::Speech { characters: 100, usage };
         assert_eq!(of(Work::Images, Unit::Image).as_deref(), Ok("0.12"));
-        assert_eq!(of(Work::Audio { bytes: 5_000 }, Unit::Second).as_deref(), Ok("0.44"));
+        let heard = |streamed| Work::Audio { bytes: 5_000, streamed };
+        assert_eq!(of(heard(false), Unit::Second).as_deref(), Ok("0.44"));
+        assert_eq!(of(heard(true), Unit::Second), Err(AdmitError::MinutesUntold));
+        assert!(of(heard(true), Unit::Token).is_ok());
         assert_eq!(of(speech(Tells::Nothing), Unit::Character).as_deref(), Ok("4.00"));
         assert_eq!(of(speech(Tells::Nothing), Unit::Token), Err(AdmitError::TokensUntold));
         assert!(of(speech(Tells::Tokens), Unit::Token).is_ok() && of(Work::Images, Unit::Token).is_ok());

@@ -69,6 +69,8 @@ pub enum Work {
     Audio {
         /// Of its file.
         bytes: u64,
+        /// Whether the answer comes as events: only the last of them tells how long it was.
+        streamed: bool,
     },
     /// Images are made, as many as there are choices.
     Images,
@@ -92,6 +94,8 @@ pub enum AdmitError {
     OtherEndpoint,
     /// The model is sold by tokens, which the answer that was asked for would not tell.
     TokensUntold,
+    /// The model is sold by the minute, which a stream that breaks off would not tell.
+    MinutesUntold,
     /// The model is not sold at the service tier.
     OtherTier,
     /// The balance does not reach.

@@ -50,6 +50,7 @@ impl Refusal {
             AdmitError::OtherTier => Refusal::OtherTier(model.into()),
             AdmitError::OtherEndpoint => Refusal::OtherEndpoint(model.into()),
             AdmitError::TokensUntold => Refusal::BadRequest(BadRequest::tokens_untold()),
+            AdmitError::MinutesUntold => Refusal::BadRequest(BadRequest::minutes_untold()),
             AdmitError::InsufficientCredit { needed, available } => {
                 Refusal::InsufficientCredit { needed, available }
             }

@@ -154,12 +154,7 @@ impl Runs {
         let applied = self.ledger.capture_detached(*customer, *request, charge, kept).await?;
         let Some(applied) = applied else { return Ok(Told::Ended) };
         let live = self.live.load();
-        let prices = live.config.prices.at(Timestamp::now());
-        let model = prices.find(&run.model).map_or("other", |(name, _)| name);
-        self.metrics.charged(model, metered, &usage, applied.charged);
-        if let Some(cost) = ended.cost {
-            self.metrics.cost(model, run.upstream(), cost);
-        }
+        self.count(&live, run, (metered, &usage), (applied.charged, ended.cost));
         give_back(&live, run, applied.charged);
         Ok(Told::Ended)
     }
@@ -171,9 +166,26 @@ impl Runs {
         if self.ledger.release_detached(*customer, *request, record).await?.is_some() {
             let upstream = run.upstream();
             tracing::warn!(%request, upstream, end, "a run in the background is not charged");
-            give_back(&self.live.load(), run, Amount::ZERO);
+            let live = self.live.load();
+            self.count(&live, run, (Metered::None, &Usage::default()), (Amount::ZERO, None));
+            give_back(&live, run, Amount::ZERO);
         }
         Ok(Told::Ended)
+    }
+
+    fn count(
+        &self,
+        live: &Live,
+        run: &Run,
+        (metered, usage): (Metered, &Usage),
+        (charge, cost): (Amount, Option<Amount>),
+    ) {
+        let prices = live.config.prices.at(Timestamp::now());
+        let model = prices.find(&run.model).map_or("other", |(name, _)| name);
+        self.metrics.charged(model, metered, usage, charge);
+        if let Some(cost) = cost {
+            self.metrics.cost(model, run.upstream(), cost);
+        }
     }
 
     /// Asks the account of a run and takes what it says.

@@ -78,22 +78,22 @@ impl Run {
     }
 
     /// A batch has ended so, and its answers used this, each at its prices and at those of its provider; and
-    /// what the provider says of them all.
+    /// what the provider says of them all. `metered` is [`Metered::Estimated`] if any was counted by us.
     pub fn summed(
         &self,
         (price, cost): (Tally, Tally),
-        end: &str,
+        (end, metered): (&str, Metered),
         reported: Option<&str>,
         now: Timestamp,
     ) -> Ended {
         let usage = price.usage();
         let Settlement { lines, charge, tier, above_input_tokens, .. } = price.settle(self.tier, &self.price);
         let cost = self.cost.as_ref().map(|tariff| cost.settle(self.tier, tariff).charge);
-        let metered = if usage.is_none() { Metered::None } else { Metered::Reported };
         let detail = Detail {
             service_tier: (tier != Tier::Default).then(|| tier.name().into()),
             above_input_tokens,
             cost,
+            encoding: (metered == Metered::Estimated).then(|| self.encoding.name().into()),
             usage,
             lines,
             ..self.detail(end, metered, now)

@@ -171,6 +171,28 @@ async fn a_batch_is_charged_over_kills_and_upgrades() {
     audit(gateway, &[&provider]).is_exact(2);
 }
 
+/// A provider that does not say what an answer used.
+#[tokio::test]
+async fn what_an_answer_of_a_batch_wrote_is_counted_where_it_does_not_say() {
+    let Scene { provider: _provider, gateway, customer } = scene();
+    let client = Client::h1(&gateway, &customer);
+    let silent =
+        line("b", 7, 40).replace(r#""simulate_tokens""#, r#""simulate_usage":"missing","simulate_tokens""#);
+    let (id, request) = made(&client, &customer, &[line("a", 5, 40), silent].join("\n"), json!({})).await;
+    until(&client, &customer, &id, "completed").await;
+    let receipt = gateway.receipt(&request).await;
+    assert_eq!(
+        (&receipt["status"], &receipt["metered"]),
+        (&json!("captured"), &json!("estimated")),
+        "{receipt}"
+    );
+    assert_eq!(receipt["encoding"], "o200k_base", "{receipt}");
+    let output = receipt["usage"]["output"].as_u64().unwrap();
+    // "tok0 tok1 ...": a few tokens for each word.
+    assert!((5 + 7..=5 + 4 * 7).contains(&output), "{receipt}");
+    audit(gateway, &[]).counts(0, 1, 0);
+}
+
 #[tokio::test]
 async fn what_was_done_of_a_batch_that_did_not_end_well_is_charged() {
     let Scene { provider, gateway, customer } = scene();
@@ -190,6 +212,7 @@ async fn what_was_done_of_a_batch_that_did_not_end_well_is_charged() {
     let (id, failed) = made(&client, &customer, &lines, json!({ "simulate_end": "failed" })).await;
     until(&client, &customer, &id, "failed").await;
     assert_eq!(gateway.receipt(&failed).await["status"], "released");
+    assert!(gateway.scrape().contains(r#"tollgate_metered_total{kind="none"} 1"#), "{}", gateway.scrape());
     // Only errors: their file is the customer's all the same.
     let (id, errors) = made(&client, &customer, &bad("a"), json!({})).await;
     let batch = until(&client, &customer, &id, "completed").await;

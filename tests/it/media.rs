@@ -161,6 +161,7 @@ async fn what_would_not_be_metered_is_refused() {
                 "must be json or verbose_json",
             ),
             (TRANSLATIONS, &[whisper], file, "must be verbose_json"),
+            (TRANSCRIPTIONS, &[whisper, ("stream", "true")], file, "which is sold by the minute"),
             (TRANSCRIPTIONS, &[whisper], &[], "you must provide one file"),
             (TRANSCRIPTIONS, &[], file, "you must provide model"),
             (TRANSCRIPTIONS, &[whisper, ("Model", "listener")], file, "stands twice"),

@@ -12,6 +12,13 @@ impl BadRequest {
         let why = "must be sse for this model, which is sold by tokens: audio alone does not tell them";
         bad("stream_format", why)
     }
+
+    /// Events were asked for, of a model that is sold by the minute.
+    pub fn minutes_untold() -> Self {
+        let why =
+            "must be false for this model, which is sold by the minute: a stream tells that at its end alone";
+        bad("stream", why)
+    }
 }
 
 /// Fields that decide about the charge of speech.
@@ -64,8 +71,9 @@ pub(super) fn read_heard(endpoint: Endpoint, values: &Values<'_>) -> Result<Aske
         let why = format!("must be {wanted} here: other answers do not tell what they are charged by");
         return Err(bad("response_format", &why));
     }
-    let stream = if values.switch("stream")? { Streaming::Events(None) } else { Streaming::Plain };
-    let input_bytes = values.text_bytes();
-    let demand = Demand { model, input_bytes, choices: 1, work: Work::Audio { bytes }, ..Demand::default() };
+    let streamed = values.switch("stream")?;
+    let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
+    let (input_bytes, work) = (values.text_bytes(), Work::Audio { bytes, streamed });
+    let demand = Demand { model, input_bytes, choices: 1, work, ..Demand::default() };
     Ok(Asked { demand, stream })
 }

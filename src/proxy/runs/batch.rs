@@ -1,11 +1,11 @@
 //! Batches: runs of many requests. What each line of their output says that it used is charged, at the
-//! prices of its own length; an error costs nothing.
+//! prices of its own length; an error costs nothing. Of an answer that does not say, what it wrote is counted.
 
 use super::{Running, Runs, Told, account_of};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::ledger::Failure;
-use crate::meter::{ANSWER_BYTES_MAX, BodyMeter, Reading, Reported, Shape};
+use crate::meter::{ANSWER_BYTES_MAX, BodyMeter, Delivered, Reading, Reported, Shape, tokenizer};
 use crate::proxy::fetch::Opened;
 use crate::proxy::shelf::Shelf;
 use crate::proxy::{new_request, request::is_object_id};
@@ -59,8 +59,22 @@ struct Answer<'a> {
 struct Sum {
     price: Tally,
     cost: Tally,
-    /// Answers that do not tell it: they are not charged.
+    /// Answers that do not tell it: what they wrote was counted.
+    counted: usize,
+    /// Answers of which nothing can be counted: they are not charged.
     untold: usize,
+}
+
+/// What an answer tells of what it used.
+enum Tells {
+    /// This much.
+    Used(Usage),
+    /// Nothing, but it wrote this.
+    Wrote(Delivered),
+    /// Nothing, and nothing is there to count.
+    Nothing,
+    /// It is an error, which is free.
+    Error,
 }
 
 impl Runs {
@@ -89,16 +103,20 @@ impl Runs {
         if output.is_none() && errors.is_none() {
             return self.release(running, end).await;
         }
-        if sum.untold > 0 {
-            let (request, untold, upstream) = (running.request, sum.untold, running.run.upstream());
-            tracing::warn!(%request, upstream, untold, "answers of a batch do not tell what they used: not charged");
+        let Sum { price, cost, counted, untold } = sum;
+        if counted + untold > 0 {
+            let (request, upstream) = (running.request, running.run.upstream());
+            tracing::warn!(%request, upstream, counted, untold, "answers of a batch do not tell what they used");
         }
-        let Sum { price, cost, .. } = sum;
         let usage = price.usage();
+        let metered = match counted {
+            _ if usage.is_none() => Metered::None,
+            0 => Metered::Reported,
+            _ => Metered::Estimated,
+        };
         let reported = said.usage.map(RawValue::get).filter(|usage| usage.len() <= REPORTED_BYTES_MAX);
-        let ended = running.run.summed((price, cost), end, reported, Timestamp::now());
+        let ended = running.run.summed((price, cost), (end, metered), reported, Timestamp::now());
         let files = [output, errors].into_iter().flatten().map(|id| Shelf::Files.object(id));
-        let metered = if usage.is_none() { Metered::None } else { Metered::Reported };
         self.end(running, ended, (usage, metered), names(&running.object, files)).await
     }
 
@@ -156,43 +174,59 @@ async fn read_lines(opened: &mut Opened<'_>, of: Endpoint, run: &Run) -> Result<
     while let Some(piece) = opened.next().await.map_err(|_| Failure::Busy)? {
         rest.extend_from_slice(&piece);
         while let Some(end) = memchr(b'\n', &rest) {
-            sum.add(&rest[..end], of, run);
+            sum.add(&rest[..end], of, run).await?;
             rest.advance(end + 1);
         }
         if rest.len() > ANSWER_BYTES_MAX {
             return Err(Failure::Busy);
         }
     }
-    sum.add(&rest, of, run);
+    sum.add(&rest, of, run).await?;
     Ok(sum)
 }
 
 impl Sum {
-    fn add(&mut self, line: &[u8], of: Endpoint, run: &Run) {
-        if line.trim_ascii().is_empty() {
-            return;
-        }
-        match serde_json::from_slice::<Line<'_>>(line).map(|line| line.response) {
-            Ok(Some(Answer { status_code: 200, body })) => match used(of, body.get().as_bytes()) {
-                Some(usage) => {
-                    self.price.add(&usage, Tier::Batch, &run.price);
-                    run.cost.iter().for_each(|cost| self.cost.add(&usage, Tier::Batch, cost));
-                }
-                None => self.untold += 1,
-            },
-            // An error.
-            Ok(_) => {}
-            Err(_) => self.untold += 1,
-        }
+    async fn add(&mut self, line: &[u8], of: Endpoint, run: &Run) -> Result<(), Failure> {
+        let usage = match tells(line, of) {
+            Tells::Used(usage) => usage,
+            Tells::Wrote(delivered) => {
+                self.counted += 1;
+                let encoding = run.encoding;
+                let count = move || tokenizer::count_delivered(encoding, &delivered);
+                let output = tokio::task::spawn_blocking(count).await.map_err(|_| Failure::Busy)?;
+                Usage { output, ..Usage::default() }
+            }
+            Tells::Nothing => {
+                self.untold += 1;
+                return Ok(());
+            }
+            Tells::Error => return Ok(()),
+        };
+        self.price.add(&usage, Tier::Batch, &run.price);
+        run.cost.iter().for_each(|cost| self.cost.add(&usage, Tier::Batch, cost));
+        Ok(())
     }
 }
 
-fn used(of: Endpoint, body: &[u8]) -> Option<Usage> {
-    let mut meter = BodyMeter::new(of);
-    meter.feed(body).ok()?;
+fn tells(line: &[u8], of: Endpoint) -> Tells {
+    if line.trim_ascii().is_empty() {
+        return Tells::Error;
+    }
+    let body = match serde_json::from_slice::<Line<'_>>(line).map(|line| line.response) {
+        Ok(Some(Answer { status_code: 200, body })) => body,
+        Ok(_) => return Tells::Error,
+        Err(_) => return Tells::Nothing,
+    };
+    let mut meter = BodyMeter::of_text(of);
+    if meter.feed(body.get().as_bytes()).is_err() {
+        return Tells::Nothing;
+    }
     match meter.end().1 {
-        Reading { shape: Shape::Complete, usage: Some(Reported { usage: Ok(usage), .. }), .. } => Some(usage),
-        _ => None,
+        Reading { shape: Shape::Complete, usage: Some(Reported { usage: Ok(usage), .. }), .. } => {
+            Tells::Used(usage)
+        }
+        Reading { shape: Shape::Complete, delivered, .. } if delivered.bytes > 0 => Tells::Wrote(delivered),
+        _ => Tells::Nothing,
     }
 }
 
@@ -222,15 +256,18 @@ mod tests {
         }
     }
 
-    #[track_caller]
-    fn check(lines: &[&str], input: u64, untold: usize) {
+    async fn check(lines: &[&str], (input, output): (u64, u64), counted: usize, untold: usize) {
         let mut sum = Sum::default();
-        lines.iter().for_each(|line| sum.add(line.as_bytes(), Endpoint::Chat, &run()));
-        assert_eq!((sum.price.usage().input, sum.untold), (input, untold), "{lines:?}");
+        for line in lines {
+            sum.add(line.as_bytes(), Endpoint::Chat, &run()).await.expect("it is counted");
+        }
+        let usage = sum.price.usage();
+        let found = ((usage.input, usage.output), sum.counted, sum.untold);
+        assert_eq!(found, ((input, output), counted, untold), "{lines:?}");
     }
 
-    #[test]
-    fn lines_that_tell_what_they_used_are_charged() {
+    #[tokio::test]
+    async fn lines_that_tell_what_they_used_are_charged() {
         let answer = |status: u16, usage: &str| {
             format!(
                 r#"{{"id":"b","custom_id":"1","response":{{"status_code":{status},"body":{{"choices":[]{usage}}}}},"error":null}}"#
@@ -240,12 +277,15 @@ mod tests {
             answer(200, &format!(r#","usage":{{"prompt_tokens":{input},"completion_tokens":1}}"#))
         };
         let (five, seven) = (used(5), used(7));
-        check(&[&five, "", &seven], 12, 0);
-        check(&[&five, &answer(200, "")], 5, 1);
-        check(&[&answer(400, r#","usage":{"prompt_tokens":9,"completion_tokens":1}"#)], 0, 0);
-        check(&[r#"{"custom_id":"1","response":null,"error":{"code":"batch_expired"}}"#, &five], 5, 0);
-        check(&[&five[1..]], 0, 1);
-        check(&[&answer(200, r#","usage":{"prompt_tokens":-9,"completion_tokens":1}"#)], 0, 1);
+        check(&[&five, "", &seven], (12, 2), 0, 0).await;
+        let wrote = answer(200, "").replace("[]", r#"[{"message":{"content":"one two"}}]"#);
+        check(&[&five, &wrote], (5, 3), 1, 0).await;
+        check(&[&five, &answer(200, "")], (5, 1), 0, 1).await;
+        check(&[&answer(400, r#","usage":{"prompt_tokens":9,"completion_tokens":1}"#)], (0, 0), 0, 0).await;
+        let expired = r#"{"custom_id":"1","response":null,"error":{"code":"batch_expired"}}"#;
+        check(&[expired, &five], (5, 1), 0, 0).await;
+        check(&[&five[1..]], (0, 0), 0, 1).await;
+        check(&[&answer(200, r#","usage":{"prompt_tokens":-9,"completion_tokens":1}"#)], (0, 0), 0, 1).await;
     }
 
     #[test]
