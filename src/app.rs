@@ -39,7 +39,6 @@ use crate::record::spans::Spans;
 use crate::record::usage::LABELS;
 use crate::settle::price::books::PriceBooks;
 use crate::upstream::Pool;
-use crate::upstream::queue::Queue;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use drain::{Drain, Ends};
@@ -59,6 +58,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -297,7 +297,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         (metrics_at.listener, admin::metrics_router(Arc::new(scrape))),
     ]));
     server.add_service(background_service("admin", operator::Serving(Arc::clone(&operator))));
-    server.add_service(background_service("queue", HandOut(Arc::clone(live.load().pool.queue()))));
+    server.add_service(background_service("queue", HandOut(Arc::clone(&live))));
     let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
     server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
     server.add_service(background_service("content", rules));
@@ -454,13 +454,15 @@ fn warm(prices: &PriceBooks) {
 }
 
 /// Hands accounts that become free to requests that wait.
-struct HandOut(Arc<Queue>);
+struct HandOut(Current);
 
 #[async_trait]
 impl BackgroundService for HandOut {
     async fn start(&self, _shutdown: ShutdownWatch) {
+        let Self(live) = self;
+        let queue = Arc::clone(live.load().pool.queue());
         // Until the process ends: requests under way may still wait.
-        self.0.run().await;
+        queue.run(|| live.load().pool.serve(Instant::now(), || fastrand::u64(..))).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! What runs now: everything that a reload changes, as one value that is swapped as a whole.
 //!
 //! A request takes one snapshot when it begins and sees nothing else until it ends, so that no
-//! request is served by half of one configuration and half of another.
+//! request is served by half of one configuration and half of another. Only the account of each attempt
+//! is one of those that there are by then, also for who waits in line.
 //!
 //! *Architecture invariant:* a snapshot is never changed, only replaced. What a reload cannot
 //! change ([`crate::config::AFTER_RESTART`]) is read at the start and nowhere else.

@@ -89,7 +89,9 @@ impl Reload {
         let later = config::changes(&self.started, &next.config);
         let later = later.into_iter().filter(|change| change.takes == Takes::AfterRestart);
         let changes: Vec<Change> = later.chain(now).collect();
-        self.live.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.live.store(Arc::clone(&next));
+        next.pool.goes_live();
         self.metrics.reload_took();
         tell(&changes);
     }

@@ -109,9 +109,10 @@ impl Gateway {
             endpoint,
             model,
             need: &admitted.need,
+            only: admitted.only.as_deref(),
             tried: &admitted.tried,
         };
-        let mut none = match pool.choose(&ask, now, fastrand::u64(..)) {
+        let mut none = match self.live.load().pool.choose(&ask, now, fastrand::u64(..)) {
             Ok(lease) => return Ok(lease),
             Err(none) => none,
         };
@@ -191,7 +192,7 @@ impl Gateway {
             lease.failed(fault, Instant::now(), fastrand::u32(..));
             // Having too much to do passes: until then the account has no room.
             if !matches!(fault, Fault::RateLimited(_)) {
-                admitted.tried.push(lease.index());
+                admitted.tried.push(Arc::clone(&lease.account().name));
             }
         }
         admitted.exchange.end_attempt();

@@ -98,8 +98,10 @@ pub struct InExchange {
     pub need: Need,
     /// The attempt under way.
     pub lease: Option<Lease>,
-    /// Accounts that failed, or do not have what it goes on from.
-    pub tried: Vec<usize>,
+    /// The only account that can serve it, by name, if it goes on from what that has.
+    pub only: Option<Arc<str>>,
+    /// Accounts that failed, by name.
+    pub tried: Vec<Arc<str>>,
     /// The account that failed last.
     pub last: Option<Arc<str>>,
     /// Attempts so far.

@@ -151,8 +151,8 @@ impl Gateway {
         permit: &mut BodyPermit,
     ) -> Result<(Arc<Account>, Fetched), Refusal> {
         let accounts = live.pool.accounts();
-        let mut tried: Vec<usize> =
-            (0..accounts.len()).filter(|at| !serves(&accounts[*at], common)).collect();
+        let unfit = accounts.iter().filter(|account| !serves(account, common));
+        let mut tried: Vec<_> = unfit.map(|account| Arc::clone(&account.name)).collect();
         if tried.len() == accounts.len() {
             return Err(Refusal::UnknownModel(common.model.clone()));
         }
@@ -160,7 +160,8 @@ impl Gateway {
         let mut last = Refusal::UnknownPath { asked: "POST /v1/files".into() };
         for _ in 0..live.config.retry.attempts_max {
             let customer = caller.customer();
-            let ask = Ask { customer, endpoint: *endpoint, model, need: &NEED, tried: &tried };
+            let (endpoint, need, tried_yet) = (*endpoint, &NEED, &tried);
+            let ask = Ask { customer, endpoint, model, need, only: None, tried: tried_yet };
             let now = Instant::now();
             let lease = match live.pool.choose(&ask, now, fastrand::u64(..)) {
                 Ok(lease) => lease,
@@ -187,7 +188,7 @@ impl Gateway {
                 ) => last = why,
                 Err(why) => return Err(why),
             }
-            tried.push(lease.index());
+            tried.push(Arc::clone(&lease.account().name));
         }
         Err(last)
     }

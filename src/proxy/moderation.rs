@@ -97,6 +97,7 @@ impl Moderator {
                 endpoint: Endpoint::Moderations,
                 model: &by.model,
                 need: &need,
+                only: None,
                 tried: &tried,
             };
             let mut lease = lease(&self.metrics, &live, &ask, by.timeout).await.ok_or("no_account")?;
@@ -118,7 +119,7 @@ impl Moderator {
                     self.metrics.attempt(&name, fault.name());
                     lease.failed(fault, Instant::now(), fastrand::u32(..));
                     if !matches!(fault, Fault::RateLimited(_)) {
-                        tried.push(lease.index());
+                        tried.push(name);
                     }
                 }
             }

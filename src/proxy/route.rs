@@ -209,7 +209,7 @@ impl Gateway {
         // Asked once: what takes effect from here on is for others.
         let prices = live.config.prices.at(Timestamp::now());
         let mut request = read(session, ctx, endpoint, &body, prices)?;
-        let tried = self.refer(&caller, &live, &mut request).await?;
+        let only = self.refer(&caller, &live, &mut request).await?;
         let run = request.kept.run.then(|| self.runs.room(caller.customer())).transpose()?;
         let model = &request.demand.model;
         let mark = self.mark(&session.req_header().headers, caller.customer(), endpoint, &body).await?;
@@ -240,7 +240,8 @@ impl Gateway {
             customer: caller.customer(),
             need,
             lease: None,
-            tried,
+            only,
+            tried: Vec::new(),
             last: None,
             attempts: 0,
             answered: false,

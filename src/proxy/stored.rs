@@ -16,6 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::ledger::Detached;
 use crate::live::Live;
 use crate::settle::Detail;
+use crate::upstream::Account;
 use http::Method;
 use pingora_proxy::Session;
 use std::fmt;
@@ -74,8 +75,8 @@ impl fmt::Display for NoObject {
 pub(super) struct Kept {
     /// Where it is still at work.
     pub running: Option<Running>,
-    /// The place in the pool of the account that has it.
-    pub account: usize,
+    /// The account that has it.
+    pub account: Arc<Account>,
     /// What it read and wrote, in tokens.
     pub tokens: u64,
 }
@@ -162,8 +163,9 @@ impl Gateway {
             let last = detail.attempts.last().map(|attempt| attempt.upstream.to_string());
             (None, last.unwrap_or_default(), detail.usage.tokens())
         };
-        let account = live.pool.accounts().iter().position(|account| *account.name == *name);
+        let account = live.pool.accounts().iter().find(|account| *account.name == *name);
         let account = account.ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))?;
+        let account = Arc::clone(account);
         Ok(Kept { running, account, tokens })
     }
 
@@ -178,7 +180,7 @@ impl Gateway {
         }
     }
 
-    /// Has a request read what it goes on from, and gives the accounts that do not have that.
+    /// Has a request read what it goes on from, and gives the account that has that.
     ///
     /// # Errors
     /// When it is not there for its caller.
@@ -187,11 +189,11 @@ impl Gateway {
         caller: &Caller,
         live: &Live,
         request: &mut Request,
-    ) -> Result<Vec<usize>, Refusal> {
-        let Some(id) = &request.kept.previous else { return Ok(Vec::new()) };
+    ) -> Result<Option<Arc<str>>, Refusal> {
+        let Some(id) = &request.kept.previous else { return Ok(None) };
         let kept = self.previous(caller, live, id, &request.demand.model).await?;
         request.demand.stored_tokens = kept.tokens;
-        Ok((0..live.pool.accounts().len()).filter(|account| *account != kept.account).collect())
+        Ok(Some(Arc::clone(&kept.account.name)))
     }
 
     async fn previous(&self, caller: &Caller, live: &Live, id: &str, model: &str) -> Result<Kept, Refusal> {
@@ -204,7 +206,7 @@ impl Gateway {
                 format!("previous_response_id: the response `{id}` is still at work: wait for its end");
             return Err(Refusal::BadRequest(BadRequest { message, param: Some("previous_response_id") }));
         }
-        if live.pool.accounts()[kept.account].serves(Endpoint::Responses, model).is_none() {
+        if kept.account.serves(Endpoint::Responses, model).is_none() {
             let message = format!(
                 "model: whoever keeps the response `{id}` does not serve `{model}`: ask for the same model again"
             );
@@ -241,7 +243,7 @@ impl Gateway {
                 format!("The response `{}` is still at work: cancel it, or wait for its end.", asked.id);
             return Err(Refusal::BadRequest(BadRequest { message, param: None }));
         }
-        let account = &live.pool.accounts()[kept.account];
+        let account = &*kept.account;
         let path = account.path_of_kept(&asked.below(), asks.uri.query());
         let fetched = self.fetcher.fetch(asks, ctx.request, (account, &path), &mut permit).await?;
         if let Some(running) = kept.running.filter(|_| fetched.header.status.is_success() && asked.tells()) {

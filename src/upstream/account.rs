@@ -45,6 +45,8 @@ pub struct Account {
     pub(super) priority: u32,
     ca: Option<Authorities>,
     check: config::Check,
+    /// What its operator lets it have.
+    most: config::Limits,
     /// Its part in [`select::mix`]: the same as long as its name is.
     pub(super) seed: u64,
     state: Arc<Shared>,
@@ -149,7 +151,7 @@ impl Account {
         // What an operator decided about a name outlives its credential, and so do its counts.
         let standing = before.map(|before| before.state.state.lock().standing);
         let limits = before.map_or_else(
-            || Arc::new(Mutex::new(Limits::new(Instant::now(), Timestamp::now()))),
+            || Arc::new(Mutex::new(Limits::new(upstream.limits, Instant::now(), Timestamp::now()))),
             |before| Arc::clone(&before.state.limits),
         );
         let before = before.filter(|before| before.base_url == upstream.base_url);
@@ -195,16 +197,16 @@ impl Account {
             priority: upstream.priority,
             ca: upstream.ca.clone(),
             check: upstream.check,
+            most: upstream.limits,
             seed: BuildHasherDefault::<DefaultHasher>::default().hash_one(&upstream.name),
             state,
             addresses,
         })
     }
 
-    /// Lets it have this much from now on.
-    pub(super) fn limit(&self, limits: &config::Limits) {
-        self.state.limits.lock().set(limits);
-        self.state.queue.wake();
+    /// What its name has taken counts against its own limits from now on.
+    pub(super) fn goes_live(&self) {
+        self.state.limits.lock().set(self.most);
     }
 
     /// What it spent of the day under way.
@@ -489,4 +491,4 @@ impl Model {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

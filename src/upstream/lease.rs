@@ -12,7 +12,6 @@ use std::time::Instant;
 #[must_use]
 pub struct Lease {
     account: Arc<Account>,
-    index: usize,
     /// As the provider calls it.
     model: Box<str>,
     /// When it began.
@@ -24,12 +23,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn take(account: &Arc<Account>, index: usize, ask: &Ask<'_>, now: Instant) -> Option<Lease> {
+    pub(super) fn take(account: &Arc<Account>, ask: &Ask<'_>, now: Instant) -> Option<Lease> {
         let model = account.serves(ask.endpoint, ask.model)?;
         let taken = Some(account.take(model, ask.need, now)?);
         let account = Arc::clone(account);
         let comes = ask.need.comes;
-        Some(Lease { model: model.into(), account, index, begun: now, comes, taken, used: Use::Unsent })
+        Some(Lease { model: model.into(), account, begun: now, comes, taken, used: Use::Unsent })
     }
 
     /// Whose.
@@ -40,11 +39,6 @@ impl Lease {
     /// What the provider calls the model.
     pub fn model(&self) -> &str {
         &self.model
-    }
-
-    /// The account's place in the pool, for the set of those tried.
-    pub fn index(&self) -> usize {
-        self.index
     }
 
     /// The account answers, and tells this of its limits.

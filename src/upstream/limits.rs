@@ -85,15 +85,18 @@ pub enum Use {
 }
 
 impl Limits {
-    /// Nothing is taken, and nothing may be, before [`Limits::set`].
-    pub fn new(now: Instant, utc: Timestamp) -> Self {
+    /// What the operator wants, and nothing is taken.
+    pub fn new(set: config::Limits, now: Instant, utc: Timestamp) -> Self {
         let (requests, tokens) = (Window::new(None), Window::new(None));
         let (reserved, spend) = (Most::NOTHING, Spend::new(now, utc));
-        Limits { begun: now, concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend }
+        let mut limits =
+            Limits { begun: now, concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend };
+        limits.set(set);
+        limits
     }
 
     /// What the operator wants from now on. What was taken stays taken.
-    pub fn set(&mut self, set: &config::Limits) {
+    pub fn set(&mut self, set: config::Limits) {
         self.concurrency_max = set.concurrency;
         self.requests.set_max(set.requests_per_minute);
         self.tokens.set_max(set.tokens_per_minute);
@@ -258,9 +261,7 @@ mod tests {
     /// An hour before midnight.
     fn limits(set: config::Limits) -> (Instant, Limits) {
         let now = Instant::now();
-        let mut limits = Limits::new(now, Timestamp::parse("2026-11-23T23:00:00Z").unwrap());
-        limits.set(&set);
-        (now, limits)
+        (now, Limits::new(set, now, Timestamp::parse("2026-11-23T23:00:00Z").unwrap()))
     }
 
     fn unlimited() -> config::Limits {
@@ -333,7 +334,7 @@ mod tests {
             tokens_per_minute: Some(600),
             spend_per_day: Some(usd("1.2")),
         };
-        limits.set(&set);
+        limits.set(set);
         assert_eq!(limits.fits(most(100, "0.2"), now), Ok(()));
         assert!(limits.fits(most(101, "0.2"), now).is_err() && limits.fits(most(1, "0.3"), now).is_err());
         let last = limits.take(most(100, "0.2"), now);

@@ -47,8 +47,17 @@ pub struct Ask<'a> {
     pub model: &'a str,
     /// What the request needs.
     pub need: &'a Need,
-    /// Accounts that failed at it.
-    pub tried: &'a [usize],
+    /// The only account that can serve it, by name, if it goes on from what that has.
+    pub only: Option<&'a str>,
+    /// Accounts that failed at it, by name: a reload may come between two attempts.
+    pub tried: &'a [Arc<str>],
+}
+
+impl Ask<'_> {
+    /// Whether this account is one to ask.
+    fn considers(&self, account: &Account) -> bool {
+        self.only.is_none_or(|only| *only == *account.name) && !self.tried.contains(&account.name)
+    }
 }
 
 /// Why no account takes a request, from the worst news to the best.
@@ -56,7 +65,7 @@ pub struct Ask<'a> {
 pub enum NoAccount {
     /// None serves the model.
     UnknownModel,
-    /// All that serve it were tried, or are drained.
+    /// All that serve it were tried, are drained, or do not have what it goes on from.
     Tried,
     /// Those that serve it are shut; not before then.
     Down(Instant),
@@ -100,7 +109,7 @@ impl NoAccount {
 
 /// All accounts.
 pub struct Pool {
-    accounts: Accounts,
+    accounts: Box<[Arc<Account>]>,
     queue: Arc<Queue>,
     budget: Arc<Budget>,
 }
@@ -111,12 +120,13 @@ impl Pool {
     /// # Errors
     /// What is wrong with an account, by name.
     pub fn new(upstreams: &[Upstream]) -> Result<Self, String> {
-        let accounts = Accounts(Arc::default());
-        Pool { accounts, queue: Arc::default(), budget: Arc::default() }.next(upstreams)
+        let (queue, budget) = (Arc::default(), Arc::default());
+        Pool { accounts: Box::default(), queue, budget }.next(upstreams)
     }
 
     /// The pool of another configuration. An account that keeps its base URL and its credential
-    /// keeps its health, its load and its addresses; what this pool has leased stays leased.
+    /// keeps its health, its load and its addresses; what this pool has leased stays leased. What one that
+    /// stays may have changes when the pool [goes live](Pool::goes_live).
     ///
     /// # Errors
     /// What is wrong with an account, by name.
@@ -125,16 +135,21 @@ impl Pool {
             let before = self.accounts().iter().find(|account| account.name == upstream.name);
             Account::new(upstream, before.map(|account| &**account), &self.queue).map(Arc::new)
         };
-        let accounts = upstreams.iter().map(account).collect::<Result<Vec<_>, _>>()?;
-        // Not before all of them are good: what an account keeps, it keeps for both pools.
-        accounts.iter().zip(upstreams).for_each(|(account, upstream)| account.limit(&upstream.limits));
+        let accounts = upstreams.iter().map(account).collect::<Result<Box<[_]>, _>>()?;
         let (queue, budget) = (Arc::clone(&self.queue), Arc::clone(&self.budget));
-        Ok(Pool { accounts: Accounts(accounts.into()), queue, budget })
+        Ok(Pool { accounts, queue, budget })
+    }
+
+    /// It has taken the place of the pool before it, with which its accounts share what they may have. Whoever
+    /// waits may fit now.
+    pub fn goes_live(&self) {
+        self.accounts.iter().for_each(|account| account.goes_live());
+        self.queue.wake();
     }
 
     /// All accounts, in the order of the configuration.
     pub fn accounts(&self) -> &[Arc<Account>] {
-        &self.accounts.0
+        &self.accounts
     }
 
     /// Those who wait.
@@ -166,7 +181,7 @@ impl Pool {
         if self.queue.is_waited_for(ask) {
             Err(NoAccount::Busy(None))
         } else {
-            self.accounts.choose(ask, now, random)
+            self.choose_of_all(ask, now, random)
         }
     }
 
@@ -175,27 +190,21 @@ impl Pool {
     /// # Errors
     /// When it is full.
     pub fn join(&self, ask: &Ask<'_>, bounds: config::Queue, now: Instant) -> Result<Place<'_>, Unserved> {
-        self.queue.join(&self.accounts, ask, bounds, now)
+        self.queue.join(ask, bounds, now)
     }
-}
 
-/// The accounts of one configuration.
-#[derive(Clone)]
-struct Accounts(Arc<[Arc<Account>]>);
-
-impl PartialEq for Accounts {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Hands the room that there is now to those who wait, whatever pool they came to. Gives the moment to
+    /// look again, if anybody is left.
+    pub fn serve(&self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Instant> {
+        self.queue.serve(now, |ask| self.choose_of_all(ask, now, random()))
     }
-}
 
-impl Accounts {
-    fn choose(&self, ask: &Ask<'_>, now: Instant, random: u64) -> Result<Lease, NoAccount> {
+    fn choose_of_all(&self, ask: &Ask<'_>, now: Instant, random: u64) -> Result<Lease, NoAccount> {
         let mut none = NoAccount::UnknownModel;
-        let mut candidates = Vec::with_capacity(self.0.len());
-        for (index, account) in self.0.iter().enumerate() {
+        let mut candidates = Vec::with_capacity(self.accounts.len());
+        for (index, account) in self.accounts.iter().enumerate() {
             let Some(model) = account.serves(ask.endpoint, ask.model) else { continue };
-            if ask.tried.contains(&index) {
+            if !ask.considers(account) {
                 none = none.and(NoAccount::Tried);
                 continue;
             }
@@ -215,7 +224,7 @@ impl Accounts {
             }
         }
         while let Some(picked) = select::pick(&mut candidates, random) {
-            match Lease::take(&self.0[picked.index], picked.index, ask, now) {
+            match Lease::take(&self.accounts[picked.index], ask, now) {
                 Some(lease) => return Ok(lease),
                 None => candidates.retain(|candidate| candidate.index != picked.index),
             }
@@ -224,3 +233,6 @@ impl Accounts {
         Err(none)
     }
 }
+
+#[cfg(test)]
+mod tests;

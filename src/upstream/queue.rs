@@ -1,14 +1,14 @@
 //! Requests that wait for room: a line for the whole pool, kept over a reload, in which customers take
-//! turns.
+//! turns. It knows no accounts: whoever serves it brings those that there are by then.
 //!
 //! What becomes free is handed out in one place ([`Queue::serve`]): when a lease ends or an answer
-//! tells of room, and at the moments at which room is known to come. As long as anybody waits for a
+//! tells of room, when a reload has changed the pool, and at the moments at which room is known to come. As long as anybody waits for a
 //! model, whoever comes for it waits behind them, so that nobody is overtaken for the same; other
 //! models are not held up, and have places of their own.
 
 use super::fair::{Fair, Ticket};
 use super::spoken::speaks;
-use super::{Accounts, Ask, Lease, Need, NoAccount};
+use super::{Ask, Lease, Need, NoAccount};
 use crate::config::{self, Dialect};
 use crate::endpoint::Endpoint;
 use crate::id::CustomerId;
@@ -57,9 +57,9 @@ struct Waiter {
 /// Who is of one kind could be served by the same accounts: so nobody overtakes their like.
 #[derive(PartialEq)]
 struct Kind {
-    accounts: Accounts,
     sought: Sought,
-    tried: Vec<usize>,
+    only: Option<Box<str>>,
+    tried: Vec<Arc<str>>,
 }
 
 /// Why one who waited has no lease.
@@ -104,7 +104,6 @@ impl Queue {
     /// When it is full.
     pub(super) fn join(
         &self,
-        accounts: &Accounts,
         ask: &Ask<'_>,
         bounds: config::Queue,
         now: Instant,
@@ -112,8 +111,8 @@ impl Queue {
         let (place, served) = oneshot::channel();
         let Ask { customer, endpoint, .. } = *ask;
         let sought = Sought::of(ask);
-        let (accounts, tried) = (accounts.clone(), ask.tried.to_vec());
-        let kind = Arc::new(Kind { accounts, sought: sought.clone(), tried });
+        let (only, tried) = (ask.only.map(Box::from), ask.tried.to_vec());
+        let kind = Arc::new(Kind { sought: sought.clone(), only, tried });
         let (need, since, deadline) = (*ask.need, now, now + bounds.wait);
         let waiter = Waiter { kind, customer, endpoint, need, since, deadline, place: Some(place) };
         // Dropping one that was pushed out tells it.
@@ -127,10 +126,10 @@ impl Queue {
         Ok(Place { queue: self, customer, ticket, deadline, served })
     }
 
-    /// Hands out what becomes free, for ever.
-    pub async fn run(&self) {
+    /// Has what becomes free handed out, for ever: `serve` does it, and gives the moment to look again.
+    pub async fn run(&self, serve: impl Fn() -> Option<Instant>) {
         loop {
-            let next = self.serve(Instant::now(), || fastrand::u64(..));
+            let next = serve();
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = next_look(next) => {}
@@ -138,8 +137,12 @@ impl Queue {
         }
     }
 
-    /// Hands out what is free now. Gives the moment to look again, if anybody is left.
-    pub fn serve(&self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Instant> {
+    /// Offers what is free now, by `choose`. Gives the moment to look again, if anybody is left.
+    pub(super) fn serve(
+        &self,
+        now: Instant,
+        mut choose: impl FnMut(&Ask<'_>) -> Result<Lease, NoAccount>,
+    ) -> Option<Instant> {
         let mut line = self.line.lock();
         let mut next = now + LOOK_EVERY;
         let mut full: Vec<Arc<Kind>> = Vec::new();
@@ -148,9 +151,9 @@ impl Queue {
                 return false;
             }
             let Waiter { customer, endpoint, .. } = *waiter;
-            let Kind { accounts, sought, tried } = &*waiter.kind;
-            let ask = Ask { customer, endpoint, model: &sought.model, need: &waiter.need, tried };
-            let chosen = accounts.choose(&ask, now, random());
+            let Kind { sought, only, tried } = &*waiter.kind;
+            let (model, need, only) = (&*sought.model, &waiter.need, only.as_deref());
+            let chosen = choose(&Ask { customer, endpoint, model, need, only, tried });
             // Who cannot be served in time is told so at once, and keeps nobody waiting.
             if let Err(none @ (NoAccount::Busy(_) | NoAccount::Down(_))) = chosen
                 && none.may_change_by(waiter.deadline)

@@ -1,9 +1,12 @@
 //! Requests that wait for room: in turn, for a while, and only as long as their client stays.
 
+use crate::support::gateway::PRICES;
 use crate::support::{
-    Account, Client, Gateway, Script, Scripted, Settings, Simulated, ask, audit, eventually, streamed,
+    Account, Answer, Client, Gateway, Script, Scripted, Settings, Simulated, ask, audit, eventually, streamed,
 };
 use futures_util::future::join_all;
+use std::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
 /// An account that serves one request at a time.
 fn one_at_a_time(queue: &'static str) -> (Simulated, Gateway) {
@@ -195,4 +198,89 @@ async fn an_attempt_that_failed_is_not_billed_to_who_leaves_while_the_next_one_w
     }
     assert_eq!((bad.seen().len(), provider.provider.log().len()), (4, 2));
     audit(gateway, &[&provider]).counts(2, 0, 2);
+}
+
+/// A provider that answers nothing before it is told to, once for each time.
+fn held() -> (Scripted, mpsc::Sender<()>) {
+    let (answer, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let body = r#"{"model":"gpt-4o-mini","choices":[{"message":{"content":"held"}}],
+        "usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}}"#;
+    let provider = Scripted::start(move |_| {
+        // A test that is over tells nothing any more.
+        let _ = told.lock().unwrap().recv();
+        Script::json(body)
+    });
+    (provider, answer)
+}
+
+/// Asks, and gives what will come of it once the provider has seen it.
+async fn under_way(client: &Client, at: &Scripted) -> JoinHandle<Answer> {
+    let (seen, asked) = (at.seen().len(), asked(client));
+    eventually("it is under way", || (at.seen().len() > seen).then_some(())).await;
+    asked
+}
+
+fn asked(client: &Client) -> JoinHandle<Answer> {
+    let client = client.clone();
+    tokio::spawn(async move { client.ask(&ask(&[])).await })
+}
+
+fn patient() -> Settings {
+    Settings { queue: "wait_ms: 60000", ..Settings::default() }
+}
+
+#[tokio::test]
+async fn who_waits_is_served_at_once_by_an_account_that_a_reload_adds_or_changes() {
+    let (slow, answer) = held();
+    let fresh = Simulated::start();
+    let full = || Account::new("busy", slow.address).with("limits: { concurrency: 1 }");
+    let gateway = Gateway::start_with(&[full()], &patient());
+    let customer = gateway.customer("1.00");
+    for client in Client::both(&gateway, &customer) {
+        let first = under_way(&client, &slow).await;
+        let added = vec![full(), Account::new("added", fresh.address)];
+        // Elsewhere by now, and with room for another.
+        let changed = vec![Account::new("busy", fresh.address).with("limits: { concurrency: 2 }")];
+        for accounts in [added, changed] {
+            let waiting = asked(&client);
+            depth_is(&gateway, 1).await;
+            gateway.reload(&accounts, &patient(), PRICES).await;
+            let served = waiting.await.unwrap();
+            assert_eq!(served.status, 200, "{served:?}");
+            assert!(served.text().contains("tok15") && !first.is_finished(), "{served:?}");
+            gateway.reload(&[full()], &patient(), PRICES).await;
+        }
+        answer.send(()).unwrap();
+        assert!(first.await.unwrap().text().contains("held"));
+    }
+    assert_eq!((slow.seen().len(), fresh.provider.log().len()), (2, 4));
+    audit(gateway, &[]).counts(6, 0, 0);
+}
+
+#[tokio::test]
+async fn who_waits_is_not_served_by_an_account_that_a_reload_took_away() {
+    let [(gone, answer_gone), (stays, answer_stays)] = [held(), held()];
+    let one = "limits: { concurrency: 1 }";
+    let staying = || Account::new("stays", stays.address).with(one).with("priority: 1");
+    let leaving = Account::new("gone", gone.address).with(one);
+    let gateway = Gateway::start_with(&[leaving, staying()], &patient());
+    let customer = gateway.customer("1.00");
+    let client = Client::h2(&gateway, &customer);
+    let first = under_way(&client, &gone).await;
+    let second = under_way(&client, &stays).await;
+    let third = asked(&client);
+    depth_is(&gateway, 1).await;
+    gateway.reload(&[staying()], &patient(), PRICES).await;
+    // What it had is finished there, and its room is nobody's.
+    answer_gone.send(()).unwrap();
+    let first = first.await.unwrap();
+    assert_eq!(first.status, 200, "{first:?}");
+    eventually("it has ended", || gateway.output().contains(&first.id()).then_some(())).await;
+    for held in [second, third] {
+        answer_stays.send(()).unwrap();
+        assert_eq!(held.await.unwrap().status, 200);
+    }
+    assert_eq!((gone.seen().len(), stays.seen().len()), (1, 2));
+    audit(gateway, &[]).counts(3, 0, 0);
 }

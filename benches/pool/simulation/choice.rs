@@ -28,6 +28,8 @@ const DOUBLED_MAX: u32 = 4;
 /// No request asks for more output.
 const OUTPUT_MAX: u64 = 4_096;
 const MODEL: &str = "gpt-4o-mini";
+/// What an account is called, before its place.
+const NAME: &str = "account-";
 
 /// A way to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub struct Request {
     pub attempts: u32,
     /// Until the attempt began that was served.
     pub served: Option<Duration>,
-    tried: Vec<usize>,
+    tried: Vec<Arc<str>>,
 }
 
 impl Request {
@@ -102,7 +104,7 @@ impl<'a> Choice<'a> {
                 let need = request.need();
                 let customer = CustomerId::from_int(request.customer);
                 let (endpoint, model, tried) = (Endpoint::Chat, MODEL, &*request.tried);
-                let ask = Ask { customer, endpoint, model, need: &need, tried };
+                let ask = Ask { customer, endpoint, model, need: &need, only: None, tried };
                 if request.attempts == 0 {
                     pool.budget().earn();
                 }
@@ -130,7 +132,7 @@ impl<'a> Choice<'a> {
         if pool.queue().depth() == 0 && waiting.is_empty() {
             return (Vec::new(), None);
         }
-        let look = pool.queue().serve(now, random);
+        let look = pool.serve(now, random);
         let mut picked = Vec::new();
         if pool.queue().depth() < waiting.len() {
             waiting.retain_mut(|(number, place)| match place.look() {
@@ -161,7 +163,7 @@ impl<'a> Choice<'a> {
         match self {
             Choice::Tollgate { pool, .. } => {
                 if !matches!(fault, Fault::RateLimited(_)) {
-                    request.tried.push(account);
+                    request.tried.push(Arc::clone(&pool.accounts()[account].name));
                 }
                 let again = request.attempts < ATTEMPTS_MAX && pool.budget().spend();
                 again.then(|| PAUSE.mul_f64(random))
@@ -178,7 +180,8 @@ impl<'a> Choice<'a> {
 impl Picked {
     fn new(request: usize, mut lease: Lease) -> Self {
         lease.sent();
-        Picked { request, account: lease.index(), lease: Some(lease) }
+        let place = lease.account().name.strip_prefix(NAME).and_then(|place| place.parse().ok());
+        Picked { request, account: place.expect("as it was named"), lease: Some(lease) }
     }
 }
 
@@ -188,7 +191,7 @@ pub fn upstream(place: usize) -> Upstream {
     let requests_per_minute = silent.then_some(SILENT_PER_MINUTE.into());
     let minute = Duration::from_secs(60);
     Upstream {
-        name: Arc::from(format!("account-{place}")),
+        name: Arc::from(format!("{NAME}{place}")),
         dialect: Dialect::OpenAi,
         base_url: BaseUrl::parse("http://127.0.0.1:1/v1").expect("a URL"),
         api_version: None,

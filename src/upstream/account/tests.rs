@@ -10,7 +10,7 @@ use crate::upstream::limits::Most;
 use crate::upstream::{Ask, Comes, Lease, Need, NoAccount, Pool};
 use std::time::{Duration, Instant};
 
-fn upstream(key: &str, limits: config::Limits) -> Upstream {
+pub(in crate::upstream) fn upstream(key: &str, limits: config::Limits) -> Upstream {
     let minute = Duration::from_secs(60);
     Upstream {
         name: "a".into(),
@@ -43,7 +43,8 @@ fn lease(pool: &Pool, spend: u64, now: Instant) -> Result<Lease, NoAccount> {
         affinity: None,
     };
     let customer = CustomerId::from_int(1);
-    pool.choose(&Ask { customer, endpoint: Endpoint::Chat, model: "m", need: &need, tried: &[] }, now, 0)
+    let (endpoint, need) = (Endpoint::Chat, &need);
+    pool.choose(&Ask { customer, endpoint, model: "m", need, only: None, tried: &[] }, now, 0)
 }
 
 #[test]
@@ -114,4 +115,21 @@ fn an_attempt_that_was_never_sent_gives_back_what_it_took() {
     sent.sent();
     sent.end(now);
     assert!(lease(&pool, 1, now).is_err(), "nobody knows what it used");
+}
+
+#[test]
+fn what_an_account_may_have_changes_when_the_pool_goes_live() {
+    let limits = |concurrency| config::Limits {
+        concurrency,
+        requests_per_minute: None,
+        tokens_per_minute: None,
+        spend_per_day: None,
+    };
+    let now = Instant::now();
+    let before = Pool::new(&[upstream("sk", limits(1))]).unwrap();
+    let _first = lease(&before, 1, now).ok().unwrap();
+    let after = before.next(&[upstream("sk", limits(2))]).unwrap();
+    assert_eq!(lease(&before, 1, now).err(), Some(NoAccount::Busy(None)), "that is not used yet");
+    after.goes_live();
+    assert!(lease(&after, 1, now).is_ok());
 }
