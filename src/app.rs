@@ -29,7 +29,7 @@ use crate::ledger::{KeyStatus, Ledger, OpenError, Recovered};
 use crate::live::{Current, Live};
 use crate::proxy::compare::Comparer;
 use crate::proxy::context::BodyBudget;
-use crate::proxy::files::Transfers;
+use crate::proxy::files::{Transfers, Uploads};
 use crate::proxy::listen::{Bound, Left, Listening, Sockets};
 use crate::proxy::runs::Runs;
 use crate::proxy::{AskedFor, Gateway, Serving};
@@ -253,7 +253,7 @@ fn gateway(
         budget: BodyBudget::default(),
         fetcher: Arc::clone(runs.fetcher()),
         runs: Arc::clone(runs),
-        uploads: Transfers::default(),
+        uploads: Uploads::default(),
         downloads: Transfers::default(),
         keepalive: config.gateway.keepalive_timeout,
     }

@@ -66,6 +66,28 @@ impl Drop for Transfer<'_> {
     }
 }
 
+/// Customers whose uploads wait for one another, as they share a gate: few upload at once.
+const GATES: usize = 64;
+
+/// Uploads, each counted once: while it is under way, or as made. Both change behind the gate of its customer.
+pub struct Uploads {
+    under_way: Transfers,
+    gates: [tokio::sync::Mutex<()>; GATES],
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Uploads { under_way: Transfers::default(), gates: std::array::from_fn(|_| Default::default()) }
+    }
+}
+
+impl Uploads {
+    async fn gate(&self, customer: CustomerId) -> tokio::sync::MutexGuard<'_, ()> {
+        let at = customer.int() % u64::try_from(GATES).expect("few");
+        self.gates[usize::try_from(at).expect("few")].lock().await
+    }
+}
+
 /// A file on its way, as its client sends it.
 struct Form<'a> {
     asks: &'a RequestHeader,
@@ -116,13 +138,7 @@ impl Gateway {
         // Nobody sees its requests again before they are served.
         let said = || Said::Asked(body.slice(lines), Vec::new());
         self.judge_content(&live, &caller, ctx.request, said).await?;
-        // Each counts as a file already.
-        let (_upload, under_way) = self.uploads.begin(caller.customer());
-        let (_, made) = self.shelf(&caller, Shelf::Files).await?;
-        let most = live.config.gateway.files_per_customer_max;
-        if made + under_way > most {
-            return Err(too_many(most).into());
-        }
+        let upload = self.begin_upload(&live, &caller).await?;
         let began = Instant::now();
         let form = Form { asks: session.req_header(), body, request: ctx.request };
         let (account, said) = self.place(&live, &caller, &common, form, &mut permit).await?;
@@ -136,9 +152,20 @@ impl Gateway {
                 return Err(Refusal::UpstreamUnavailable { wait: WAIT });
             };
             let kept = Kept::put(id, &account.name);
+            let _gate = self.uploads.gate(caller.customer()).await;
             self.note(ctx, &caller, (Shelf::Files, &kept, Fate::Made), began.elapsed()).await?;
+            drop(upload);
         }
         local::pass_on(session, ctx, said).await
+    }
+
+    /// A place for one more file of the caller's, which counts as made already.
+    async fn begin_upload(&self, live: &Live, caller: &Caller) -> Result<Transfer<'_>, Refusal> {
+        let _gate = self.uploads.gate(caller.customer()).await;
+        let (_, made) = self.shelf(caller, Shelf::Files).await?;
+        let (upload, under_way) = self.uploads.under_way.begin(caller.customer());
+        let most = live.config.gateway.files_per_customer_max;
+        if made + under_way > most { Err(too_many(most).into()) } else { Ok(upload) }
     }
 
     /// Sends a file to an account that serves what is in it; if one cannot take it, to another.

@@ -70,7 +70,7 @@ use compare::Comparer;
 use context::{BodyBudget, Context, InExchange, Judged};
 use cors::Page;
 use fetch::Fetcher;
-use files::Transfers;
+use files::{Transfers, Uploads};
 use http::{Version, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -126,7 +126,7 @@ pub struct Gateway {
     /// What runs at providers in the background.
     pub runs: Arc<Runs>,
     /// Who uploads files.
-    pub uploads: Transfers,
+    pub uploads: Uploads,
     /// Who reads them.
     pub downloads: Transfers,
     /// For the next request on a connection.

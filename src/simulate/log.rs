@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One answer, as far as it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,7 @@ impl Served {
 pub(super) struct Log {
     kept: Mutex<Kept>,
     entries_max: usize,
+    under_way: AtomicUsize,
 }
 
 struct Kept {
@@ -85,7 +87,12 @@ struct Kept {
 impl Log {
     pub fn new(entries_max: usize) -> Self {
         let kept = Kept { entries: VecDeque::new(), dropped: 0, file: None };
-        Log { kept: Mutex::new(kept), entries_max }
+        Log { kept: Mutex::new(kept), entries_max, under_way: AtomicUsize::new(0) }
+    }
+
+    /// How many answers have not ended.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Appends to this file too, from now on.
@@ -147,6 +154,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn open(log: Arc<Log>, served: Served) -> Self {
+        log.under_way.fetch_add(1, Ordering::Relaxed);
         Entry { log, served }
     }
 
@@ -159,6 +167,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.log.push(std::mem::take(&mut self.served));
+        self.log.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -188,7 +197,10 @@ mod tests {
     #[test]
     fn an_entry_is_logged_however_it_ends() {
         let log = log_of(10, 1);
-        drop(Entry::open(log.clone(), Served::default()));
+        let entry = Entry::open(log.clone(), Served::default());
+        assert_eq!(log.under_way(), 1);
+        drop(entry);
+        assert_eq!(log.under_way(), 0);
         assert_eq!(log.all().iter().map(|served| served.complete).collect::<Vec<_>>(), [true, false]);
     }
 

@@ -106,6 +106,11 @@ impl Provider {
         self.state.log.all()
     }
 
+    /// How many answers it is at, also those that have not begun.
+    pub fn under_way(&self) -> usize {
+        self.state.log.under_way()
+    }
+
     /// How many entries the log had to drop to stay within its bound.
     pub fn log_dropped(&self) -> u64 {
         self.state.log.dropped()

@@ -111,14 +111,9 @@ async fn hanging_up_before_a_plain_answer_costs_it_whole_or_its_input() {
         let (provider, gateway, customer) = start(&format!("on_hang_up: {on_hang_up}"));
         for client in Client::both(&gateway, &customer) {
             let before = provider.provider.log().len();
-            let body = ask(&[("latency_ms", "400")]).to_string();
+            let body = ask(&[("latency_ms", "1500")]).to_string();
             let request = tokio::spawn(client.chat(body).send());
-            // It is under way once it is held; then the client goes.
-            eventually("a hold", || {
-                let (posted, available) = gateway.balance(&customer);
-                (posted != available).then_some(())
-            })
-            .await;
+            eventually("it is under way", || (provider.provider.under_way() == 1).then_some(())).await;
             request.abort();
             drop(client);
             eventually("its end", || {

@@ -86,7 +86,7 @@ async fn an_account_is_drained_and_resumed_by_hand() {
     let client = Client::h1(&gateway, &customer);
     let under_way = tokio::spawn({
         let client = client.clone();
-        async move { client.ask(&ask(&[("latency_ms", "300")])).await.status }
+        async move { client.ask(&ask(&[("latency_ms", "2000")])).await.status }
     });
     eventually("it is under way", || gateway.scrape().contains("tollgate_in_flight 1").then_some(())).await;
     for name in ["first", "second"] {

@@ -16,9 +16,21 @@ fn one_at_a_time(queue: &'static str) -> (Simulated, Gateway) {
     (provider, gateway)
 }
 
-async fn depth_is(gateway: &Gateway, depth: usize) {
-    let line = format!("tollgate_upstream_queue_depth {depth}");
-    eventually(&format!("{depth} wait"), || {
+/// How many wait.
+fn depth(gateway: &Gateway) -> usize {
+    let scrape = gateway.scrape();
+    let depth = scrape.lines().find_map(|line| line.strip_prefix("tollgate_upstream_queue_depth "));
+    depth.unwrap().parse().unwrap()
+}
+
+async fn depth_is(gateway: &Gateway, expected: usize) {
+    eventually(&format!("{expected} wait"), || (depth(gateway) == expected).then_some(())).await;
+}
+
+/// The one account has room for so many.
+async fn headroom_is(gateway: &Gateway, room: usize) {
+    let line = format!(r#"tollgate_upstream_headroom_ratio{{limit="concurrency",upstream="first"}} {room}"#);
+    eventually("the account has that room", || {
         gateway.scrape().lines().any(|found| found == line).then_some(())
     })
     .await;
@@ -51,7 +63,7 @@ async fn who_waits_too_long_or_finds_the_line_full_is_told_to_come_back() {
         let (provider, gateway) = one_at_a_time(queue);
         let customer = gateway.customer("1.00");
         let client = Client::h2(&gateway, &customer);
-        let body = ask(&[("latency_ms", "1000")]);
+        let body = ask(&[("latency_ms", "3000")]);
         let answers = join_all((0..4).map(|_| client.ask(&body))).await;
         assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1, "{answers:?}");
         for answer in answers.iter().filter(|answer| answer.status != 200) {
@@ -67,7 +79,7 @@ async fn who_waits_too_long_or_finds_the_line_full_is_told_to_come_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_customer_with_one_request_does_not_wait_for_another_with_many() {
     let (provider, gateway) = one_at_a_time("");
     let [many, one] = [(); 2].map(|()| gateway.customer("1.00"));
@@ -75,15 +87,16 @@ async fn a_customer_with_one_request_does_not_wait_for_another_with_many() {
     let body = ask(&[("latency_ms", "100")]);
     let many = (0..20).map(|_| many.ask(&body));
     let late = async {
-        depth_is(&gateway, 19).await;
+        eventually("many wait", || (depth(&gateway) > 9).then_some(())).await;
+        let before = provider.provider.log().len();
         let answer = one.ask(&body).await;
-        (answer.status, provider.provider.log().len())
+        (answer.status, provider.provider.log().len() - before)
     };
     let (answers, (status, served)) = futures_util::future::join(join_all(many), late).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     // The one under way, and one of the other customer's in between.
     assert_eq!(status, 200);
-    assert!(served <= 6, "{served} were served before it");
+    assert!(served <= 5, "{served} were served before it");
     audit(gateway, &[&provider]).is_exact(21);
 }
 
@@ -93,15 +106,14 @@ async fn who_leaves_no_longer_waits() {
     let (provider, gateway) = one_at_a_time("");
     let customer = gateway.customer("1.00");
     for client in Client::both(&gateway, &customer) {
+        headroom_is(&gateway, 1).await;
         let served = provider.provider.log().len();
         let first = tokio::spawn({
             let client = client.clone();
             async move { client.ask(&ask(&[("latency_ms", "4000")])).await.status }
         });
         // Taken in is not enough: the second could be quicker to the account.
-        let busy = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 0"#;
-        eventually("it is under way", || gateway.scrape().lines().any(|line| line == busy).then_some(()))
-            .await;
+        headroom_is(&gateway, 0).await;
         let second = tokio::spawn({
             let client = client.clone();
             async move { client.ask(&ask(&[])).await.status }
@@ -116,7 +128,7 @@ async fn who_leaves_no_longer_waits() {
     audit(gateway, &[&provider]).counts(2, 0, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_be_served_at_all_does_not_wait_with_the_others() {
     let (busy, broken) = (Simulated::start(), Simulated::start());
     let accounts = [
@@ -142,7 +154,7 @@ async fn who_cannot_be_served_at_all_does_not_wait_with_the_others() {
     audit(gateway, &[&busy, &broken]).counts(3, 0, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
     let provider = Simulated::start();
     let accounts = [
@@ -153,7 +165,7 @@ async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
     let gateway = Gateway::start_with(&accounts, &settings);
     let customer = gateway.customer("1.00");
     let client = Client::h2(&gateway, &customer);
-    let slow = ask(&[("latency_ms", "1000")]);
+    let slow = ask(&[("latency_ms", "3000")]);
     let mut other = ask(&[("latency_ms", "50")]);
     other["model"] = "gpt-4o".into();
     let busy = join_all((0..3).map(|_| client.ask(&slow)));
@@ -172,7 +184,7 @@ async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
     audit(gateway, &[&provider]).counts(5, 0, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_that_failed_is_not_billed_to_who_leaves_while_the_next_one_waits() {
     let bad = Scripted::always(Script::answer("500 Internal Server Error", "", "{}"));
     let provider = Simulated::start();
@@ -185,10 +197,9 @@ async fn an_attempt_that_failed_is_not_billed_to_who_leaves_while_the_next_one_w
             let client = client.clone();
             tokio::spawn(async move { client.ask(&body).await.status })
         };
-        let first = spawned(ask(&[("latency_ms", "1000")]));
-        let full = r#"tollgate_upstream_headroom_ratio{limit="concurrency",upstream="first"} 0"#;
-        eventually("it is under way", || gateway.scrape().lines().any(|line| line == full).then_some(()))
-            .await;
+        headroom_is(&gateway, 1).await;
+        let first = spawned(ask(&[("latency_ms", "4000")]));
+        headroom_is(&gateway, 0).await;
         // Tried on the bad one, then in line for the good one.
         let second = spawned(ask(&[]));
         depth_is(&gateway, 1).await;
