@@ -112,7 +112,12 @@ impl Gateway {
             only: admitted.only.as_deref(),
             tried: &admitted.tried,
         };
-        let mut none = match self.live.load().pool.choose(&ask, now, fastrand::u64(..)) {
+        let choose = |ask: &Ask<'_>| self.live.load().pool.choose(ask, now, fastrand::u64(..));
+        let chosen = choose(&ask).or_else(|none| match once_more(admitted, none) {
+            Some(tried) => choose(&Ask { tried, ..ask }),
+            None => Err(none),
+        });
+        let mut none = match chosen {
             Ok(lease) => return Ok(lease),
             Err(none) => none,
         };
@@ -275,6 +280,16 @@ pub(super) fn trace(admitted: &mut InExchange, outcome: &'static str) {
 pub(super) fn pause(attempts: u32, random: u32) -> Duration {
     let longest = RETRY_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(5));
     longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// What is taken to be tried where no other account is left: all but the last one, if that could not be
+/// connected to. Nothing was sent, and whoever restarts is soon there: so it is tried once more, at another
+/// of its addresses if it has such.
+fn once_more(admitted: &InExchange, none: NoAccount) -> Option<&[Arc<str>]> {
+    let (last, others) = admitted.tried.split_last()?;
+    let no_other = matches!(none, NoAccount::Tried | NoAccount::Down(_));
+    let once = admitted.fault == Some(Fault::Connect) && !others.contains(last);
+    (no_other && once).then_some(others)
 }
 
 /// Waits until the client leaves.

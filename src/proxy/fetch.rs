@@ -144,9 +144,11 @@ impl Fetcher {
             header.set_method(Method::GET);
         }
         let unknown = || pingora::Error::new(pingora::ErrorType::ConnectNoRoute);
-        let mut peer = forward::peer(account, account.address().ok_or_else(unknown)?);
+        let address = account.address().ok_or_else(unknown)?;
+        let mut peer = forward::peer(account, address);
         peer.options.alpn = ALPN::H1;
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let connected = self.connector.get_http_session(&peer).await;
+        let (mut session, _) = connected.inspect_err(|_| account.addresses().unreached(address))?;
         session.set_read_timeout(Some(account.timeouts.silence));
         session.set_write_timeout(Some(account.timeouts.silence));
         session.write_request_header(Box::new(header)).await?;

@@ -72,7 +72,7 @@ use cors::Page;
 use fetch::Fetcher;
 use files::{Transfers, Uploads};
 use http::{Version, header};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -349,13 +349,16 @@ impl ProxyHttp for Gateway {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
         if let Some(lease) = ctx.admitted.as_ref().and_then(|admitted| admitted.lease.as_ref()) {
             let upstream = &*lease.account().name;
             tracing::warn!(upstream, why = %error, "no connection to an upstream account");
+            if let Some(address) = peer.address().as_inet() {
+                lease.account().addresses().unreached(*address);
+            }
         }
         match ctx.admitted.as_mut() {
             // Also one that timed out: it has sent nothing.

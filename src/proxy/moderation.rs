@@ -140,7 +140,11 @@ impl Moderator {
         peer.options.alpn = ALPN::H1;
         let body = body(lease.model(), about);
         let header = asked(lease, request, body.len()).map_err(|_| Fault::Broken)?;
-        let (mut session, kept) = self.connector.get_http_session(&peer).await.map_err(|_| Fault::Connect)?;
+        let connected = self.connector.get_http_session(&peer).await;
+        let (mut session, kept) = connected.map_err(|_| {
+            account.addresses().unreached(address);
+            Fault::Connect
+        })?;
         session.set_read_timeout(Some(account.timeouts.silence));
         session.set_write_timeout(Some(account.timeouts.silence));
         lease.sent();

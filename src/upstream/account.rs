@@ -250,7 +250,7 @@ impl Account {
         self.addresses.pick()
     }
 
-    /// What finds and watches its addresses; to be run in the background.
+    /// What finds and watches its addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
