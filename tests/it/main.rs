@@ -59,4 +59,5 @@ mod shell;
 mod tls;
 mod top;
 mod traces;
+mod upstream_names;
 mod upstream_tls;
