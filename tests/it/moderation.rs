@@ -118,6 +118,33 @@ async fn observing_delays_nobody_and_its_line_is_bounded() {
     eventually("three are noted", noted).await;
 }
 
+/// A process that ends judges first what waits for it.
+// Waiting for a process blocks: the client needs a thread of its own, to close its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_observed_is_judged_before_the_end() {
+    let policy = "content: { mode: observe, moderation: { timeout_ms: 20000 }, \
+        categories: { hate: { moderation: { hate: \"0.5\" } } } }";
+    let court = judged_by(policy, 1_000);
+    let Court { provider: _provider, judge: _judge, mut gateway, customer } = court;
+    for (way, count) in [("stop", 1), ("upgrade", 2)] {
+        let client = Client::h1(&gateway, &customer);
+        assert_eq!(client.ask(&saying("score(hate)=0.9")).await.status, 200);
+        drop(client);
+        gateway = match way {
+            "upgrade" => {
+                let next = gateway.upgrade();
+                assert!(gateway.stopped().success());
+                next
+            }
+            _ => {
+                assert!(gateway.stop().success());
+                gateway.again()
+            }
+        };
+        assert_eq!(entries(&gateway, &customer.id, "violation").len(), count, "{way}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_judgement_a_request_is_refused_or_served_as_the_operator_says() {
     let court = judged_by(JUDGING, 5_000);
