@@ -46,8 +46,6 @@ use handover::{Guest, Guests, Handover, Kept, Role, TakeError, Taking};
 use notify::Notify;
 use operator::Operator;
 use parking_lot::Mutex;
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::Connector;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
@@ -253,7 +251,6 @@ fn gateway(
         failed_keys: FailedKeys::default(),
         looks: Looks::default(),
         budget: BodyBudget::default(),
-        connector: Connector::new(Some(ConnectorOptions::from_server_conf(&server_conf(config)))),
         fetcher: Arc::clone(runs.fetcher()),
         runs: Arc::clone(runs),
         uploads: Uploads::default(),
@@ -270,7 +267,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (serving, is_serving) = watch::channel(None);
     let (left, has_left) = watch::channel(Left::No);
     let (judge, rules) = content::judge(&opened.ledger, &running, opened.digester.clone(), &live, &metrics);
-    let on_violation = content::count(&live, judge.counter());
+    let (on_violation, beside) = (content::count(&live, judge.counter()), judge.clone());
     let runs = Arc::new(Runs::new(Arc::clone(&opened.ledger), Arc::clone(&live), Arc::clone(&metrics)));
     let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving, &runs));
     let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, guests } = opened;
@@ -312,6 +309,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let served = Arc::new(Guests::new(Arc::clone(&ledger), running.stops(), on_violation));
     let drain = Drain {
         metrics,
+        judge: beside,
         ledger: Arc::clone(&ledger),
         guests: Arc::clone(&served),
         access,

@@ -198,6 +198,11 @@ impl Judge {
         (Judge { clerk, jobs, counter, waiting: Arc::default() }, bench)
     }
 
+    /// How many wait to be judged, or are being judged, beside their request.
+    pub fn waiting(&self) -> usize {
+        self.waiting.jobs.load(Ordering::Relaxed)
+    }
+
     /// Who is told of violations that were noted.
     pub fn counter(&self) -> Counter {
         self.counter.clone()

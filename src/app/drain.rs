@@ -2,6 +2,7 @@
 
 use super::handover::Guests;
 use super::spend::Spend;
+use crate::admit::content::Judge;
 use crate::ledger::Ledger;
 use crate::proxy::listen::Left;
 use crate::record::access::AccessLog;
@@ -45,6 +46,7 @@ impl ShutdownSignalWatch for Ends {
 /// Ends the process as soon as nothing is left to do, or its time is up.
 pub(super) struct Drain {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) judge: Judge,
     pub(super) ledger: Arc<Ledger>,
     pub(super) guests: Arc<Guests>,
     pub(super) access: AccessLog,
@@ -80,7 +82,7 @@ impl BackgroundService for Drain {
 
 impl Drain {
     fn is_busy(&self) -> bool {
-        let requests = self.metrics.in_flight() > 0 || self.guests.count() > 0;
+        let requests = self.metrics.in_flight() > 0 || self.judge.waiting() > 0 || self.guests.count() > 0;
         let left = *self.left.borrow();
         match left {
             Left::No => requests,

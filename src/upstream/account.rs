@@ -250,7 +250,7 @@ impl Account {
         self.addresses.pick()
     }
 
-    /// What finds and watches its addresses; to be run in the background.
+    /// What finds and watches its addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -343,11 +343,10 @@ impl Account {
         state.breaker.answered();
         let model = state.model(model);
         model.breaker.answered();
-        model.latency(comes).observe(took, now);
-    }
-
-    pub(super) fn given_up(&self, model: &str, comes: Comes, after: Duration, now: Instant) {
-        self.state.state.lock().model(model).latency(comes).exceeds(after, now);
+        match comes {
+            Comes::Whole => model.plain.observe(took, now),
+            Comes::Streamed => model.events.observe(took, now),
+        }
     }
 
     pub(super) fn succeeded(&self, model: &str, output_tokens: u64, now: Instant) {
@@ -483,10 +482,10 @@ impl State {
 }
 
 impl Model {
-    fn latency(&mut self, comes: Comes) -> &mut Latency {
+    fn latency(&self, comes: Comes) -> Latency {
         match comes {
-            Comes::Whole => &mut self.plain,
-            Comes::Streamed => &mut self.events,
+            Comes::Whole => self.plain,
+            Comes::Streamed => self.events,
         }
     }
 }

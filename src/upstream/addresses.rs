@@ -7,6 +7,7 @@
 
 use super::spoken::{ANTHROPIC_VERSION, ANTHROPIC_VERSION_DEFAULT, credential_header, models_path};
 use crate::config::{self, Authorities, BaseUrl, Dialect, Scheme};
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::{HeaderValue, header};
 use pingora::utils::tls::{WrappedX509, parse_x509};
@@ -18,7 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often names are resolved again: providers move their addresses within minutes.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ const ADDRESSES_MAX: usize = 16;
 #[derive(Clone)]
 pub struct Addresses {
     balancer: Arc<LoadBalancer<RoundRobin>>,
+    /// Not this one before then, if there is another: checks come too late for who is to be served now.
+    avoided: Arc<ArcSwapOption<(SocketAddr, Instant)>>,
     trust: Trust,
 }
 
@@ -80,7 +83,7 @@ impl Addresses {
         balancer.update_frequency = Some(RESOLVE_EVERY);
         balancer.health_check_frequency = Some(every);
         balancer.parallel_health_check = true;
-        Addresses { balancer: Arc::new(balancer), trust }
+        Addresses { balancer: Arc::new(balancer), avoided: Arc::default(), trust }
     }
 
     /// Resolves the name now.
@@ -94,8 +97,20 @@ impl Addresses {
     /// The next address in turn that can be connected to; if none can, the next in turn, so that
     /// a check that is wrong or late costs no request that would have been served.
     pub fn pick(&self) -> Option<SocketAddr> {
-        let any = || self.balancer.select_with(b"", ADDRESSES_MAX, |_, _| true);
-        self.balancer.select(b"", ADDRESSES_MAX).or_else(any)?.addr.as_inet().copied()
+        let select = |accepts: &dyn Fn(&Backend, bool) -> bool| {
+            self.balancer.select_with(b"", ADDRESSES_MAX, accepts)?.addr.as_inet().copied()
+        };
+        let avoided = self.avoided.load();
+        let avoided = avoided.as_deref().filter(|(_, until)| Instant::now() < *until);
+        let other = |(address, _): &(SocketAddr, Instant)| {
+            select(&|backend, well| well && backend.addr.as_inet() != Some(address))
+        };
+        avoided.and_then(other).or_else(|| select(&|_, well| well)).or_else(|| select(&|_, _| true))
+    }
+
+    /// A request could not connect to this one.
+    pub fn unreached(&self, address: SocketAddr) {
+        self.avoided.store(Some(Arc::new((address, Instant::now() + CONNECT_EVERY))));
     }
 
     /// Whether any address can be connected to.
@@ -247,6 +262,21 @@ mod tests {
         told.0.lock().clear();
         assert!(addresses.resolve().await.is_err());
         assert_eq!(picked(&addresses), ["192.0.2.2:80"]);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_was_is_not_gone_to_as_long_as_there_is_another() {
+        let (told, base_url) = (Told::default(), BaseUrl::parse("http://provider.example").unwrap());
+        let addresses = Addresses::found_by(Box::new(told.clone()), &base_url, check());
+        for all in [&["192.0.2.1:80", "192.0.2.2:80"][..], &["192.0.2.1:80"]] {
+            *told.0.lock() = all.to_vec();
+            addresses.resolve().await.unwrap();
+            assert_eq!(picked(&addresses), all);
+            addresses.unreached("192.0.2.1:80".parse().unwrap());
+            assert_eq!(picked(&addresses), all[all.len() - 1..], "the other, or the only one");
+            addresses.avoided.store(Some(Arc::new(("192.0.2.1:80".parse().unwrap(), Instant::now()))));
+            assert_eq!(picked(&addresses), all, "not for long");
+        }
     }
 
     #[tokio::test]

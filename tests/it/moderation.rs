@@ -6,7 +6,8 @@ use crate::policy::{entries, lists, rejected, saying, violations};
 use crate::strangers::metric;
 use crate::support::client::Raw;
 use crate::support::{
-    Account, Client, Customer, Gateway, Settings, Simulated, ask, audit, event_stream, eventually, streamed,
+    Account, Client, Customer, Gateway, Script, Scripted, Settings, Simulated, ask, audit, event_stream,
+    eventually, streamed,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -117,6 +118,33 @@ async fn observing_delays_nobody_and_its_line_is_bounded() {
     eventually("three are noted", noted).await;
 }
 
+/// A process that ends judges first what waits for it.
+// Waiting for a process blocks: the client needs a thread of its own, to close its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_observed_is_judged_before_the_end() {
+    let policy = "content: { mode: observe, moderation: { timeout_ms: 20000 }, \
+        categories: { hate: { moderation: { hate: \"0.5\" } } } }";
+    let court = judged_by(policy, 1_000);
+    let Court { provider: _provider, judge: _judge, mut gateway, customer } = court;
+    for (way, count) in [("stop", 1), ("upgrade", 2)] {
+        let client = Client::h1(&gateway, &customer);
+        assert_eq!(client.ask(&saying("score(hate)=0.9")).await.status, 200);
+        drop(client);
+        gateway = match way {
+            "upgrade" => {
+                let next = gateway.upgrade();
+                assert!(gateway.stopped().success());
+                next
+            }
+            _ => {
+                assert!(gateway.stop().success());
+                gateway.again()
+            }
+        };
+        assert_eq!(entries(&gateway, &customer.id, "violation").len(), count, "{way}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_judgement_a_request_is_refused_or_served_as_the_operator_says() {
     let court = judged_by(JUDGING, 5_000);
@@ -178,6 +206,52 @@ async fn an_account_that_cannot_judge_is_left_for_one_that_can() {
     let failed = metric(&gateway, "tollgate_upstream_attempts_total{outcome=\"connect\",upstream=\"dead\"}");
     let judged = metric(&gateway, "tollgate_upstream_attempts_total{outcome=\"ok\",upstream=\"judge\"}");
     assert!(failed >= 1 && judged == 2, "{failed} {judged}");
+}
+
+/// Who is judged and who is served earns a tenth of a retry each; a hundred are saved up.
+#[tokio::test]
+async fn judges_and_requests_have_one_budget_of_retries() {
+    let (provider, sound) = (Simulated::start(), Simulated::start());
+    // Less than half, or the account would be shut.
+    let is_bad = |number: usize| matches!(number % 5, 0 | 2);
+    let flaky = Scripted::start(move |number| match is_bad(number) {
+        true => Script::answer("500 Internal Server Error", "", "{}"),
+        false => Script::json(r#"{"results":[{"category_scores":{"hate":0.1}}]}"#),
+    });
+    let accounts = [
+        Account::of(&provider).models("[gpt-4o-mini]"),
+        Account::scripted(&flaky).models("[omni-moderation-latest]"),
+        Account::new("sound", sound.address).models("[omni-moderation-latest]").with("priority: 1"),
+    ];
+    let settings = Settings { policy: JUDGING, prepare: Some(lists), ..Settings::default() };
+    let gateway = Gateway::start_with(&accounts, &settings);
+    let customer = gateway.customer("1.00");
+    let client = Client::h1(&gateway, &customer);
+    let (mut saved, mut retried, mut denied, mut retried_late) = (1_000, 0, 0, 0);
+    let mut asked = 0;
+    while denied < 4 || retried_late < 2 {
+        assert!(asked < 1_000, "the budget never ends: {retried} retried");
+        let answer = client.ask(&ask(&[])).await;
+        saved = 1_000.min(saved + 1);
+        if is_bad(asked) && saved < 10 {
+            answer.is_error(503, Some("content_policy_unavailable"));
+            denied += 1;
+        } else {
+            assert_eq!(answer.status, 200, "{asked}, with {saved} tenths: {answer:?}");
+            if is_bad(asked) {
+                (saved, retried) = (saved - 10, retried + 1);
+                retried_late += usize::from(denied > 0);
+            }
+            saved = 1_000.min(saved + 1);
+        }
+        asked += 1;
+    }
+    assert!(retried > 100, "{retried}");
+    assert_eq!((flaky.seen().len(), sound.provider.log().len()), (asked, retried));
+    assert_eq!(metric(&gateway, "tollgate_upstream_retries_denied_total"), denied);
+    let failed = "tollgate_policy_moderation_seconds_count{outcome=\"failed\"}";
+    assert_eq!((metric(&gateway, failed), provider.provider.log().len()), (denied, asked - denied));
+    audit(gateway, &[&provider]).is_exact(asked - denied);
 }
 
 /// Answers of the simulated provider say `tok3`.

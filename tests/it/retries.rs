@@ -2,6 +2,7 @@
 
 use crate::strangers::metric;
 use crate::support::gateway::text;
+use crate::support::tls_front::{Authority, Front};
 use crate::support::{Account, Client, Gateway, Settings, Simulated, ask, audit, eventually, streamed};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -150,6 +151,56 @@ async fn an_account_that_cannot_be_connected_to_in_time_is_passed_over() {
     }
     assert!(failovers > 0);
     audit(gateway, &[&provider]).is_exact(2);
+}
+
+/// Nothing was sent to it, and whoever restarts is soon there.
+#[tokio::test]
+async fn where_no_other_account_is_left_a_connection_is_tried_once_more() {
+    let (provider, authority) = (Simulated::start(), Authority::new());
+    let front = Front::start(&provider, &authority, "127.0.0.1", "localhost", &["h2", "http/1.1"]);
+    let at = format!("https://localhost:{}/v1", front.address.port());
+    let ca = format!("ca_file: \"{}\"", authority.file().display());
+    for (drops, expect) in [(1, ["connect", "ok"]), (2, ["connect", "connect"])] {
+        for body in [ask(&[]), streamed(ask(&[]))] {
+            // One of its own each time: connections are kept, and what fails is remembered.
+            let gateway = Gateway::start(&[Account::new("only", front.address).at(at.clone()).with(&ca)]);
+            let client = Client::h1(&gateway, &gateway.customer("1.00"));
+            front.drop_next(drops);
+            let answer = client.ask(&body).await;
+            assert_eq!(outcomes(&gateway.receipt(&answer.id()).await), expect);
+            if drops == 1 {
+                assert_eq!(answer.status, 200, "{answer:?}");
+            } else {
+                answer.is_error(503, Some("upstream_unavailable"));
+            }
+        }
+    }
+    assert_eq!((front.agreed().len(), provider.provider.log().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn of_several_accounts_the_last_alone_is_connected_to_once_more() {
+    let taken = [(); 3].map(|()| TcpSocket::new_v4().unwrap());
+    let accounts = taken.iter().zip(["a", "b", "c"]).map(|(socket, name)| {
+        // Nobody else gets the port, and nobody listens there.
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Account::new(name, socket.local_addr().unwrap())
+    });
+    let accounts: Vec<Account> = accounts.collect();
+    for (retry, expect) in [("attempts_max: 3", 3), ("attempts_max: 9", 4)] {
+        let gateway = Gateway::start_with(&accounts, &Settings { retry, ..Settings::default() });
+        let customer = gateway.customer("1.00");
+        let answer = Client::h2(&gateway, &customer).ask(&ask(&[])).await;
+        answer.is_error(503, Some("upstream_unavailable"));
+        let receipt = gateway.receipt(&answer.id()).await;
+        assert_eq!(outcomes(&receipt), vec!["connect"; expect]);
+        let attempts = receipt["attempts"].as_array().unwrap();
+        let mut names: Vec<String> = attempts.iter().map(|attempt| text(&attempt["upstream"])).collect();
+        assert!(expect == 3 || names.pop().as_ref() == names.last(), "{receipt}");
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "c"]);
+        gateway.settles_at(&customer, "1.00").await;
+    }
 }
 
 /// A 404 is about one model of one account: for a while that is not asked for it, and for others it is.

@@ -112,8 +112,12 @@ impl Screen {
         tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let before = tcgetattr(&terminal).unwrap();
         let given = || terminal.try_clone().unwrap();
-        let child =
-            top(gateway, &[]).env("TERM", "xterm").stdin(given()).stdout(given()).stderr(given()).spawn();
+        let asked = top(gateway, &[]);
+        // Who runs the tests may be out of reach of a terminal's signal, and hands that on.
+        let mut command = std::process::Command::new("env");
+        command.arg("--default-signal=HUP").arg(asked.get_program()).args(asked.get_args());
+        command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let child = command.env("TERM", "xterm").stdin(given()).stdout(given()).stderr(given()).spawn();
         let (keys, came) = (File::from(pty), Arc::<Mutex<String>>::default());
         let (mut screen, kept) = (keys.try_clone().unwrap(), Arc::clone(&came));
         thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! The simulated provider, in a thread of its own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 use tollgate::simulate::{Options, Provider, Served};
@@ -20,6 +20,11 @@ impl Simulated {
 
     pub fn start_with(options: Options) -> Self {
         Self::listen(Provider::new(options), TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// On another of this machine's addresses.
+    pub fn start_at(host: IpAddr) -> Self {
+        Self::listen(Provider::new(Options::default()), TcpListener::bind((host, 0)).unwrap())
     }
 
     /// Dies: connections are cut, and nobody listens any more. Its log stays with the one that

@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use tempfile::TempDir;
@@ -60,6 +61,7 @@ pub struct Agreed {
 pub struct Front {
     pub address: SocketAddr,
     agreed: Arc<Mutex<Vec<Agreed>>>,
+    drops: Arc<AtomicUsize>,
 }
 
 impl Front {
@@ -69,15 +71,22 @@ impl Front {
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(authority.config(name, alpn)));
-        let agreed = Arc::new(Mutex::new(Vec::new()));
-        let (kept, behind) = (Arc::clone(&agreed), behind.address);
+        let (agreed, drops) = (Arc::new(Mutex::new(Vec::new())), Arc::<AtomicUsize>::default());
+        let (kept, dropped, behind) = (Arc::clone(&agreed), Arc::clone(&drops), behind.address);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let (acceptor, kept) = (acceptor.clone(), Arc::clone(&kept));
+                    let (acceptor, kept, dropped) =
+                        (acceptor.clone(), Arc::clone(&kept), Arc::clone(&dropped));
                     tokio::spawn(async move {
+                        // Who only looks whether somebody listens says nothing.
+                        let silent = stream.peek(&mut [0]).await.is_ok_and(|read| read == 0);
+                        let less = |left: usize| left.checked_sub(1);
+                        if silent || dropped.fetch_update(Relaxed, Relaxed, less).is_ok() {
+                            return;
+                        }
                         // Who believes nothing of this goes away.
                         let Ok(mut stream) = acceptor.accept(stream).await else { return };
                         let session = stream.get_ref().1;
@@ -91,7 +100,12 @@ impl Front {
                 }
             });
         });
-        Front { address, agreed }
+        Front { address, agreed, drops }
+    }
+
+    /// Hangs up on the next who begin a handshake.
+    pub fn drop_next(&self, count: usize) {
+        self.drops.store(count, Relaxed);
     }
 
     /// Of each handshake that was completed.
