@@ -46,6 +46,8 @@ use handover::{Guest, Guests, Handover, Kept, Role, TakeError, Taking};
 use notify::Notify;
 use operator::Operator;
 use parking_lot::Mutex;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
@@ -251,6 +253,7 @@ fn gateway(
         failed_keys: FailedKeys::default(),
         looks: Looks::default(),
         budget: BodyBudget::default(),
+        connector: Connector::new(Some(ConnectorOptions::from_server_conf(&server_conf(config)))),
         fetcher: Arc::clone(runs.fetcher()),
         runs: Arc::clone(runs),
         uploads: Uploads::default(),

@@ -116,7 +116,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     noted.upstreams(upstreams, &new.upstreams);
     compare!(noted, "policy.", policy, &new.policy, Policy { terms_version, countries, content });
     noted.queue(queue, &new.queue);
-    compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max } ms { total });
+    compare!(noted, "retry.", retry, &new.retry, Retry { attempts_max, hedge } ms { total });
     noted.background(background, &new.background);
     compare!(noted, "meter.", meter, &new.meter, Meter { compare_one_in });
     compare!(noted, "log.", log, &new.log, Log { format, success_one_in });
@@ -298,6 +298,12 @@ models:
             &["gateway.body_timeout_ms: 120000 -> 5000"],
         );
         check(&[("prices: ", "retry: { attempts_max: 1 }\nprices: ")], &["retry.attempts_max: 5 -> 1"]);
+        check(
+            &[("prices: ", "retry: { hedge: { streamed_after_ms: 2000 } }\nprices: ")],
+            &[
+                "retry.hedge: Hedge { streamed: None, whole: None } -> Hedge { streamed: Some(2s), whole: None }",
+            ],
+        );
         check(
             &[("prices: ", "background: { runs_max: 7, run_timeout_ms: 9 }\nprices: ")],
             &["background.runs_max: 10000 -> 7", "background.run_timeout_ms: 86400000 -> 9"],

@@ -338,6 +338,17 @@ pub struct Retry {
     pub attempts_max: u32,
     /// No new attempt begins after this.
     pub total: Duration,
+    /// When a second one goes beside the first.
+    pub hedge: Hedge,
+}
+
+/// After how long without a first byte another account is asked beside the first; `None`: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hedge {
+    /// Of an answer that is streamed.
+    pub streamed: Option<Duration>,
+    /// Of one that comes whole, which begins when it is complete.
+    pub whole: Option<Duration>,
 }
 
 /// What goes on when its request has been answered.

@@ -7,8 +7,8 @@ use super::raw::{self, Document};
 use super::reader::{Node, Reader, Required, Section};
 use super::secret::Secret;
 use super::{
-    Admin, Config, Fault, Faults, Gateway, Log, LogFormat, Meter, Metrics, Portal, Reload, Retry, Trigger,
-    edge, upstreams,
+    Admin, Config, Fault, Faults, Gateway, Hedge, Log, LogFormat, Meter, Metrics, Portal, Reload, Retry,
+    Trigger, edge, upstreams,
 };
 use crate::clock::Timestamp;
 use crate::settle::price::PriceBook;
@@ -257,8 +257,25 @@ fn queue(mut section: Section<'_>) -> super::Queue {
 fn retry(mut section: Section<'_>) -> Retry {
     let attempts_max = section.number("attempts_max", 1..=ATTEMPTS_MAX, 5);
     let total = section.millis("total_ms", 30_000);
+    let hedge = hedge(section.section("hedge"), attempts_max, total);
     section.finish();
-    Retry { attempts_max, total }
+    Retry { attempts_max, total, hedge }
+}
+
+/// A second attempt that could never go is a mistake.
+fn hedge(mut section: Section<'_>, attempts_max: u32, total: Duration) -> Hedge {
+    let mut after = |key| {
+        let after = section.optional_millis(key)?;
+        if attempts_max < 2 {
+            section.fault(key, "needs a second attempt: set `retry.attempts_max` to 2 or more");
+        } else if after >= total {
+            section.fault(key, "must be less than `retry.total_ms`, after which no attempt begins");
+        }
+        Some(after)
+    };
+    let hedge = Hedge { streamed: after("streamed_after_ms"), whole: after("whole_after_ms") };
+    section.finish();
+    hedge
 }
 
 /// The two ways to write a secret.

@@ -2,156 +2,84 @@
 
 use super::Gateway;
 use super::bill::{End, Settled};
-use super::context::{Ended, InExchange};
+use super::context::{Context, Ended, InExchange, Judged};
 use super::exchange::Exchange;
+use super::forward;
 use super::line::{Bounds, HangUp, ran_out};
-use super::request::{Comes as AnswerComes, Request};
+use super::request::Comes;
 use super::respond::Refusal;
-use crate::admit::estimate;
-use crate::config::{self, OnHangUp};
-use crate::id::CustomerId;
-use crate::live::Live;
+use crate::config::OnHangUp;
+use crate::endpoint::Endpoint;
 use crate::meter::tokenizer::BYTES_PER_TOKEN;
-use crate::record::metrics::Metrics;
 use crate::settle::Attempt;
-use crate::settle::price::{ModelPrice, Reasoning};
-use crate::upstream::headroom::Expected;
+use crate::settle::price::Reasoning;
 use crate::upstream::health::Fault;
 use crate::upstream::limits::Most;
-use crate::upstream::queue::Unserved;
-use crate::upstream::select::mix;
-use crate::upstream::{Account, Ask, Comes, Lease, Need, NoAccount, Pool};
-use pingora::{Error, ErrorType};
+use crate::upstream::{Account, Lease};
+use bytes::Bytes;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a client is told to wait when nobody knows better.
 const WAIT: Duration = Duration::from_secs(1);
+/// How an attempt ended whose connection had been kept and was found closed.
+pub(super) const STALE: &str = "stale";
+/// How one ended that nobody was there for any more.
+pub(super) const LEFT: &str = "left";
 
-/// The longest pause before the second attempt; before each further one it doubles.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The request, which was admitted.
+pub(super) fn under_way(ctx: &mut Context) -> Result<&mut InExchange> {
+    let nothing = || Error::explain(ErrorType::InternalError, "nothing was admitted");
+    ctx.admitted.as_mut().ok_or_else(nothing)
+}
 
-/// What a request needs of the account that serves it.
-pub(super) fn need(request: &Request, customer: CustomerId, price: &ModelPrice) -> Need {
-    let demand = &request.demand;
-    // What was admitted has a bound.
-    let max = estimate::tokens_max(demand, price).unwrap_or_default();
-    let spend = estimate::charge_max(demand, price).unwrap_or_default();
-    let input = estimate::input_tokens_likely(demand, price);
-    Need {
-        expected: Expected { input, output_max: max.output },
-        most: Most { tokens: max.input.saturating_add(max.output), spend },
-        comes: if request.stream.is_some() { Comes::Streamed } else { Comes::Whole },
-        affinity: request.affinity.map(|affinity| mix(affinity, customer.int())),
+/// The attempt goes out to its provider.
+pub(super) fn goes_out(ctx: &mut Context) -> Result<()> {
+    ctx.times.forwarded.get_or_insert_with(Instant::now);
+    let admitted = under_way(ctx)?;
+    admitted.exchange.note_sent();
+    if let Some(lease) = &mut admitted.lease {
+        lease.sent();
     }
+    is_awaited(ctx)
 }
 
-/// Why there is no account for an attempt.
-pub(super) enum NoLease {
-    /// The client left while it waited.
-    Gone(Box<Error>),
-    /// The client is told this, or how the last attempt failed.
-    Refused(Option<Refusal>),
-}
-
-/// Counts how long one waited in line, and how that ended.
-struct Wait<'a> {
-    metrics: &'a Metrics,
-    since: Instant,
-    outcome: &'static str,
-}
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        self.metrics.queued(self.outcome, self.since.elapsed());
+/// The answer of the attempt under way is awaited within the bounds of its account.
+pub(super) fn is_awaited(ctx: &mut Context) -> Result<()> {
+    let started = ctx.started;
+    let InExchange { exchange, line, lease, .. } = under_way(ctx)?;
+    if let Some(lease) = lease {
+        line.awaits(bounds(lease.account(), exchange.request.comes, started));
     }
+    Ok(())
 }
 
-/// Waits in line for a lease. Who drops this has left.
-pub(super) async fn wait_in_line(
-    metrics: &Metrics,
-    pool: &Pool,
-    ask: &Ask<'_>,
-    bounds: config::Queue,
-    now: Instant,
-) -> Result<Lease, Unserved> {
-    let mut wait = Wait { metrics, since: now, outcome: "left" };
-    let waited = match pool.join(ask, bounds, now) {
-        Ok(place) => place.wait().await,
-        Err(unserved) => Err(unserved),
-    };
-    wait.outcome = match waited {
-        Ok(_) => "served",
-        Err(Unserved::Full) => "full",
-        Err(Unserved::Late) => "late",
-        Err(Unserved::Hopeless(_)) => "hopeless",
-    };
-    waited
+/// The header of an attempt's request to its provider.
+pub(super) fn header(
+    client: &RequestHeader,
+    ctx: &Context,
+    endpoint: Endpoint,
+    (lease, number): (&Lease, u32),
+    body: &Bytes,
+) -> Result<RequestHeader> {
+    let account = lease.account();
+    let path = account.path_of(endpoint, lease.model());
+    let mut header = forward::request(client, account, &path, ctx.request, body.len())?;
+    if let Some(trace) = &ctx.trace {
+        trace.pass_on(&mut header, ctx.request, number)?;
+    }
+    Ok(header)
 }
 
 impl Gateway {
-    /// Chooses an account for the next attempt; if none has room, waits in line for one, for as long
-    /// as the client stays and there is time `left`.
-    pub(super) async fn lease(
-        &self,
-        session: &mut Session,
-        live: &Live,
-        admitted: &InExchange,
-        left: Duration,
-    ) -> Result<Lease, NoLease> {
-        let Live { pool, config } = live;
-        let now = Instant::now();
-        let Request { endpoint, demand, .. } = &admitted.exchange.request;
-        let (endpoint, model) = (*endpoint, &*demand.model);
-        let ask = Ask {
-            customer: admitted.customer,
-            endpoint,
-            model,
-            need: &admitted.need,
-            only: admitted.only.as_deref(),
-            tried: &admitted.tried,
-        };
-        let choose = |ask: &Ask<'_>| self.live.load().pool.choose(ask, now, fastrand::u64(..));
-        let chosen = choose(&ask).or_else(|none| match once_more(admitted, none) {
-            Some(tried) => choose(&Ask { tried, ..ask }),
-            None => Err(none),
-        });
-        let mut none = match chosen {
-            Ok(lease) => return Ok(lease),
-            Err(none) => none,
-        };
-        let bounds = config::Queue { wait: config.queue.wait.min(left), ..config.queue };
-        if !bounds.wait.is_zero() && none.may_change_by(now + bounds.wait) {
-            // Nothing is under way that could be drained.
-            admitted.line.set_hang_up(HangUp::Cancel);
-            admitted.line.awaits(Bounds::default());
-            let waited = tokio::select! {
-                waited = wait_in_line(&self.metrics, pool, &ask, bounds, now) => waited,
-                error = gone(session) => return Err(NoLease::Gone(error)),
-            };
-            match waited {
-                Ok(lease) => return Ok(lease),
-                Err(Unserved::Hopeless(found)) => none = found,
-                Err(Unserved::Full | Unserved::Late) => {}
-            }
-        }
-        // Whoever comes back has to wait as long as those who wait now have, or until something changes.
-        let now = Instant::now();
-        let until = none.until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let wait = until.max(pool.queue().age(&ask, now));
-        Err(NoLease::Refused(match none {
-            NoAccount::Busy(_) => Some(Refusal::PoolBusy { wait }),
-            NoAccount::Down(_) | NoAccount::Tried | NoAccount::UnknownModel if admitted.attempts > 0 => None,
-            NoAccount::Down(_) | NoAccount::Tried => Some(Refusal::UpstreamUnavailable { wait }),
-            NoAccount::UnknownModel => Some(Refusal::UnknownModel(model.into())),
-        }))
-    }
-
     /// The request has ended: what it used is what it took of its account.
     pub(super) fn ended(&self, admitted: &mut InExchange, settled: Option<&Settled>) {
-        trace(admitted, if admitted.answered { "ok" } else { "left" });
         let Some(lease) = admitted.lease.as_mut() else { return };
+        let outcome = if admitted.answered { "ok" } else { LEFT };
+        trace(&mut admitted.traced, lease, admitted.number, outcome);
         // What runs on keeps what it took: see `runs`.
         if let Some(settled) = settled.filter(|settled| settled.end != End::Running) {
             lease.used(Most { tokens: settled.usage.tokens(), spend: settled.charge });
@@ -160,6 +88,71 @@ impl Gateway {
             self.metrics.attempt(&lease.account().name, "ok");
             let output = settled.map_or(0, |settled| settled.usage.output + settled.usage.reasoning);
             lease.succeeded(output, Instant::now());
+        }
+    }
+
+    /// There was no connection, also in time: nothing was sent.
+    pub(super) fn unconnected(&self, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
+        let Some(admitted) = ctx.admitted.as_mut() else { return error };
+        if let Some(lease) = &admitted.lease {
+            let upstream = &*lease.account().name;
+            tracing::warn!(upstream, why = %error, "no connection to an upstream account");
+        }
+        self.failed(admitted, Fault::Connect, None, "no connection")
+    }
+
+    /// The attempt broke after its connection was there, which had been `reused` or not: decides whether another
+    /// may follow.
+    pub(super) fn broke(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+        reused: bool,
+    ) -> Box<Error> {
+        let untouched = session.response_written().is_none();
+        let Some(admitted) = ctx.admitted.as_mut() else {
+            error.set_retry(false);
+            return error;
+        };
+        if self.ledger.is_down() {
+            ctx.refusal = Some(Refusal::Overloaded);
+        }
+        if admitted.line.take_late() {
+            // Its client is still there: whoever listens to it gave up waiting.
+            error.as_up();
+        }
+        let over = ctx.refusal.is_some() || admitted.exchange.is_settled();
+        if over || *error.esource() == ErrorSource::Downstream {
+            error.set_retry(false);
+            return error;
+        }
+        // An attempt that was judged has been noted and says itself whether another may follow.
+        if admitted.lease.is_none() {
+            error.retry.decide_reuse(reused);
+            return error;
+        }
+        if let Some(Judged { status, wait }) = admitted.judged.take() {
+            let body = admitted.exchange.judged().unwrap_or_default();
+            let fault = forward::judge_429(&body, wait);
+            return self.failed(admitted, fault, Some(status), "the provider refused the request");
+        }
+        let fault = fault_of(&error);
+        let silent = !admitted.answered && untouched && fault != Fault::Timeout;
+        if reused && silent && !std::mem::replace(&mut admitted.stale, true) {
+            if let Some(mut lease) = admitted.lease.take() {
+                note(admitted, &lease, STALE, None);
+                trace(&mut admitted.traced, &lease, admitted.number, STALE);
+                lease.unsent();
+            }
+            admitted.exchange.end_attempt();
+            error.set_retry(true);
+            return error;
+        }
+        if untouched && admitted.line.gone_since().is_none() {
+            self.failed(admitted, fault, None, "the attempt broke")
+        } else {
+            self.failed_at_last(admitted, fault, None, "the attempt broke")
         }
     }
 
@@ -185,20 +178,13 @@ impl Gateway {
         status: Option<u16>,
         why: &'static str,
     ) -> Box<Error> {
-        if std::mem::take(&mut admitted.answered) {
-            admitted.exchange.amend_attempt(fault.name());
-        } else {
-            self.note_attempt(admitted, fault.name(), status);
-        }
-        trace(admitted, fault.name());
-        if let Some(mut lease) = admitted.lease.take() {
-            self.metrics.attempt(&lease.account().name, fault.name());
-            admitted.last = Some(Arc::clone(&lease.account().name));
-            lease.failed(fault, Instant::now(), fastrand::u32(..));
-            // Having too much to do passes: until then the account has no room.
-            if !matches!(fault, Fault::RateLimited(_)) {
-                admitted.tried.push(Arc::clone(&lease.account().name));
+        if let Some(lease) = admitted.lease.take() {
+            if std::mem::take(&mut admitted.answered) {
+                admitted.exchange.amend_attempt(fault.name());
+            } else {
+                note(admitted, &lease, fault.name(), status);
             }
+            self.blame(admitted, lease, admitted.number, fault);
         }
         admitted.exchange.end_attempt();
         admitted.fault = Some(fault);
@@ -207,22 +193,43 @@ impl Gateway {
         error
     }
 
-    fn may_retry(&self) -> bool {
+    /// An attempt ends by its account's fault.
+    pub(super) fn blame(&self, admitted: &mut InExchange, mut lease: Lease, number: u32, fault: Fault) {
+        trace(&mut admitted.traced, &lease, number, fault.name());
+        self.metrics.attempt(&lease.account().name, fault.name());
+        admitted.last = Some(Arc::clone(&lease.account().name));
+        lease.failed(fault, Instant::now(), fastrand::u32(..));
+        // Having too much to do passes: until then the account has no room.
+        if !matches!(fault, Fault::RateLimited(_)) {
+            admitted.tried.push(Arc::clone(&lease.account().name));
+        }
+    }
+
+    /// Whether there may be one more attempt, by the budget of the pool.
+    pub(super) fn may_retry(&self) -> bool {
         let may = self.live.load().pool.budget().spend();
         if !may {
             self.metrics.retry_denied();
         }
         may
     }
+}
 
-    pub(super) fn note_attempt(&self, admitted: &InExchange, outcome: &'static str, status: Option<u16>) {
-        let Some(lease) = admitted.lease.as_ref() else { return };
-        admitted.exchange.note_attempt(Attempt {
-            upstream: (*lease.account().name).into(),
-            outcome: outcome.into(),
-            status,
-            ms: u64::try_from(lease.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        });
+/// Notes for the receipt how an attempt ended.
+pub(super) fn note(admitted: &InExchange, lease: &Lease, outcome: &'static str, status: Option<u16>) {
+    admitted.exchange.note_attempt(Attempt {
+        upstream: (*lease.account().name).into(),
+        outcome: outcome.into(),
+        status,
+        ms: u64::try_from(lease.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+}
+
+/// What an account is blamed for whose connection broke.
+pub(super) fn fault_of(error: &Error) -> Fault {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
+        _ => Fault::Broken,
     }
 }
 
@@ -230,7 +237,7 @@ impl Gateway {
 pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
     let request = &exchange.request;
     let hidden = exchange.price.hidden_reasoning == Reasoning::Hidden;
-    let uncounted = hidden || request.comes == AnswerComes::Json || request.demand.images > 0;
+    let uncounted = hidden || request.comes == Comes::Json || request.demand.images > 0;
     let drain = HangUp::Drain(account.drain.time);
     match account.on_hang_up {
         // Nothing of it can be counted, whatever was delivered.
@@ -244,20 +251,18 @@ pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
 }
 
 /// How long an attempt on an account may take that begins now.
-pub(super) fn bounds(account: &Account, comes: AnswerComes, started: Instant) -> Bounds {
+pub(super) fn bounds(account: &Account, comes: Comes, started: Instant) -> Bounds {
     let timeouts = &account.timeouts;
     let first_byte_by = match comes {
         // It begins when it is complete.
-        AnswerComes::Json => None,
-        AnswerComes::Events | AnswerComes::Audio => {
-            timeouts.first_byte.and_then(|time| Instant::now().checked_add(time))
-        }
+        Comes::Json => None,
+        Comes::Events | Comes::Audio => timeouts.first_byte.and_then(|time| Instant::now().checked_add(time)),
     };
     Bounds { first_byte_by, end_by: started.checked_add(timeouts.total), silence: timeouts.silence }
 }
 
 /// Whether an answer that nobody reads may be read on, as far as its text tells.
-pub(super) fn drains_on(admitted: &mut InExchange) -> Result<(), Box<Error>> {
+pub(super) fn drains_on(admitted: &mut InExchange) -> Result<()> {
     if admitted.line.gone_since().is_none() {
         return Ok(());
     }
@@ -267,33 +272,16 @@ pub(super) fn drains_on(admitted: &mut InExchange) -> Result<(), Box<Error>> {
     if since / BYTES_PER_TOKEN > max { Err(ran_out()) } else { Ok(()) }
 }
 
-/// Notes how the attempt under way ended, if a collector is told of it.
-pub(super) fn trace(admitted: &mut InExchange, outcome: &'static str) {
-    if let (Some(traced), Some(lease)) = (&mut admitted.traced, &admitted.lease) {
-        let (number, account) = (admitted.attempts, Arc::clone(lease.account()));
+/// Notes how an attempt ended, if a collector is told of it.
+pub(super) fn trace(traced: &mut Option<Vec<Ended>>, lease: &Lease, number: u32, outcome: &'static str) {
+    if let Some(traced) = traced {
+        let account = Arc::clone(lease.account());
         traced.push(Ended { number, account, begun: lease.begun, ended: Instant::now(), outcome });
     }
 }
 
-/// How long to wait after so many attempts before another: anything up to a bound that doubles, so that many
-/// that failed by the same do not return at once.
-pub(super) fn pause(attempts: u32, random: u32) -> Duration {
-    let longest = RETRY_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(5));
-    longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// What is taken to be tried where no other account is left: all but the last one, if that could not be
-/// connected to. Nothing was sent, and whoever restarts is soon there: so it is tried once more, at another
-/// of its addresses if it has such.
-fn once_more(admitted: &InExchange, none: NoAccount) -> Option<&[Arc<str>]> {
-    let (last, others) = admitted.tried.split_last()?;
-    let no_other = matches!(none, NoAccount::Tried | NoAccount::Down(_));
-    let once = admitted.fault == Some(Fault::Connect) && !others.contains(last);
-    (no_other && once).then_some(others)
-}
-
 /// Waits until the client leaves.
-async fn gone(session: &mut Session) -> Box<Error> {
+pub(super) async fn gone(session: &mut Session) -> Box<Error> {
     match session.downstream_session.read_body_or_idle(true).await {
         Err(error) => error.into_down(),
         // Its body was read whole.
@@ -316,20 +304,5 @@ pub(super) fn last_fault(admitted: &InExchange) -> Refusal {
             | Fault::Server,
         )
         | None => Refusal::UpstreamUnavailable { wait: WAIT },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_is_anything_up_to_a_bound_that_doubles() {
-        let longest = |attempts| pause(attempts, u32::MAX).as_millis();
-        assert_eq!([1, 2, 3, 6, 10].map(longest), [20, 40, 80, 640, 640]);
-        for attempts in 1..10 {
-            assert_eq!(pause(attempts, 0), Duration::ZERO, "full jitter");
-            assert_eq!(pause(attempts, u32::MAX / 2).as_millis(), longest(attempts) / 2);
-        }
     }
 }

@@ -106,6 +106,8 @@ pub struct InExchange {
     pub last: Option<Arc<str>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Which of them is the one under way, counted from 1.
+    pub number: u32,
     /// Whether the attempt under way was answered.
     pub answered: bool,
     /// A refusal of the attempt under way, whose body is awaited.

@@ -6,11 +6,12 @@
 use super::context::BodyPermit;
 use super::forward;
 use super::respond::Refusal;
+use super::send::send;
 use crate::id::RequestId;
 use crate::meter::{ANSWER_BYTES_MAX, Decoder};
 use crate::upstream::Account;
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::ALPN;
@@ -138,8 +139,7 @@ impl Fetcher {
         mut header: RequestHeader,
         body: Bytes,
     ) -> Result<Opened<'static>, Failed> {
-        // Whatever the client speaks, and of whom wants the header alone.
-        header.set_version(Version::HTTP_11);
+        // Also of whom wants the header alone.
         if header.method == Method::HEAD {
             header.set_method(Method::GET);
         }
@@ -149,20 +149,7 @@ impl Fetcher {
         peer.options.alpn = ALPN::H1;
         let connected = self.connector.get_http_session(&peer).await;
         let (mut session, _) = connected.inspect_err(|_| account.addresses().unreached(address))?;
-        session.set_read_timeout(Some(account.timeouts.silence));
-        session.set_write_timeout(Some(account.timeouts.silence));
-        session.write_request_header(Box::new(header)).await?;
-        if !body.is_empty() {
-            session.write_request_body(body, true).await?;
-        }
-        session.finish_request_body().await?;
-        let header = loop {
-            session.read_response_header().await?;
-            let header = session.response_header().ok_or_else(broken)?;
-            if !header.status.is_informational() {
-                break header.clone();
-            }
-        };
+        let header = send(&mut session, header, body, account.timeouts.silence).await?;
         let decoder = forward::decoder(&header).map_err(|_| broken())?;
         Ok(Opened { header, session, decoder, _place: None })
     }

@@ -28,6 +28,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// When its answer has begun at the latest, if there is such a moment.
+    pub fn begins_by(&self) -> Option<Instant> {
+        self.first_byte_by.into_iter().chain(self.end_by).min()
+    }
+
     /// Until when is waited for what comes next, where nobody else sees to that.
     fn next_by(&self, now: Instant) -> Option<Instant> {
         let end_by = self.end_by.filter(|by| by.saturating_duration_since(now) <= self.silence);

@@ -14,6 +14,7 @@ mod batches;
 mod bill;
 mod billing;
 mod body;
+mod choose;
 pub mod compare;
 pub mod context;
 mod cors;
@@ -25,6 +26,7 @@ pub mod fetch;
 pub mod files;
 mod forward;
 mod framing;
+mod hedge;
 mod idempotency;
 mod line;
 pub mod listen;
@@ -40,6 +42,7 @@ pub mod request;
 pub mod respond;
 mod route;
 pub mod runs;
+mod send;
 mod shelf;
 mod signature;
 mod stored;
@@ -60,10 +63,7 @@ use crate::live::Current;
 use crate::record::access::AccessLog;
 use crate::record::metrics::Metrics;
 use crate::record::spans::Spans;
-use crate::upstream::Lease;
-use crate::upstream::health::Fault;
 use async_trait::async_trait;
-use attempt::NoLease;
 use bill::{End, Settled};
 use bytes::Bytes;
 use compare::Comparer;
@@ -72,8 +72,9 @@ use cors::Page;
 use fetch::Fetcher;
 use files::{Transfers, Uploads};
 use http::{Version, header};
+use pingora::connectors::http::Connector;
 use pingora::upstreams::peer::{HttpPeer, Peer};
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use respond::Refusal;
@@ -121,6 +122,8 @@ pub struct Gateway {
     pub looks: Looks,
     /// All bodies at once.
     pub budget: BodyBudget,
+    /// Connections of attempts that may have another beside them.
+    pub connector: Connector,
     /// Who asks providers for what they keep.
     pub fetcher: Arc<Fetcher>,
     /// What runs at providers in the background.
@@ -169,46 +172,18 @@ impl ProxyHttp for Gateway {
         }
     }
 
+    /// The first attempt of a request that may be hedged is made here: Pingora knows one connection at a time.
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        match hedge::after(ctx) {
+            None => Ok(true),
+            // Boxed, so that all others do not carry its size.
+            Some(after) => Box::pin(self.hedged(session, ctx, after)).await,
+        }
+    }
+
     /// Chooses an upstream account for the next attempt.
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let started = ctx.started;
-        let Some(admitted) = ctx.admitted.as_mut() else {
-            return Err(Error::explain(ErrorType::InternalError, "nothing was admitted"));
-        };
-        let mut left = Duration::MAX;
-        if admitted.attempts == 0 {
-            ctx.live.pool.budget().earn();
-        } else {
-            if admitted.fault.is_some() {
-                tokio::time::sleep(attempt::pause(admitted.attempts, fastrand::u32(..))).await;
-            }
-            left = admitted.retry.total.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Err(Error::explain(
-                    ErrorType::ConnectTimedout,
-                    "no time is left for another attempt",
-                ));
-            }
-        }
-        let lease = match self.lease(session, &ctx.live, admitted, left).await {
-            Ok(lease) => lease,
-            Err(NoLease::Gone(error)) => return Err(error),
-            Err(NoLease::Refused(refusal)) => {
-                ctx.refusal = refusal;
-                return Err(Error::explain(
-                    ErrorType::ConnectNoRoute,
-                    "no upstream account takes the request",
-                ));
-            }
-        };
-        admitted.attempts += 1;
-        let account = Arc::clone(lease.account());
-        admitted.exchange.begin_attempt(admitted.exchange.request.body_for(lease.model()));
-        admitted.line.set_hang_up(attempt::hang_up(&account, &admitted.exchange));
-        admitted.lease = Some(lease);
-        let Some(address) = account.address() else {
-            return Err(self.failed(admitted, Fault::Connect, None, "the account's name does not resolve"));
-        };
+        let (account, address) = self.begin_attempt(session, ctx).await?;
         Ok(Box::new(forward::peer(&account, address)))
     }
 
@@ -219,19 +194,13 @@ impl ProxyHttp for Gateway {
         upstream: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.times.forwarded.get_or_insert_with(Instant::now);
-        let Some(InExchange { exchange, line, lease: Some(lease), attempts, .. }) = ctx.admitted.as_mut()
-        else {
+        attempt::goes_out(ctx)?;
+        let Some(InExchange { exchange, lease: Some(lease), number, .. }) = &ctx.admitted else {
             return Err(Error::explain(ErrorType::InternalError, "no upstream account was chosen"));
         };
-        exchange.note_sent();
-        line.awaits(attempt::bounds(lease.account(), exchange.request.comes, ctx.started));
-        lease.sent();
-        let account = lease.account();
-        let path = account.path_of(exchange.request.endpoint, lease.model());
-        let length = exchange.upstream_body().len();
-        *upstream = forward::request(upstream, account, &path, ctx.request, length)?;
-        ctx.trace.as_ref().map_or(Ok(()), |trace| trace.pass_on(upstream, ctx.request, *attempts))
+        let body = exchange.upstream_body();
+        *upstream = attempt::header(upstream, ctx, exchange.request.endpoint, (lease, *number), &body)?;
+        Ok(())
     }
 
     /// Judges the status: goes on, or tries the next account. Waits until the hold is durable before
@@ -283,11 +252,11 @@ impl ProxyHttp for Gateway {
             forward::Verdict::Audio => admitted.exchange.begin_audio(status, decoder),
             forward::Verdict::Refusal => admitted.exchange.begin_refusal(status, decoder),
         }
-        self.note_attempt(admitted, "ok", Some(status));
-        admitted.answered = true;
         if let Some(lease) = &admitted.lease {
+            attempt::note(admitted, lease, "ok", Some(status));
             lease.answered(Instant::now());
         }
+        admitted.answered = true;
         ctx.status = status;
         forward::response(response, request, &ctx.page)?;
         if let Some(passed) = &ctx.passed {
@@ -353,18 +322,12 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(lease) = ctx.admitted.as_ref().and_then(|admitted| admitted.lease.as_ref()) {
-            let upstream = &*lease.account().name;
-            tracing::warn!(upstream, why = %error, "no connection to an upstream account");
-            if let Some(address) = peer.address().as_inet() {
-                lease.account().addresses().unreached(*address);
-            }
+        if let (Some(InExchange { lease: Some(lease), .. }), Some(address)) =
+            (&ctx.admitted, peer.address().as_inet())
+        {
+            lease.account().addresses().unreached(*address);
         }
-        match ctx.admitted.as_mut() {
-            // Also one that timed out: it has sent nothing.
-            Some(admitted) => self.failed(admitted, Fault::Connect, None, "no connection"),
-            None => error,
-        }
+        self.unconnected(ctx, error)
     }
 
     /// An attempt broke after its connection was there: decides whether another account is tried.
@@ -372,55 +335,11 @@ impl ProxyHttp for Gateway {
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: Box<Error>,
+        error: Box<Error>,
         ctx: &mut Context,
         client_reused: bool,
     ) -> Box<Error> {
-        let untouched = session.response_written().is_none();
-        let Some(admitted) = ctx.admitted.as_mut() else {
-            error.set_retry(false);
-            return error;
-        };
-        if self.ledger.is_down() {
-            ctx.refusal = Some(Refusal::Overloaded);
-        }
-        if admitted.line.take_late() {
-            // Its client is still there: whoever listens to it gave up waiting.
-            error.as_up();
-        }
-        let over = ctx.refusal.is_some() || admitted.exchange.is_settled();
-        if over || *error.esource() == ErrorSource::Downstream {
-            error.set_retry(false);
-            return error;
-        }
-        // An attempt that was judged has been noted and says itself whether another may follow.
-        if admitted.lease.is_none() {
-            error.retry.decide_reuse(client_reused);
-            return error;
-        }
-        if let Some(Judged { status, wait }) = admitted.judged.take() {
-            let body = admitted.exchange.judged().unwrap_or_default();
-            let fault = forward::judge_429(&body, wait);
-            return self.failed(admitted, fault, Some(status), "the provider refused the request");
-        }
-        let fault = match error.etype() {
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
-            _ => Fault::Broken,
-        };
-        let silent = !admitted.answered && untouched && fault != Fault::Timeout;
-        if client_reused && silent && !std::mem::replace(&mut admitted.stale, true) {
-            self.note_attempt(admitted, "stale", None);
-            attempt::trace(admitted, "stale");
-            admitted.lease.take().as_mut().map(Lease::unsent);
-            admitted.exchange.end_attempt();
-            error.set_retry(true);
-            return error;
-        }
-        if untouched && admitted.line.gone_since().is_none() {
-            self.failed(admitted, fault, None, "the attempt broke")
-        } else {
-            self.failed_at_last(admitted, fault, None, "the attempt broke")
-        }
+        self.broke(session, ctx, error, client_reused)
     }
 
     /// The request failed: an error for the client if it can still be sent, and an end for the hold.

@@ -3,9 +3,10 @@
 //!
 //! What is asked and answered is kept nowhere; on the way it is as secret as a request.
 
-use super::attempt::wait_in_line;
+use super::choose::wait_in_line;
 use super::forward::{self, Verdict};
 use super::request::Comes;
+use super::send::send;
 use crate::admit::content::{Case, Moderate, Question, Scores, Unmoderated};
 use crate::config;
 use crate::endpoint::Endpoint;
@@ -25,7 +26,7 @@ use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::{Error, ErrorType};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -145,24 +146,22 @@ impl Moderator {
             account.addresses().unreached(address);
             Fault::Connect
         })?;
-        session.set_read_timeout(Some(account.timeouts.silence));
-        session.set_write_timeout(Some(account.timeouts.silence));
         lease.sent();
-        if let Err(why) = send(&mut session, header, body).await {
-            return Err(if kept { Unanswered::Stale } else { broken(&why).into() });
+        match send(&mut session, header, body, account.timeouts.silence).await {
+            Ok(header) => self.answer(session, header, &peer, lease).await,
+            Err(why) => Err(if kept { Unanswered::Stale } else { broken(&why).into() }),
         }
-        self.answer(session, &peer, lease).await
     }
 
     async fn answer(
         &self,
         mut session: HttpSession,
+        header: ResponseHeader,
         peer: &HttpPeer,
         lease: &Lease,
     ) -> Result<Scores, Unanswered> {
-        let header = session.response_header().ok_or(Fault::Broken)?;
-        let report = forward::report(header);
-        let verdict = forward::judge(header, Comes::Json);
+        let report = forward::report(&header);
+        let verdict = forward::judge(&header, Comes::Json);
         lease.told(&report, Instant::now());
         let mut body = Vec::new();
         while let Some(piece) = session.read_response_body().await.map_err(|why| broken(&why))? {
@@ -221,19 +220,6 @@ fn body(model: &str, about: &Question) -> Bytes {
         Question::Image(url) => serde_json::json!([{ "type": "image_url", "image_url": { "url": url } }]),
     };
     serde_json::json!({ "model": model, "input": input }).to_string().into()
-}
-
-/// Sends a request, and waits for the header of its answer.
-async fn send(session: &mut HttpSession, header: RequestHeader, body: Bytes) -> pingora::Result<()> {
-    session.write_request_header(Box::new(header)).await?;
-    session.write_request_body(body, true).await?;
-    session.finish_request_body().await?;
-    loop {
-        session.read_response_header().await?;
-        if session.response_header().is_none_or(|header| !header.status.is_informational()) {
-            return Ok(());
-        }
-    }
 }
 
 /// A lease for one attempt, in line with the requests for the same model.

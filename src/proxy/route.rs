@@ -8,7 +8,7 @@ use super::request::Request;
 use super::respond::Refusal;
 use super::shelf::Shelf;
 use super::trace::Trace;
-use super::{Gateway, account, address, attempt, body, cors, local, portal, stored};
+use super::{Gateway, account, address, body, choose, cors, local, portal, stored};
 use crate::admit::Named;
 use crate::admit::content::{Case, Listener, Said};
 use crate::admit::estimate;
@@ -228,7 +228,7 @@ impl Gateway {
         if let Some(cap) = admitted.output_cap {
             request.cut_to(cap);
         }
-        let need = attempt::need(&request, caller.customer(), &admitted.price);
+        let need = choose::need(&request, caller.customer(), &admitted.price);
         let sample = self.comparer.draw(live.config.meter, ctx.model.as_deref(), &request, &admitted.price);
         let (exchange, commit) = Exchange::new(request, admitted, sample, listener, ctx.started);
         let line = Arc::new(Line::default());
@@ -244,6 +244,7 @@ impl Gateway {
             tried: Vec::new(),
             last: None,
             attempts: 0,
+            number: 0,
             answered: false,
             judged: None,
             stale: false,

@@ -413,7 +413,8 @@ impl Upstreams {
                 "What is not used and why: a model of an upstream account, or without a model all of it",
                 &["upstream", "model", "reason"],
             ),
-            retries_denied: made.counter("upstream_retries_denied_total", "Retries beyond their budget"),
+            retries_denied: made
+                .counter("upstream_retries_denied_total", "Retries and hedges beyond their budget"),
             queue_depth: made.int_gauge("upstream_queue_depth", "Requests that wait for an upstream account"),
             queue_wait: made.histograms(
                 "upstream_queue_wait_seconds",

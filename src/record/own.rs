@@ -78,7 +78,7 @@ pub fn receipt(receipt: Receipt) -> Receipt {
         });
         let upstream = format!("upstream-{}", number + 1).into();
         match &*attempt.outcome {
-            "ok" => Attempt { upstream, ..attempt },
+            "ok" | "hedged" => Attempt { upstream, ..attempt },
             _ => Attempt { upstream, outcome: "failed".into(), status: None, ms: attempt.ms },
         }
     });
@@ -112,7 +112,8 @@ mod tests {
             "written_off": "0.00", "balance_after": "0.80", "price_version": "v", "first_byte_ms": null,
             "attempts": [
                 attempt("acme-eu", "quota", Some(429)), attempt("acme-us", "stale", None),
-                attempt("acme-us", "server", Some(500)), attempt("acme-eu", "ok", Some(200)),
+                attempt("acme-us", "server", Some(500)), attempt("acme-us", "hedged", None),
+                attempt("acme-eu", "ok", Some(200)),
             ],
             "duration_ms": 9, "entry_id": 4,
         });
@@ -124,7 +125,11 @@ mod tests {
             .collect();
         let failed = |upstream| (upstream, "failed", None);
         let served = ("upstream-1", "ok", Some(200));
-        assert_eq!(attempts, [failed("upstream-1"), failed("upstream-2"), failed("upstream-2"), served]);
+        let hedged = ("upstream-2", "hedged", None);
+        assert_eq!(
+            attempts,
+            [failed("upstream-1"), failed("upstream-2"), failed("upstream-2"), hedged, served]
+        );
         assert_eq!((own.cost, own.charge.to_string()), (None, "0.20".into()));
     }
 }

@@ -74,7 +74,7 @@ pub fn settle(usage: &Usage, tier: Tier, picture: &Picture, tariff: &Tariff) -> 
 pub struct Attempt {
     /// The account's name.
     pub upstream: Box<str>,
-    /// How it ended, in a word: `ok`, `connect`, `timeout`, `rate_limited`, …
+    /// How it ended, in a word: `ok`, `connect`, `timeout`, `rate_limited`, `hedged`, …
     pub outcome: Box<str>,
     /// The provider's status, if it got that far.
     pub status: Option<u16>,

@@ -343,10 +343,11 @@ impl Account {
         state.breaker.answered();
         let model = state.model(model);
         model.breaker.answered();
-        match comes {
-            Comes::Whole => model.plain.observe(took, now),
-            Comes::Streamed => model.events.observe(took, now),
-        }
+        model.latency(comes).observe(took, now);
+    }
+
+    pub(super) fn given_up(&self, model: &str, comes: Comes, after: Duration, now: Instant) {
+        self.state.state.lock().model(model).latency(comes).exceeds(after, now);
     }
 
     pub(super) fn succeeded(&self, model: &str, output_tokens: u64, now: Instant) {
@@ -482,10 +483,10 @@ impl State {
 }
 
 impl Model {
-    fn latency(&self, comes: Comes) -> Latency {
+    fn latency(&mut self, comes: Comes) -> &mut Latency {
         match comes {
-            Comes::Whole => self.plain,
-            Comes::Streamed => self.events,
+            Comes::Whole => &mut self.plain,
+            Comes::Streamed => &mut self.events,
         }
     }
 }

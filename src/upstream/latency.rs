@@ -27,6 +27,13 @@ impl Latency {
         self.0 = Some((mean, now));
     }
 
+    /// An answer was given up that had not begun after `took`: it would have taken longer.
+    pub fn exceeds(&mut self, took: Duration, now: Instant) {
+        if self.expected(now).is_none_or(|expected| expected < took) {
+            self.observe(took, now);
+        }
+    }
+
     /// What is to be expected; `None` if nothing is known.
     pub fn expected(&self, now: Instant) -> Option<Duration> {
         let (mean, at) = self.0?;
@@ -65,5 +72,21 @@ mod tests {
         check(&[(0, 1_100), (50_000, 100)], 0, Some(100));
         check(&[(0, 100)], 59_999, Some(100));
         check(&[(0, 100)], 60_000, None);
+    }
+
+    #[test]
+    fn what_was_given_up_never_counts_as_quick() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let given_up = |known: &[u64], after, at| {
+            let mut latency = Latency::default();
+            known.iter().for_each(|known| latency.observe(ms(*known), start));
+            latency.exceeds(ms(after), start + ms(at));
+            latency.expected(start + ms(at))
+        };
+        assert_eq!(given_up(&[], 300, 0), Some(ms(300)), "that much is known");
+        assert_eq!(given_up(&[100], 300, 5_000), Some(ms(300)));
+        assert_eq!(given_up(&[2_000], 300, 5_000), Some(ms(2_000)));
+        assert_eq!(given_up(&[2_000], 300, 60_000), Some(ms(300)), "what was before is forgiven");
     }
 }

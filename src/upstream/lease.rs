@@ -53,6 +53,11 @@ impl Lease {
         self.account.answered(&self.model, self.comes, now.saturating_duration_since(self.begun), now);
     }
 
+    /// The account is not waited for any longer, by nobody's fault: another has begun to answer.
+    pub fn given_up(&self, now: Instant) {
+        self.account.given_up(&self.model, self.comes, now.saturating_duration_since(self.begun), now);
+    }
+
     /// The account answered to the end.
     pub fn succeeded(&self, output_tokens: u64, now: Instant) {
         self.account.succeeded(&self.model, output_tokens, now);

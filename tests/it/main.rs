@@ -38,6 +38,7 @@ mod moderation_images;
 mod prices;
 mod pool;
 mod retries;
+mod hedge;
 mod headroom;
 mod queue;
 mod outage;

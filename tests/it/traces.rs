@@ -126,6 +126,34 @@ async fn a_collector_is_told_of_a_request_and_of_each_attempt() {
 }
 
 #[tokio::test]
+async fn both_attempts_of_a_hedged_request_are_told() {
+    let slow = Scripted::always(Script::send("").then(Then::Silence));
+    let quick = Scripted::always(Script::events(include_str!("../data/chat-stream-usage.sse")));
+    let (collector, accounts) = (
+        collector(),
+        [Account::new("slow", slow.address), Account::new("quick", quick.address).with("priority: 1")],
+    );
+    let settings = Settings { retry: "hedge: { streamed_after_ms: 100 }", ..to(collector.address, "") };
+    let gateway = Gateway::start_with(&accounts, &settings);
+    let customer = gateway.customer("1.00");
+    let answer = traced(&Client::h2(&gateway, &customer), &streamed(ask(&[])), "01").await;
+    assert_eq!(answer.status, 200);
+    let spans = spans_of(&collector, &answer.id()).await;
+    let [_, first, second] = &spans[..] else { panic!("{spans:#?}") };
+    for (span, upstream, error, provider) in
+        [(first, "slow", json!("hedged"), &slow), (second, "quick", Value::Null, &quick)]
+    {
+        assert_eq!(attribute(span, "tollgate.upstream"), upstream);
+        assert_eq!(attribute(span, "error.type"), error);
+        let seen = provider.seen();
+        let parent = seen[0].header("traceparent").unwrap();
+        assert!(parent.contains(&format!("-{}-", text(&span["spanId"]))), "{parent}: {span:#?}");
+    }
+    assert!(attribute(second, "gen_ai.usage.output_tokens").is_string(), "{second:#?}");
+    assert!(text(&second["startTimeUnixNano"]) < text(&first["endTimeUnixNano"]), "{spans:#?}");
+}
+
+#[tokio::test]
 async fn the_client_or_a_lot_says_which_requests_are_told() {
     let (collector, provider) =
         (collector(), Scripted::always(Script::events(include_str!("../data/chat-stream-usage.sse"))));

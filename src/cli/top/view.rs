@@ -230,8 +230,10 @@ fn models(rates: &Rates<'_>, charged: &BTreeMap<String, f64>) -> Vec<Model> {
 fn upstream(rates: &Rates<'_>, stands: UpstreamView) -> Upstream {
     let outcomes = rates
         .by("tollgate_upstream_attempts_total", "outcome", |labels| labels.has("upstream", &stands.name));
-    let ok_per_second = outcomes.get("ok").copied().unwrap_or_default();
-    let failed_per_second = (outcomes.values().sum::<f64>() - ok_per_second).max(0.0);
+    let of = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
+    let ok_per_second = of("ok");
+    // What was given up because another was quicker did not fail.
+    let failed_per_second = (outcomes.values().sum::<f64>() - ok_per_second - of("hedged")).max(0.0);
     Upstream { stands, ok_per_second, failed_per_second }
 }
 
@@ -307,6 +309,7 @@ tollgate_request_duration_seconds_bucket{endpoint=\"chat.completions\",le=\"0.5\
 tollgate_request_duration_seconds_bucket{endpoint=\"chat.completions\",le=\"1\"} 1000
 tollgate_request_duration_seconds_bucket{endpoint=\"chat.completions\",le=\"+Inf\"} 1000
 tollgate_upstream_attempts_total{upstream=\"openai-1\",outcome=\"ok\"} 1000
+tollgate_upstream_attempts_total{upstream=\"openai-1\",outcome=\"hedged\"} 50
 tollgate_upstream_attempts_total{upstream=\"openai-2\",outcome=\"credential\"} 20
 tollgate_config_reload_success 0
 process_start_time_seconds 1795435200

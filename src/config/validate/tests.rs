@@ -2,7 +2,8 @@
 
 use super::load;
 use crate::config::{
-    Background, BaseUrl, Check, Config, Dialect, Faults, LogFormat, Models, OnHangUp, Origins, Portal, Scheme,
+    Background, BaseUrl, Check, Config, Dialect, Faults, Hedge, LogFormat, Models, OnHangUp, Origins, Portal,
+    Scheme,
 };
 use crate::money::Amount;
 use serde_yaml::Value;
@@ -96,6 +97,7 @@ fn the_minimal_one_has_every_default() {
     assert_eq!(config.store_directory, PathBuf::from("/var/lib/tollgate"));
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::from_secs(10), 1_000));
     assert_eq!((config.retry.attempts_max, config.retry.total), (5, Duration::from_secs(30)));
+    assert_eq!(config.retry.hedge, Hedge::default());
     assert_eq!(
         (config.log.format, config.log.success_one_in, config.prices.each().next().unwrap().models.len()),
         (LogFormat::Json, 0, 2)
@@ -150,7 +152,7 @@ upstreams:
     drain: { timeout_ms: 8, tokens_max: 0 }
     timeouts: { connect_ms: 1, first_byte_ms: 4, silence_ms: 2, total_ms: 3 }
 queue: { wait_ms: 0, waiting_max: 5 }
-retry: { attempts_max: 1, total_ms: 1 }
+retry: { attempts_max: 2, total_ms: 10, hedge: { streamed_after_ms: 8, whole_after_ms: 9 } }
 background: { runs_max: 0, runs_per_customer_max: 3, run_timeout_ms: 60000 }
 meter: { compare_one_in: 9 }
 log: { format: text, success_one_in: 7 }
@@ -197,7 +199,8 @@ fn every_key_counts() {
     let drains = [first, second].map(|upstream| (upstream.drain.time, upstream.drain.tokens_max));
     assert_eq!(drains, [(ms(300_000), 32_768), (ms(8), 0)]);
     assert_eq!((config.queue.wait, config.queue.waiting_max), (Duration::ZERO, 5));
-    assert_eq!((config.retry.attempts_max, config.retry.total), (1, ms(1)));
+    assert_eq!((config.retry.attempts_max, config.retry.total), (2, ms(10)));
+    assert_eq!(config.retry.hedge, Hedge { streamed: Some(ms(8)), whole: Some(ms(9)) });
     let background = Background { runs_max: 0, runs_per_customer_max: 3, run_timeout: ms(60_000) };
     assert_eq!(config.background, background);
     assert_eq!(config.meter.compare_one_in, 9);
@@ -205,6 +208,25 @@ fn every_key_counts() {
     let traces = config.traces.unwrap();
     assert_eq!(traces.otlp_url.to_string(), "http://127.0.0.1:4318");
     assert_eq!((traces.sample_one_in, traces.asked_per_minute, &*traces.service_name), (3, 7, "edge"));
+}
+
+#[test]
+fn faults_of_a_second_attempt_that_could_never_go() {
+    let hedge = "hedge: { streamed_after_ms: 30000, whole_after_ms: 0, after_ms: 5 }";
+    check_told(
+        &format!("retry: {{ {hedge} }}\n{MINIMAL}"),
+        &[
+            "t.yaml:1:38: retry.hedge.streamed_after_ms: must be less than `retry.total_ms`, after which no attempt begins",
+            "t.yaml:1:61: retry.hedge.whole_after_ms: must be a whole number from 1 to 86400000",
+            "t.yaml:1:64: retry.hedge.after_ms: unknown key `after_ms`",
+        ],
+    );
+    check_told(
+        &format!("retry: {{ attempts_max: 1, hedge: {{ whole_after_ms: 5 }} }}\n{MINIMAL}"),
+        &[
+            "t.yaml:1:52: retry.hedge.whole_after_ms: needs a second attempt: set `retry.attempts_max` to 2 or more",
+        ],
+    );
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Sending a request over a connection of our own, beside those that Pingora opens.
+
+use bytes::Bytes;
+use http::{Uri, Version, header};
+use pingora::protocols::http::client::HttpSession;
+use pingora::{Error, ErrorType, OrErr, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use std::time::Duration;
+
+/// Sends a request, and waits for the header of its answer; `silence` is the longest pause at each step.
+///
+/// # Errors
+/// When there is none in time, or the connection breaks.
+pub async fn send(
+    session: &mut HttpSession,
+    mut header: RequestHeader,
+    body: Bytes,
+    silence: Duration,
+) -> Result<ResponseHeader> {
+    session.set_read_timeout(Some(silence));
+    session.set_write_timeout(Some(silence));
+    // Whatever the client speaks.
+    match session {
+        HttpSession::H2(_) => name_authority(&mut header)?,
+        HttpSession::H1(_) | HttpSession::Custom(()) => header.set_version(Version::HTTP_11),
+    }
+    session.write_request_header(Box::new(header)).await?;
+    if !body.is_empty() {
+        session.write_request_body(body, true).await?;
+    }
+    session.finish_request_body().await?;
+    loop {
+        session.read_response_header().await?;
+        let header = session.response_header();
+        let header = header.ok_or_else(|| Error::explain(ErrorType::InvalidHTTPHeader, "there is none"))?;
+        if !header.status.is_informational() {
+            return Ok(header.clone());
+        }
+    }
+}
+
+/// HTTP/2, which is spoken over TLS only, has the host in the URI.
+fn name_authority(header: &mut RequestHeader) -> Result<()> {
+    let host = header.remove_header(&header::HOST);
+    let path = header.uri.path_and_query().cloned();
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(host.as_ref().map(|host| host.as_bytes()).unwrap_or_default())
+        .path_and_query(path.ok_or_else(|| Error::explain(ErrorType::InvalidHTTPHeader, "no path"))?)
+        .build();
+    header.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "the address of an account")?);
+    header.set_version(Version::HTTP_2);
+    Ok(())
+}
