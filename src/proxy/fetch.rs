@@ -6,7 +6,7 @@
 use super::context::BodyPermit;
 use super::forward;
 use super::respond::Refusal;
-use super::send::send;
+use super::send::{Answered, send};
 use crate::id::RequestId;
 use crate::meter::{ANSWER_BYTES_MAX, Decoder};
 use crate::upstream::Account;
@@ -149,7 +149,8 @@ impl Fetcher {
         peer.options.alpn = ALPN::H1;
         let connected = self.connector.get_http_session(&peer).await;
         let (mut session, _) = connected.inspect_err(|_| account.addresses().unreached(address))?;
-        let header = send(&mut session, header, body, account.timeouts.silence).await?;
+        let sent = send(&mut session, header, body, account.timeouts.silence);
+        let Answered { header, .. } = sent.await?;
         let decoder = forward::decoder(&header).map_err(|_| broken())?;
         Ok(Opened { header, session, decoder, _place: None })
     }

@@ -6,7 +6,7 @@
 use super::choose::wait_in_line;
 use super::forward::{self, Verdict};
 use super::request::Comes;
-use super::send::send;
+use super::send::{Answered, send};
 use crate::admit::content::{Case, Moderate, Question, Scores, Unmoderated};
 use crate::config;
 use crate::endpoint::Endpoint;
@@ -26,7 +26,7 @@ use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::{Error, ErrorType};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Moderator {
         })?;
         lease.sent();
         match send(&mut session, header, body, account.timeouts.silence).await {
-            Ok(header) => self.answer(session, header, &peer, lease).await,
+            Ok(answered) => self.answer(session, answered, &peer, lease).await,
             Err(why) => Err(if kept { Unanswered::Stale } else { broken(&why).into() }),
         }
     }
@@ -156,7 +156,7 @@ impl Moderator {
     async fn answer(
         &self,
         mut session: HttpSession,
-        header: ResponseHeader,
+        Answered { header, is_whole }: Answered,
         peer: &HttpPeer,
         lease: &Lease,
     ) -> Result<Scores, Unanswered> {
@@ -170,7 +170,9 @@ impl Moderator {
             }
             body.extend_from_slice(&piece);
         }
-        self.connector.release_http_session(session, peer, Some(KEPT_MAX)).await;
+        if is_whole {
+            self.connector.release_http_session(session, peer, Some(KEPT_MAX)).await;
+        }
         match verdict {
             Verdict::Plain => {}
             Verdict::Judge => return Err(forward::judge_429(&body, report.wait).into()),

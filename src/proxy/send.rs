@@ -7,6 +7,14 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::time::Duration;
 
+/// The beginning of an answer.
+pub struct Answered {
+    /// Its header.
+    pub header: ResponseHeader,
+    /// Whether the request was taken whole; else its connection is of no use to others.
+    pub is_whole: bool,
+}
+
 /// Sends a request, and waits for the header of its answer; `silence` is the longest pause at each step.
 ///
 /// # Errors
@@ -16,7 +24,7 @@ pub async fn send(
     mut header: RequestHeader,
     body: Bytes,
     silence: Duration,
-) -> Result<ResponseHeader> {
+) -> Result<Answered> {
     session.set_read_timeout(Some(silence));
     session.set_write_timeout(Some(silence));
     // Whatever the client speaks.
@@ -25,10 +33,25 @@ pub async fn send(
         HttpSession::H1(_) | HttpSession::Custom(()) => header.set_version(Version::HTTP_11),
     }
     session.write_request_header(Box::new(header)).await?;
+    match send_body(session, body).await {
+        Ok(()) => Ok(Answered { header: read_header(session).await?, is_whole: true }),
+        Err(error) if *error.etype() == ErrorType::WriteTimedout => Err(error),
+        // Who refuses a request need not have read all of it.
+        Err(error) => match read_header(session).await {
+            Ok(header) => Ok(Answered { header, is_whole: false }),
+            Err(_) => Err(error),
+        },
+    }
+}
+
+async fn send_body(session: &mut HttpSession, body: Bytes) -> Result<()> {
     if !body.is_empty() {
         session.write_request_body(body, true).await?;
     }
-    session.finish_request_body().await?;
+    session.finish_request_body().await
+}
+
+async fn read_header(session: &mut HttpSession) -> Result<ResponseHeader> {
     loop {
         session.read_response_header().await?;
         let header = session.response_header();

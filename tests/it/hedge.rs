@@ -10,6 +10,7 @@ use crate::support::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 use tollgate::money::Amount;
@@ -381,6 +382,35 @@ async fn its_connections_are_kept_and_a_closed_one_is_nobodys_fault() {
         }
     }
     audit(gateway, &[]).counts(40, 0, 0);
+}
+
+/// A provider that refuses a large request may do so before it has come, and close its connection.
+#[tokio::test]
+async fn who_refuses_before_all_was_sent_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = [0; 1024];
+            if stream.read(&mut head).is_ok_and(|read| read > 0) {
+                let error = r#"{"error":{"message":"too large","type":"invalid_request_error"}}"#;
+                let answer =
+                    Script::answer("413 Payload Too Large", "content-type: application/json\r\n", error);
+                stream.write_all(&answer.bytes).unwrap();
+            }
+        }
+    });
+    let mut body = ask(&[]);
+    body["messages"][0]["content"] = json!("x".repeat(10_000_000));
+    for retry in ["", NEVER] {
+        let (gateway, customer) = start(&[Account::new("first", address)], retry);
+        for client in Client::both(&gateway, &customer) {
+            let answer = client.ask(&body).await;
+            assert_eq!(answer.status, 413, "{retry}: {answer:?}");
+            assert_eq!(outcomes(&gateway, &answer).await, tried(&[("first", "ok")]));
+        }
+        audit(gateway, &[]).counts(0, 0, 2);
+    }
 }
 
 /// Providers that speak HTTP/2: the one that is left is told so on a connection that others use.

@@ -5,7 +5,7 @@ use crate::proxy::attempt::{bounds, fault_of};
 use crate::proxy::forward;
 use crate::proxy::forward::Verdict;
 use crate::proxy::request::Comes;
-use crate::proxy::send::send;
+use crate::proxy::send::{Answered, send};
 use crate::upstream::Account;
 use crate::upstream::health::Fault;
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,8 @@ pub struct Beginning {
     pub header: ResponseHeader,
     /// What was read of its body: the first piece of a stream, an error that says in it what it is for.
     ahead: Option<Bytes>,
+    /// Whether the request was taken whole.
+    is_whole: bool,
     session: HttpSession,
     peer: HttpPeer,
 }
@@ -106,7 +108,7 @@ impl Outgoing {
         reused: bool,
     ) -> Result<Beginning, Lost> {
         let sent = send(&mut session, self.header, self.body, self.account.timeouts.silence);
-        let header = sent.await.map_err(|error| Lost::broke(error, reused))?;
+        let Answered { header, is_whole } = sent.await.map_err(|error| Lost::broke(error, reused))?;
         let ahead = match forward::judge(&header, self.comes) {
             Verdict::Stream | Verdict::Audio => {
                 first(&mut session).await.map_err(|error| Lost::broke(error, false))?
@@ -114,7 +116,7 @@ impl Outgoing {
             Verdict::Judge => Some(error(&mut session).await),
             Verdict::Plain | Verdict::Refusal | Verdict::Fault(_) => None,
         };
-        Ok(Beginning { header, ahead, session, peer: peer.clone() })
+        Ok(Beginning { header, ahead, is_whole, session, peer: peer.clone() })
     }
 }
 
@@ -140,10 +142,12 @@ impl Beginning {
         }
     }
 
-    /// It was read to its end: its connection is there for others.
+    /// It was read to its end: its connection is there for others, unless it is of no more use.
     pub async fn release(self, connector: &Connector) {
-        let idle = self.peer.idle_timeout();
-        connector.release_http_session(self.session, &self.peer, idle).await;
+        if self.is_whole {
+            let idle = self.peer.idle_timeout();
+            connector.release_http_session(self.session, &self.peer, idle).await;
+        }
     }
 }
 
