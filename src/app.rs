@@ -42,7 +42,7 @@ use crate::upstream::Pool;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use drain::{Drain, Ends};
-use handover::{Guest, Guests, Handover, Kept, Role, TakeError, Taking};
+use handover::{Guests, Handover, Kept, Role, TakeError, Taken, Taking};
 use notify::Notify;
 use operator::Operator;
 use parking_lot::Mutex;
@@ -182,9 +182,9 @@ impl App {
         let spans = Spans::start(target, metrics).map_err(StartError::System)?;
         let audit = AuditLog::open(ledger.directory()).map_err(StartError::Audit)?;
         // The last that may fail: from here on the ledger is this process's.
-        let guests =
-            taking.map_or(Ok(Vec::new()), |taking| taking.confirm(&ledger)).map_err(StartError::Handover)?;
-        let opened = Opened { ledger, recovered, directory, digester, gates, access, spans, audit, guests };
+        let taken = taking.map(|taking| taking.confirm(&ledger)).transpose().map_err(StartError::Handover)?;
+        let taken = taken.unwrap_or_default();
+        let opened = Opened { ledger, recovered, directory, digester, gates, access, spans, audit, taken };
         Ok(wire(config, load, prepared, opened))
     }
 
@@ -205,7 +205,7 @@ struct Opened {
     access: AccessLog,
     spans: Spans,
     audit: AuditLog,
-    guests: Vec<Guest>,
+    taken: Taken,
 }
 
 fn prepare(config: &Config, mut taking: Option<&mut Taking>) -> Result<Prepared, StartError> {
@@ -273,7 +273,8 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (on_violation, beside) = (content::count(&live, judge.counter()), judge.clone());
     let runs = Arc::new(Runs::new(Arc::clone(&opened.ledger), Arc::clone(&live), Arc::clone(&metrics)));
     let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving, &runs));
-    let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, guests } = opened;
+    let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, taken } = opened;
+    let Taken { guests, counts } = taken;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
     let notify =
@@ -282,7 +283,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let conf = Arc::clone(&server.configuration);
     server.bootstrap();
     server.add_service(Listening::new(&conf, gateway, sockets, has_left.clone()));
-    let admin = Arc::new(Admin {
+    let admin = Admin {
         ledger: Arc::clone(&ledger),
         directory,
         gates,
@@ -292,24 +293,22 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         failures: access.failures(),
         running: running.clone(),
         live: Arc::clone(&live),
-    });
+    };
     let scrape =
         Scrape { metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger), live: Arc::clone(&live) };
-    let operator = Arc::new(Operator::new(vec![
-        (admin_at.listener, admin::router(admin)),
-        (metrics_at.listener, admin::metrics_router(Arc::new(scrape))),
-    ]));
+    let operator = operator((admin_at, admin), (metrics_at, scrape));
     server.add_service(background_service("admin", operator::Serving(Arc::clone(&operator))));
     server.add_service(background_service("queue", HandOut(Arc::clone(&live))));
     let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
+    live.load().pool.take_over(&counts, Instant::now());
     server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
     server.add_service(background_service("content", rules));
     server.add_service(background_service("runs", LookAfter(runs)));
     let Signals { hangup, quit, terminate, interrupt } = signals;
     let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
-    let reload = Reload { load, live, started, metrics: Arc::clone(&metrics), hangup };
+    let reload = Reload { load, live: Arc::clone(&live), started, metrics: Arc::clone(&metrics), hangup };
     server.add_service(background_service("reload", reload));
-    let served = Arc::new(Guests::new(Arc::clone(&ledger), running.stops(), on_violation));
+    let served = Arc::new(Guests::new(Arc::clone(&ledger), Arc::clone(&live), running.stops(), on_violation));
     let drain = Drain {
         metrics,
         judge: beside,
@@ -324,7 +323,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     server.add_service(background_service("drain", drain));
     let count = guests.len();
     let begin = handover::Start { store: config.store_directory.clone(), quit, listeners: kept, guests };
-    let handover = Handover::new(begin, Arc::clone(&ledger), operator, served, running, left);
+    let handover = Handover::new(begin, (Arc::clone(&ledger), live), operator, served, running, left);
     server.add_service(background_service("handover", handover));
     let ends = Ends {
         terminate: Mutex::new(Some(terminate)),
@@ -332,6 +331,13 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         left: has_left,
     };
     App { addresses, recovered, guests: count, server, ledger, ends }
+}
+
+fn operator((admin_at, admin): (Bound, Admin), (metrics_at, scrape): (Bound, Scrape)) -> Arc<Operator> {
+    Arc::new(Operator::new(vec![
+        (admin_at.listener, admin::router(Arc::new(admin))),
+        (metrics_at.listener, admin::metrics_router(Arc::new(scrape))),
+    ]))
 }
 
 /// A listener of this address: the one that was taken over, or a new one.

@@ -59,6 +59,11 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The day that it is in, in UTC, such as `2026-11-23`.
+    pub fn day(self) -> String {
+        self.to_string().chars().take_while(|character| *character != 'T').collect()
+    }
+
     /// The first moment of the month after its own, in UTC; itself where time ends.
     #[must_use]
     pub fn next_month(self) -> Self {

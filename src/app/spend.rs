@@ -48,7 +48,7 @@ impl Spend {
             tracing::warn!(file = %path.display(), %why, "what accounts spent today is counted anew");
             None
         });
-        let today = before.filter(|spent| spent.day == day(Timestamp::now())).unwrap_or_default();
+        let today = before.filter(|spent| spent.day == Timestamp::now().day()).unwrap_or_default();
         for account in live.load().pool.accounts() {
             if let Some(amount) = today.usd.get(&*account.name) {
                 account.spent_before(*amount);
@@ -78,7 +78,7 @@ impl Spend {
 
 /// What the accounts of `pool` spent, and those of today that it no longer has: they may come back.
 fn spent(pool: &Pool, before: &Spent) -> Spent {
-    let (day, now) = (day(Timestamp::now()), Instant::now());
+    let (day, now) = (Timestamp::now().day(), Instant::now());
     let mut usd = if before.day == day { before.usd.clone() } else { BTreeMap::new() };
     for account in pool.accounts() {
         let amount = account.spent(now);
@@ -89,10 +89,6 @@ fn spent(pool: &Pool, before: &Spent) -> Spent {
         }
     }
     Spent { day, usd }
-}
-
-fn day(at: Timestamp) -> String {
-    at.to_string().chars().take_while(|c| *c != 'T').collect()
 }
 
 fn read(path: &Path) -> io::Result<Option<Spent>> {

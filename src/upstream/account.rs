@@ -1,5 +1,7 @@
 //! One member of the pool: a credential at a provider, and all that is known of how it fares.
 
+mod passing;
+
 use super::addresses::{Addresses, Check};
 use super::headroom::{Expected, Headroom, Mark};
 use super::health::{Breaker, Fault, Health, Reach};

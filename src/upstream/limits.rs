@@ -3,16 +3,21 @@
 //! A request takes the most that it can need when it goes out, and gives back what it did not when
 //! it ends. So no limit is ever passed, whatever is under way.
 
+mod passed;
+
+pub use passed::{Change, Counts, Tell, UnderWay};
+
 use super::window::{Taken, Window};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::money::Amount;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a request can need at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Most {
     /// Tokens of input and output.
     pub tokens: u64,
@@ -51,16 +56,19 @@ impl Limited {
 }
 
 /// The limits of one account, and what is taken of them.
-#[derive(Clone, Debug)]
 pub struct Limits {
     begun: Instant,
     concurrency_max: u32,
     in_flight: u32,
     /// The most that those may still need, and may give back.
     reserved: Most,
+    /// The same of requests that another process has.
+    elsewhere: UnderWay,
     requests: Window,
     tokens: Window,
     spend: Spend,
+    /// Hears of what is taken and given back, once another process counts that.
+    tell: Option<Tell>,
 }
 
 /// What one request took. Given back once, by [`Limits::release`].
@@ -89,8 +97,17 @@ impl Limits {
     pub fn new(set: config::Limits, now: Instant, utc: Timestamp) -> Self {
         let (requests, tokens) = (Window::new(None), Window::new(None));
         let (reserved, spend) = (Most::NOTHING, Spend::new(now, utc));
-        let mut limits =
-            Limits { begun: now, concurrency_max: 0, in_flight: 0, reserved, requests, tokens, spend };
+        let mut limits = Limits {
+            begun: now,
+            concurrency_max: 0,
+            in_flight: 0,
+            reserved,
+            elsewhere: UnderWay::default(),
+            requests,
+            tokens,
+            spend,
+            tell: None,
+        };
         limits.set(set);
         limits
     }
@@ -105,7 +122,7 @@ impl Limits {
 
     /// Requests that it has now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        self.under_way().requests()
     }
 
     /// The spend of the day under way; what requests under way can cost at most is part of it.
@@ -134,7 +151,7 @@ impl Limits {
     /// # Errors
     /// The earliest moment; none when it is the end of some request.
     pub fn fits(&mut self, most: Most, now: Instant) -> Result<(), Option<Instant>> {
-        if self.in_flight >= self.concurrency_max {
+        if self.in_flight() >= self.concurrency_max {
             return Err(None);
         }
         let requests = self.requests.fits(1, now).err();
@@ -144,9 +161,10 @@ impl Limits {
             return Ok(());
         }
         // Those under way may give back enough when they end.
-        let room = self.tokens.free(now).unwrap_or(u64::MAX).saturating_add(self.reserved.tokens);
+        let reserved = self.under_way().most();
+        let room = self.tokens.free(now).unwrap_or(u64::MAX).saturating_add(reserved.tokens);
         let tokens = tokens.filter(|_| room < most.tokens.min(self.tokens.max().unwrap_or(u64::MAX)));
-        let spend = spend.filter(|_| !self.spend.has_room(most.spend - self.reserved.spend));
+        let spend = spend.filter(|_| !self.spend.has_room(most.spend - reserved.spend));
         Err([requests, tokens, spend].into_iter().flatten().max())
     }
 
@@ -155,6 +173,9 @@ impl Limits {
         self.in_flight += 1;
         self.reserved.tokens = self.reserved.tokens.saturating_add(most.tokens);
         self.reserved.spend += most.spend;
+        if let Some(tell) = &self.tell {
+            tell(Change::Began(most));
+        }
         Share {
             most,
             requests: self.requests.take(1, now),
@@ -168,6 +189,10 @@ impl Limits {
         self.in_flight -= 1;
         self.reserved.tokens = self.reserved.tokens.saturating_sub(share.most.tokens);
         self.reserved.spend -= share.most.spend;
+        self.spend.turn(now);
+        if let Some(tell) = &self.tell {
+            tell(self.ended(share, used, now));
+        }
         let used = match used {
             Use::Unknown => return,
             Use::Used(used) => used,
@@ -185,7 +210,7 @@ impl Limits {
         let ppm = |free: i128, max: i128| {
             u32::try_from(free.max(0).saturating_mul(1_000_000) / max.max(1)).unwrap_or(1_000_000)
         };
-        let free = self.concurrency_max.saturating_sub(self.in_flight);
+        let free = self.concurrency_max.saturating_sub(self.in_flight());
         let window = |window: &mut Window| Some(ppm(window.free(now)?.into(), window.max()?.into()));
         let (requests, tokens) = (window(&mut self.requests), window(&mut self.tokens));
         self.spend.turn(now);

@@ -31,6 +31,7 @@ use crate::config::{self, Upstream};
 use crate::endpoint::Endpoint;
 use crate::id::CustomerId;
 use budget::Budget;
+use limits::Counts;
 use queue::{Place, Queue, Unserved};
 use select::Candidate;
 use std::sync::Arc;
@@ -150,6 +151,20 @@ impl Pool {
     /// All accounts, in the order of the configuration.
     pub fn accounts(&self) -> &[Arc<Account>] {
         &self.accounts
+    }
+
+    /// The account of this name.
+    pub fn account(&self, name: &str) -> Option<&Arc<Account>> {
+        self.accounts.iter().find(|account| *account.name == *name)
+    }
+
+    /// What counted against the limits of accounts of these names in the process before.
+    pub fn take_over(&self, counts: &[(Arc<str>, Counts)], now: Instant) {
+        for (name, counts) in counts {
+            if let Some(account) = self.account(name) {
+                account.take_over(counts, now);
+            }
+        }
     }
 
     /// Those who wait.

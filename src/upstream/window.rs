@@ -11,6 +11,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// What is taken within this time is one slot and leaves with the last of it: bounds a window to
 /// 6,000 slots, however much is taken.
 const SLOT: Duration = Duration::from_millis(10);
+/// The same for what is told to another process.
+const MERGED: Duration = Duration::from_secs(1);
 
 /// What was taken of one limit during the last minute.
 #[derive(Clone, Debug)]
@@ -105,6 +107,53 @@ impl Window {
             let slot = &mut self.slots[at];
             slot.amount = slot.amount.saturating_sub(taken.amount).saturating_add(amount);
             self.sum = self.sum.saturating_sub(taken.amount).saturating_add(amount);
+        }
+    }
+
+    /// Whether it still counts.
+    pub fn remembers(&self, taken: Taken, now: Instant) -> bool {
+        Slot { opened: taken.opened, amount: taken.amount }.leaves() > now
+    }
+
+    /// What counts, by age in microseconds, the oldest first. What was taken within a second is one, and leaves
+    /// with the last of it.
+    pub fn remembered(&mut self, now: Instant) -> Vec<(u64, u64)> {
+        self.forget(now);
+        let mut merged: Vec<(Instant, Slot)> = Vec::new();
+        for slot in &self.slots {
+            match merged.last_mut() {
+                Some((begun, last)) if slot.opened < *begun + MERGED => {
+                    *last = Slot { opened: slot.opened, amount: last.amount.saturating_add(slot.amount) };
+                }
+                Some(_) | None => merged.push((slot.opened, *slot)),
+            }
+        }
+        let age_us = |slot: &Slot| now.saturating_duration_since(slot.opened).as_micros();
+        let aged = |(_, slot): &(Instant, Slot)| (u64::try_from(age_us(slot)).unwrap_or(0), slot.amount);
+        merged.iter().map(aged).collect()
+    }
+
+    /// What counted elsewhere counts here.
+    pub fn remember(&mut self, remembered: &[(u64, u64)], now: Instant) {
+        for (age_us, amount) in remembered {
+            let opened = now.checked_sub(Duration::from_micros(*age_us)).unwrap_or(now);
+            self.slots.push_back(Slot { opened, amount: *amount });
+            self.sum = self.sum.saturating_add(*amount);
+        }
+        self.slots.make_contiguous().sort_by_key(|slot| slot.opened);
+    }
+
+    /// Gives back what was taken by somebody else at a moment that still counts: of the oldest, so that what is
+    /// left counts no shorter than it should.
+    pub fn give_back(&mut self, amount: u64, now: Instant) {
+        self.forget(now);
+        let mut left = amount;
+        for slot in &mut self.slots {
+            let given = left.min(slot.amount);
+            (slot.amount, self.sum, left) = (slot.amount - given, self.sum - given, left - given);
+            if left == 0 {
+                return;
+            }
         }
     }
 

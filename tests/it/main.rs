@@ -53,6 +53,7 @@ mod standing;
 mod metrics;
 mod reload;
 mod upgrade;
+mod upgrade_limits;
 mod upgrade_tls;
 mod log;
 mod service;

@@ -23,7 +23,7 @@ fn depth(gateway: &Gateway) -> usize {
     depth.unwrap().parse().unwrap()
 }
 
-async fn depth_is(gateway: &Gateway, expected: usize) {
+pub async fn depth_is(gateway: &Gateway, expected: usize) {
     eventually(&format!("{expected} wait"), || (depth(gateway) == expected).then_some(())).await;
 }
 
@@ -212,7 +212,7 @@ async fn an_attempt_that_failed_is_not_billed_to_who_leaves_while_the_next_one_w
 }
 
 /// A provider that answers nothing before it is told to, once for each time.
-fn held() -> (Scripted, mpsc::Sender<()>) {
+pub fn held() -> (Scripted, mpsc::Sender<()>) {
     let (answer, told) = mpsc::channel();
     let told = Mutex::new(told);
     let body = r#"{"model":"gpt-4o-mini","choices":[{"message":{"content":"held"}}],
@@ -226,18 +226,18 @@ fn held() -> (Scripted, mpsc::Sender<()>) {
 }
 
 /// Asks, and gives what will come of it once the provider has seen it.
-async fn under_way(client: &Client, at: &Scripted) -> JoinHandle<Answer> {
+pub async fn under_way(client: &Client, at: &Scripted) -> JoinHandle<Answer> {
     let (seen, asked) = (at.seen().len(), asked(client));
     eventually("it is under way", || (at.seen().len() > seen).then_some(())).await;
     asked
 }
 
-fn asked(client: &Client) -> JoinHandle<Answer> {
+pub fn asked(client: &Client) -> JoinHandle<Answer> {
     let client = client.clone();
     tokio::spawn(async move { client.ask(&ask(&[])).await })
 }
 
-fn patient() -> Settings {
+pub fn patient() -> Settings {
     Settings { queue: "wait_ms: 60000", ..Settings::default() }
 }
 

@@ -1,14 +1,16 @@
 //! The old process's side of a hand-over: the door, and what happens once somebody called.
 
 use super::guests::{Guest, Guests};
-use super::pump::pump;
+use super::pump::{Outgoing, pump};
 use super::socket::{Door, Socket};
 use super::{
-    HOLDS_MAX, OPEN_PATIENCE, PATIENCE, PROTOCOL, READY_PATIENCE, Role, Word, hear, say, unexpected,
+    Changed, HOLDS_MAX, OPEN_PATIENCE, PATIENCE, PROTOCOL, READY_PATIENCE, Role, Word, hear, say, unexpected,
 };
 use crate::admit::running::Running;
 use crate::app::operator::Operator;
-use crate::ledger::{Commands, Ledger, Lent};
+use crate::clock::Timestamp;
+use crate::ledger::{Ledger, Lent};
+use crate::live::Current;
 use crate::proxy::listen::Left;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -21,12 +23,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::Signal;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long SIGQUIT waits for a process that was started by hand, before it starts one itself.
 const CALL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether the new process counts what upstream accounts take here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counting {
+    Told,
+    Apart,
+}
 
 /// A listener and its address in the configuration.
 pub struct Kept {
@@ -43,6 +52,7 @@ pub struct Handover {
     /// Taken by the service when it begins.
     start: Mutex<Option<Start>>,
     ledger: Arc<Ledger>,
+    live: Current,
     operator: Arc<Operator>,
     guests: Arc<Guests>,
     running: Running,
@@ -68,14 +78,14 @@ impl Handover {
     /// Hands over what is given, and tells by `left`.
     pub fn new(
         start: Start,
-        ledger: Arc<Ledger>,
+        (ledger, live): (Arc<Ledger>, Current),
         operator: Arc<Operator>,
         guests: Arc<Guests>,
         running: Running,
         left: watch::Sender<Left>,
     ) -> Self {
         let program = std::env::current_exe();
-        Handover { start: Mutex::new(Some(start)), ledger, operator, guests, running, left, program }
+        Handover { start: Mutex::new(Some(start)), ledger, live, operator, guests, running, left, program }
     }
 }
 
@@ -98,12 +108,12 @@ impl BackgroundService for Handover {
                 Err(why) => Err(why),
             };
             match given {
-                Ok((socket, commands)) => {
+                Ok((socket, outgoing)) => {
                     // Closed here, they are the new process's alone.
                     drop((door, listeners));
                     self.operator.end();
                     self.left.send_replace(Left::Yes);
-                    return pump(socket, commands, &self.ledger, &self.running).await;
+                    return pump(socket, outgoing, &self.ledger, &self.running).await;
                 }
                 Err(why) => tracing::error!(%why, "not handed over: this process goes on"),
             }
@@ -138,18 +148,18 @@ impl Handover {
         socket: Socket,
         listeners: &[Kept],
         mut shutdown: ShutdownWatch,
-    ) -> io::Result<(Socket, Commands)> {
-        tokio::select! {
+    ) -> io::Result<(Socket, Outgoing)> {
+        let counting = tokio::select! {
             () = asked_to_stop(&mut shutdown) => return Err(io::Error::other("it was asked to stop")),
             prepared = prepare(&socket, listeners) => prepared?,
-        }
+        };
         tracing::info!("a new process is ready to take over");
         self.operator.pause().await;
         let guests = self.guests.stop().await;
-        match self.lend(&socket, &guests).await {
-            Ok(lent) => {
+        match self.lend(&socket, &guests, counting).await {
+            Ok((lent, changes)) => {
                 tracing::info!(guests = guests.len(), "handed over: this process finishes its requests");
-                Ok((socket, lent.give_up()))
+                Ok((socket, Outgoing { commands: lent.give_up(), changes }))
             }
             Err(why) => {
                 self.guests.serve(guests);
@@ -160,17 +170,50 @@ impl Handover {
     }
 
     /// Lends the ledger and waits until it is taken; else takes it back.
-    async fn lend(&self, socket: &Socket, guests: &[Guest]) -> io::Result<Lent> {
+    async fn lend(
+        &self,
+        socket: &Socket,
+        guests: &[Guest],
+        counting: Counting,
+    ) -> io::Result<(Lent, mpsc::UnboundedReceiver<Changed>)> {
         let ledger = Arc::clone(&self.ledger);
         let lent = tokio::task::spawn_blocking(move || ledger.lend()).await.map_err(io::Error::other)?;
         let lent = lent.map_err(|_| io::Error::other("the ledger is down, or segments are being moved"))?;
-        match pass(socket, &self.ledger, guests).await {
-            Ok(()) => Ok(lent),
+        let passed = async {
+            pass(socket, &self.ledger, guests, counting).await?;
+            let changes = self.count(socket, counting).await?;
+            say(socket, &Word::Yours, &[]).await.map(|()| changes)
+        };
+        match passed.await {
+            Ok(changes) => Ok((lent, changes)),
             Err(why) => {
+                self.live.load().pool.accounts().iter().for_each(|account| account.keep());
                 tokio::task::spawn_blocking(move || lent.take_back()).await.map_err(io::Error::other)?;
                 Err(why)
             }
         }
+    }
+}
+
+impl Handover {
+    /// What upstream accounts have taken passes on; what changes from now on is given.
+    async fn count(
+        &self,
+        socket: &Socket,
+        counting: Counting,
+    ) -> io::Result<mpsc::UnboundedReceiver<Changed>> {
+        let (tell, changes) = mpsc::unbounded_channel();
+        if counting == Counting::Told {
+            let live = self.live.load_full();
+            for account in live.pool.accounts() {
+                let (name, tell) = (Arc::clone(&account.name), tell.clone());
+                let tell = move |change| drop(tell.send(Changed { account: Arc::clone(&name), change }));
+                let counts = account.hand_over(Box::new(tell), Instant::now());
+                let (account, day) = (Arc::clone(&account.name), Timestamp::now().day());
+                say(socket, &Word::Counts { account, counts, day }, &[]).await?;
+            }
+        }
+        Ok(changes)
     }
 }
 
@@ -179,39 +222,44 @@ async fn asked_to_stop(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|asked| *asked).await;
 }
 
-/// Up to where the new process has all but the ledger.
-async fn prepare(socket: &Socket, listeners: &[Kept]) -> io::Result<()> {
-    match hear(socket, PATIENCE).await? {
-        (Word::Take { protocol: PROTOCOL }, _) => {}
-        (Word::Take { protocol }, _) => {
+/// Up to where the new process has all but the ledger. Tells whether it counts for this one, too.
+async fn prepare(socket: &Socket, listeners: &[Kept]) -> io::Result<Counting> {
+    let counting = match hear(socket, PATIENCE).await? {
+        (Word::Take { protocol: PROTOCOL, counts: true }, _) => Counting::Told,
+        (Word::Take { protocol: PROTOCOL, counts: false }, _) => Counting::Apart,
+        (Word::Take { protocol, .. }, _) => {
             let why = format!("hand-over {PROTOCOL} is spoken here, not {protocol}: stop and start instead");
             say(socket, &Word::Refused { why: why.clone() }, &[]).await?;
             return Err(io::Error::other(why));
         }
         (other, _) => return Err(unexpected(&other)),
-    }
+    };
     let sockets: Vec<_> = listeners.iter().map(|kept| kept.listener.as_fd()).collect();
     let listeners = listeners.iter().map(|kept| (kept.role, kept.address)).collect();
     say(socket, &Word::Listeners { listeners }, &sockets).await?;
     match hear(socket, READY_PATIENCE).await? {
-        (Word::Ready, _) => Ok(()),
+        (Word::Ready, _) => Ok(counting),
         (other, _) => Err(unexpected(&other)),
     }
 }
 
-/// The ledger passes on. After the last word it is the new process's.
-async fn pass(socket: &Socket, ledger: &Ledger, guests: &[Guest]) -> io::Result<()> {
-    for Guest { connection, open, .. } in guests {
+/// The ledger is opened by the new process.
+async fn pass(socket: &Socket, ledger: &Ledger, guests: &[Guest], counting: Counting) -> io::Result<()> {
+    for Guest { connection, open, under_way, .. } in guests {
         say(socket, &Word::Guest, &[connection.as_fd()]).await?;
         let open: Vec<_> = open.iter().map(|(request, customer)| (*customer, *request)).collect();
         for open in open.chunks(HOLDS_MAX) {
             say(socket, &Word::Holds { open: open.to_vec() }, &[]).await?;
         }
+        for (account, under_way) in under_way.iter().filter(|_| counting == Counting::Told) {
+            let (account, under_way) = (Arc::clone(account), *under_way);
+            say(socket, &Word::UnderWay { account, under_way }, &[]).await?;
+        }
     }
     let lock = ledger.share_lock()?;
     say(socket, &Word::Ledger { entries: ledger.entries() }, &[lock.as_fd()]).await?;
     match hear(socket, OPEN_PATIENCE).await? {
-        (Word::Opened, _) => say(socket, &Word::Yours, &[]).await,
+        (Word::Opened, _) => Ok(()),
         (other, _) => Err(unexpected(&other)),
     }
 }

@@ -1,15 +1,19 @@
 //! The new process's side: guests, whose commands are carried out here until they have finished.
 
-use super::pump::Told;
+use super::Changed;
+use super::pump::{Said, Told};
 use super::socket::Socket;
 use crate::id::{CustomerId, RequestId};
-use crate::ledger::{Applied, Claim, Command, Failure, Ledger, Outcome, Violation, wire};
+use crate::ledger::{Applied, Claim, Command, Failure, Ledger, Outcome, Violation};
+use crate::live::Current;
+use crate::upstream::limits::UnderWay;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -21,6 +25,16 @@ pub struct Guest {
     pub open: HashMap<RequestId, CustomerId>,
     /// The marks of these: nobody else may be served by them.
     pub claims: HashMap<RequestId, Claim>,
+    /// What it has under way at upstream accounts, by their names.
+    pub under_way: HashMap<Arc<str>, UnderWay>,
+}
+
+impl Guest {
+    /// One that has nothing.
+    pub fn new(connection: OwnedFd) -> Self {
+        let (open, claims, under_way) = Default::default();
+        Guest { connection, open, claims, under_way }
+    }
 }
 
 /// Is told of violations that guests have noted.
@@ -28,16 +42,20 @@ pub type OnViolation = Arc<dyn Fn(CustomerId, &Violation) + Send + Sync>;
 
 /// All of them.
 pub struct Guests {
-    ledger: Arc<Ledger>,
-    on_violation: OnViolation,
+    host: Host,
     bans: broadcast::Sender<CustomerId>,
     served: Mutex<JoinSet<Option<Guest>>>,
     stop: watch::Sender<bool>,
     count: Arc<AtomicUsize>,
 }
 
-/// A command, by its number, and whose it is.
-type Asked = (u64, CustomerId, Command);
+/// Where what they say takes effect.
+#[derive(Clone)]
+struct Host {
+    ledger: Arc<Ledger>,
+    live: Current,
+    on_violation: OnViolation,
+}
 
 /// What is to be said to a guest.
 enum Reply {
@@ -47,9 +65,14 @@ enum Reply {
 
 impl Guests {
     /// Guests of `ledger`, who are told of `bans`.
-    pub fn new(ledger: Arc<Ledger>, bans: broadcast::Sender<CustomerId>, on_violation: OnViolation) -> Self {
-        let (stop, _) = watch::channel(false);
-        Guests { ledger, on_violation, bans, served: Mutex::default(), stop, count: Arc::default() }
+    pub fn new(
+        ledger: Arc<Ledger>,
+        live: Current,
+        bans: broadcast::Sender<CustomerId>,
+        on_violation: OnViolation,
+    ) -> Self {
+        let ((stop, _), host) = (watch::channel(false), Host { ledger, live, on_violation });
+        Guests { host, bans, served: Mutex::default(), stop, count: Arc::default() }
     }
 
     /// How many there are.
@@ -62,11 +85,10 @@ impl Guests {
         self.stop.send_replace(false);
         for guest in guests {
             self.count.fetch_add(1, Ordering::Relaxed);
-            let (ledger, count) = (Arc::clone(&self.ledger), Arc::clone(&self.count));
-            let on_violation = Arc::clone(&self.on_violation);
+            let (host, count) = (self.host.clone(), Arc::clone(&self.count));
             let (bans, stop) = (self.bans.subscribe(), self.stop.subscribe());
             self.served.lock().spawn(async move {
-                let left = serve(&ledger, guest, &on_violation, bans, stop).await;
+                let left = serve(&host, guest, bans, stop).await;
                 count.fetch_sub(1, Ordering::Relaxed);
                 left
             });
@@ -88,17 +110,18 @@ impl Guests {
 
 /// Serves one until it is gone or all are stopped; gives it in the latter case.
 async fn serve(
-    ledger: &Arc<Ledger>,
+    host: &Host,
     guest: Guest,
-    on_violation: &OnViolation,
     mut bans: broadcast::Receiver<CustomerId>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Guest> {
-    let Guest { connection, mut open, mut claims } = guest;
+    let Guest { connection, mut open, mut claims, mut under_way } = guest;
+    let Host { ledger, on_violation, .. } = host;
     let socket = match Socket::new(connection) {
         Ok(socket) => Arc::new(socket),
         Err(why) => {
             tracing::error!(%why, "the process before this one cannot be served");
+            host.lost(under_way);
             expire(ledger, open).await;
             return None;
         }
@@ -111,12 +134,13 @@ async fn serve(
             () = asked_to(&mut stop) => break true,
             Ok(customer) = bans.recv() => drop(replies.send(Reply::Banned(customer))),
             received = socket.receive() => match read(received) {
-                Ok(Some(asked)) => {
-                    let violation = match &asked {
-                        (_, customer, Command::Violate(violation)) => Some((*customer, violation.clone())),
+                Ok(Some(Said::Tells(changed))) => host.changed(changed, &mut under_way),
+                Ok(Some(Said::Asks(number, customer, asked))) => {
+                    let violation = match &*asked {
+                        Command::Violate(violation) => Some((customer, violation.clone())),
                         _ => None,
                     };
-                    let reply = command(ledger, asked, &mut open, &mut claims).await;
+                    let reply = command(ledger, (number, customer, *asked), &mut open, &mut claims).await;
                     if let (Some((customer, violation)), Reply::Command { applied: Ok(_), .. }) = (violation, &reply) {
                         on_violation(customer, &violation);
                     }
@@ -136,11 +160,32 @@ async fn serve(
         && let Some(socket) = Arc::into_inner(socket)
         && let Ok(connection) = socket.into_fd()
     {
-        return Some(Guest { connection, open, claims });
+        return Some(Guest { connection, open, claims, under_way });
     }
     tracing::info!(holds = open.len(), "the process before this one has ended");
+    host.lost(under_way);
     expire(ledger, open).await;
     None
+}
+
+impl Host {
+    /// What a guest begins and ends counts as if it were done here.
+    fn changed(&self, Changed { account, change }: Changed, under_way: &mut HashMap<Arc<str>, UnderWay>) {
+        if let Some(account) = self.live.load().pool.account(&account) {
+            account.changed_elsewhere(change, Instant::now());
+        }
+        let theirs = under_way.entry(account).or_default();
+        *theirs = theirs.after(change);
+    }
+
+    fn lost(&self, under_way: HashMap<Arc<str>, UnderWay>) {
+        let live = self.live.load();
+        for (account, under_way) in under_way {
+            if let Some(account) = live.pool.account(&account) {
+                account.lost(under_way);
+            }
+        }
+    }
 }
 
 async fn asked_to(stop: &mut watch::Receiver<bool>) {
@@ -148,15 +193,15 @@ async fn asked_to(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn read(received: io::Result<Option<super::Parcel>>) -> io::Result<Option<Asked>> {
+fn read(received: io::Result<Option<super::Parcel>>) -> io::Result<Option<Said>> {
     let Some((message, _)) = received? else { return Ok(None) };
-    wire::take_asked(&message).map(Some).map_err(|why| io::Error::other(why.to_string()))
+    Said::read(&message).map(Some)
 }
 
 /// Carries out a command of a guest, and notes what it means for its holds.
 async fn command(
     ledger: &Arc<Ledger>,
-    (number, customer, command): Asked,
+    (number, customer, command): (u64, CustomerId, Command),
     open: &mut HashMap<RequestId, CustomerId>,
     claims: &mut HashMap<RequestId, Claim>,
 ) -> Reply {

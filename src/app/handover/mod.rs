@@ -12,10 +12,11 @@
 //!      the ledger is lent: commands queue, the journal is flushed, the state closed
 //!      Guests, Ledger and its lock ----------->   opens the store, leaves all holds open
 //!  3   <------------------------------- Opened   has all it needs, and has written nothing
-//!      Yours --------------------------------->   owns the ledger, serves
+//!      Counts, then Yours -------------------->   owns the ledger, serves
 //!  4   stops accepting, finishes its requests     is asked for each command of the old one's
 //!      commands ------------------------------>   decides, makes durable
 //!   <------------------------------- outcomes
+//!      changes of counts --------------------->
 //! ```
 //!
 //! Up to `Yours` the old process can go back at any point, and does when the connection ends or nothing
@@ -39,8 +40,14 @@
 //!
 //! A guest bans nobody by a rule of the content policy: its violations are noted, and counted, by the new one.
 //!
-//! Counted apart while guests finish: rates and numbers of requests at once of customers, and of
-//! upstream accounts. What a guest reads of the ledger (balances, receipts) is as of `Ledger`. A ban
+//! What upstream accounts have taken of their limits, by their names, is in `Counts`: what was used and what is
+//! under way. From then on a guest tells what it begins and ends, and the new one counts it as its own; when a
+//! guest is gone, nothing of it is under way. A guest knows what it took itself and not what the new one takes:
+//! of what it still begins (second attempts, those who wait in its line, the last request of a connection) an
+//! account may have more than it may at that moment. A new process that does not ask for counts is told none,
+//! and an old one that knows none passes none.
+//!
+//! Counted apart while guests finish: rates and numbers of requests at once of customers. What a guest reads of the ledger (balances, receipts) is as of `Ledger`. A ban
 //! reaches guests at once, a revoked key or a suspension when they ask for a hold.
 
 mod give;
@@ -51,15 +58,17 @@ mod take;
 
 pub use give::{Handover, Kept, Start};
 pub use guests::{Guest, Guests, OnViolation};
-pub use take::{TakeError, Taking};
+pub use take::{TakeError, Taken, Taking};
 
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::Seq;
+use crate::upstream::limits::{Change, Counts, UnderWay};
 use serde::{Deserialize, Serialize};
 use socket::{Parcel, Socket};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Raised when what is said changes: processes that do not speak alike leave each other alone.
@@ -91,6 +100,9 @@ pub enum Role {
 enum Word {
     Take {
         protocol: u32,
+        /// Whether it understands counts.
+        #[serde(default)]
+        counts: bool,
     },
     /// Each with its address in the configuration; the sockets come along.
     Listeners {
@@ -103,15 +115,33 @@ enum Word {
     Holds {
         open: Vec<(CustomerId, RequestId)>,
     },
+    /// The same, at an upstream account.
+    UnderWay {
+        account: Arc<str>,
+        under_way: UnderWay,
+    },
     /// The lock comes along.
     Ledger {
         entries: Seq,
     },
     Opened,
+    /// Of an upstream account; spent in a day of UTC.
+    Counts {
+        account: Arc<str>,
+        counts: Counts,
+        day: String,
+    },
     Yours,
     Refused {
         why: String,
     },
+}
+
+/// A guest tells of an upstream account.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Changed {
+    account: Arc<str>,
+    change: Change,
 }
 
 async fn say(socket: &Socket, word: &Word, along: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -136,4 +166,15 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = io::Result<T>
 
 fn unexpected(word: &Word) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the other process says {word:?} out of turn"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_of_counts_wants_none() {
+        let heard: Word = serde_json::from_str(r#"{"Take":{"protocol":1}}"#).unwrap();
+        assert!(matches!(heard, Word::Take { protocol: PROTOCOL, counts: false }));
+    }
 }

@@ -1,14 +1,15 @@
 //! The old process's side: its commands go to the owner of the ledger, and what became of them comes back.
 
+use super::Changed;
 use super::socket::Socket;
 use crate::admit::running::Running;
 use crate::id::CustomerId;
-use crate::ledger::{Asked, Commands, Failure, Ledger, Outcome, wire};
+use crate::ledger::{Asked, Command, Commands, Failure, Ledger, Outcome, wire};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// What the owner of the ledger tells a guest.
 pub enum Told {
@@ -43,16 +44,49 @@ impl Told {
     }
 }
 
+/// What a guest says.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// It asks for a command, by its number.
+    Asks(u64, CustomerId, Box<Command>),
+    /// Nothing is to be answered.
+    Tells(Changed),
+}
+
+/// In place of the number of a command.
+const NO_COMMAND: [u8; 8] = [0; 8];
+
+impl Said {
+    pub(super) fn read(message: &[u8]) -> io::Result<Self> {
+        match message.strip_prefix(&NO_COMMAND) {
+            Some(changed) => serde_json::from_slice(changed).map(Said::Tells).map_err(io::Error::other),
+            None => wire::take_asked(message)
+                .map(|(number, customer, command)| Said::Asks(number, customer, Box::new(command)))
+                .map_err(|why| io::Error::other(why.to_string())),
+        }
+    }
+}
+
+fn tell(changed: &Changed) -> io::Result<Vec<u8>> {
+    Ok([&NO_COMMAND[..], &serde_json::to_vec(changed)?].concat())
+}
+
+/// What is for the owner of the ledger.
+pub(super) struct Outgoing {
+    pub(super) commands: Commands,
+    pub(super) changes: mpsc::UnboundedReceiver<Changed>,
+}
+
 /// Commands that were sent, by number, and who waits.
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<Result<Outcome, Failure>>>>;
 
-/// Sends commands to the owner and gives its answers out, until it is gone. From then on nothing can be
-/// made durable here.
-pub async fn pump(socket: Socket, commands: Commands, ledger: &Ledger, running: &Running) {
-    let unanswered = commands.unanswered();
+/// Sends commands and changes to the owner and gives its answers out, until it is gone. From then on nothing
+/// can be made durable here.
+pub(super) async fn pump(socket: Socket, outgoing: Outgoing, ledger: &Ledger, running: &Running) {
+    let unanswered = outgoing.commands.unanswered();
     let waiting = Waiting::default();
     let why = tokio::select! {
-        why = send(&socket, commands, &waiting, &unanswered) => why,
+        why = send(&socket, outgoing, &waiting, &unanswered) => why,
         why = receive(&socket, &waiting, &unanswered, running) => why,
     };
     let why = why.err().map_or_else(|| "it has ended".into(), |why| why.to_string());
@@ -65,12 +99,20 @@ pub async fn pump(socket: Socket, commands: Commands, ledger: &Ledger, running: 
 
 async fn send(
     socket: &Socket,
-    mut commands: Commands,
+    Outgoing { mut commands, mut changes }: Outgoing,
     waiting: &Waiting,
     unanswered: &AtomicUsize,
 ) -> io::Result<()> {
     let mut number = 0;
-    while let Some(Asked { customer, command, answer }) = commands.next().await {
+    loop {
+        let asked = tokio::select! {
+            asked = commands.next() => asked,
+            Some(changed) = changes.recv() => {
+                socket.send(&tell(&changed)?, &[]).await?;
+                continue;
+            }
+        };
+        let Some(Asked { customer, command, answer }) = asked else { return Ok(()) };
         number += 1;
         match wire::put_asked(number, customer, &command) {
             Some(message) => {
@@ -84,7 +126,6 @@ async fn send(
             }
         }
     }
-    Ok(())
 }
 
 async fn receive(

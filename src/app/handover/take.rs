@@ -3,7 +3,10 @@
 use super::guests::Guest;
 use super::socket::{self, Socket};
 use super::{OPEN_PATIENCE, PATIENCE, PROTOCOL, Role, Word, hear, say, unexpected};
+use crate::clock::Timestamp;
 use crate::ledger::{Ledger, OnCommit, OpenError, Recovered};
+use crate::money::Amount;
+use crate::upstream::limits::Counts;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -46,6 +49,15 @@ pub struct Taking {
     guests: Vec<Guest>,
 }
 
+/// What was taken over beside the ledger.
+#[derive(Default)]
+pub struct Taken {
+    /// All guests: the old process is the last of them.
+    pub guests: Vec<Guest>,
+    /// What upstream accounts have taken of their limits, by their names.
+    pub counts: Vec<(Arc<str>, Counts)>,
+}
+
 impl Taking {
     /// Asks who uses the store to hand over; none if nobody does.
     ///
@@ -63,7 +75,7 @@ impl Taking {
             Err(why) => return Err(why.into()),
         };
         let heard = runtime.block_on(async {
-            say(&socket, &Word::Take { protocol: PROTOCOL }, &[]).await?;
+            say(&socket, &Word::Take { protocol: PROTOCOL, counts: true }, &[]).await?;
             hear(&socket, PATIENCE).await
         });
         let listeners = match heard? {
@@ -98,12 +110,14 @@ impl Taking {
             loop {
                 match hear(socket, OPEN_PATIENCE).await? {
                     (Word::Guest, mut along) if along.len() == 1 => {
-                        let (open, claims) = Default::default();
-                        guests.push(Guest { connection: along.remove(0), open, claims });
+                        guests.push(Guest::new(along.remove(0)));
                     }
                     (Word::Holds { open }, _) if !guests.is_empty() => {
                         let open = open.into_iter().map(|(customer, request)| (request, customer));
                         guests.last_mut().expect("not empty").open.extend(open);
+                    }
+                    (Word::UnderWay { account, under_way }, _) if !guests.is_empty() => {
+                        guests.last_mut().expect("not empty").under_way.insert(account, under_way);
                     }
                     (Word::Ledger { entries }, mut along) if along.len() == 1 => {
                         return Ok((entries, along.remove(0)));
@@ -121,31 +135,46 @@ impl Taking {
         Ok((ledger, recovered))
     }
 
-    /// Becomes the owner of the ledger, and gives all guests: the old process is the last of them.
+    /// Becomes the owner of the ledger.
     ///
     /// # Errors
     /// When the old process went back: it owns the ledger, and this process must end.
-    pub fn confirm(self, ledger: &Ledger) -> Result<Vec<Guest>, TakeError> {
+    pub fn confirm(self, ledger: &Ledger) -> Result<Taken, TakeError> {
         let Self { runtime, socket, mut guests, .. } = self;
         let mut open = ledger.open_holds();
         let requests: Vec<_> = open.iter().map(|(_, request)| *request).collect();
         // Before anybody is served: what is under way must not be begun again.
         let mut claims = ledger.adopt(&requests)?;
-        let heard = runtime.block_on(async {
+        let counts = runtime.block_on(async {
             say(&socket, &Word::Opened, &[]).await?;
-            hear(&socket, PATIENCE).await
-        });
-        match heard? {
-            (Word::Yours, _) => {}
-            (other, _) => return Err(unexpected(&other).into()),
-        }
+            let mut told = Vec::new();
+            loop {
+                match hear(&socket, PATIENCE).await?.0 {
+                    Word::Counts { account, mut counts, day } => {
+                        if day != Timestamp::now().day() {
+                            counts.spent = Amount::ZERO;
+                        }
+                        told.push((account, counts));
+                    }
+                    Word::Yours => return Ok(told),
+                    other => return Err(unexpected(&other)),
+                }
+            }
+        })?;
         // What is not another guest's is the old process's.
         open.retain(|(_, request)| !guests.iter().any(|guest| guest.open.contains_key(request)));
         for guest in &mut guests {
             guest.claims.extend(claims.extract_if(|request, _| guest.open.contains_key(request)));
         }
-        let open = open.into_iter().map(|(customer, request)| (request, customer)).collect();
-        guests.push(Guest { connection: socket.into_fd()?, open, claims });
-        Ok(guests)
+        let mut old = Guest::new(socket.into_fd()?);
+        old.open = open.into_iter().map(|(customer, request)| (request, customer)).collect();
+        old.claims = claims;
+        let own = counts.iter().map(|(account, counts)| {
+            let theirs = guests.iter().filter_map(|guest| guest.under_way.get(account));
+            (Arc::clone(account), theirs.fold(counts.under_way, |all, theirs| all.without(*theirs)))
+        });
+        old.under_way = own.collect();
+        guests.push(old);
+        Ok(Taken { guests, counts })
     }
 }
