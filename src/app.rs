@@ -276,9 +276,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, taken } = opened;
     let Taken { guests, counts } = taken;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
-    let begun = if guests.is_empty() { Begin::Afresh } else { Begin::Upgrade };
-    let notify =
-        Notify { serving: is_serving, status: reload::status(config), left: has_left.clone(), begun };
+    let notify = Notify { serving: is_serving, status: reload::status(config), left: has_left.clone() };
     server.add_service(background_service("notify", notify));
     let conf = Arc::clone(&server.configuration);
     server.bootstrap();

@@ -1,7 +1,6 @@
 //! What the service manager is told: that requests are served, that threads still take work, that a
 //! reload or the end is under way. Without systemd, nobody is told and nothing is done.
 
-use super::Begin;
 use crate::proxy::listen::Left;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
@@ -27,6 +26,12 @@ pub(super) fn reloading() {
     }
 }
 
+/// Another process is the service's main one from now on. To be told by the one before it: a service whose main process
+/// has ended is over for the service manager, which reads what a process told before it sees its end.
+pub(super) fn succeeded_by(process: u32) {
+    tell(&[NotifyState::MainPid(process)]);
+}
+
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(why) = sd_notify::notify(false, state) {
         tracing::warn!(%why, "the service manager cannot be told");
@@ -41,8 +46,6 @@ pub(super) struct Notify {
     pub(super) status: String,
     /// Whether another process has taken over, and speaks for the service.
     pub(super) left: watch::Receiver<Left>,
-    /// Whether this one has.
-    pub(super) begun: Begin,
 }
 
 #[async_trait]
@@ -52,10 +55,6 @@ impl BackgroundService for Notify {
         let Ok(Some(serving)) = serving.wait_for(Option::is_some).await.map(|serving| serving.clone()) else {
             return;
         };
-        match self.begun {
-            Begin::Afresh => {}
-            Begin::Upgrade => tell(&[NotifyState::MainPid(std::process::id())]),
-        }
         ready(&self.status);
         let stopping = async {
             if shutdown.wait_for(|asked| *asked).await.is_ok() && *self.left.borrow() == Left::No {

@@ -39,6 +39,17 @@ impl Manager {
         }
     }
 
+    /// All that was told and not taken yet.
+    fn so_far(&self) -> Vec<String> {
+        self.socket.set_nonblocking(true).unwrap();
+        let (mut all, mut told) = (Vec::new(), [0; 4096]);
+        while let Ok(length) = self.socket.recv(&mut told) {
+            all.extend(String::from_utf8_lossy(&told[..length]).lines().map(str::to_owned));
+        }
+        self.socket.set_nonblocking(false).unwrap();
+        all
+    }
+
     fn any(&self) -> Vec<String> {
         let mut told = [0; 4096];
         let length = self.socket.recv(&mut told).expect("told in time");
@@ -134,4 +145,24 @@ async fn a_new_process_is_started_on_request_and_becomes_the_main_one() {
     assert_eq!(manager.next(), ["STOPPING=1"]);
     eventually("the new one has ended", || test_kill_process(main).err()).await;
     audit_stopped(&gateway, &[&provider]).is_exact(3);
+}
+
+/// A service whose main process has ended is over, and all of its processes are. So who takes over is told before
+/// that, however little there is left to do.
+#[tokio::test]
+async fn who_takes_over_is_told_before_the_process_before_it_ends() {
+    let (manager, provider) = (Manager::new(), Simulated::start());
+    let settings = Settings { environment: manager.environment(&[]), ..Settings::default() };
+    let mut gateway = Gateway::start_with(&[Account::of(&provider)], &settings);
+    is_ready(&manager.next(), "it-1");
+    let customer = gateway.customer("1.00");
+    gateway.ask_to_hand_over();
+    assert!(gateway.stopped().success());
+    let told = manager.so_far();
+    let main = told.first().and_then(|told| told.strip_prefix("MAINPID=")?.parse().ok());
+    let main = main.and_then(Pid::from_raw).unwrap_or_else(|| panic!("{told:?}"));
+    assert_eq!(Client::h1(&gateway, &customer).ask(&ask(&[])).await.status, 200);
+    kill_process(main, Signal::TERM).unwrap();
+    eventually("the new one has ended", || test_kill_process(main).err()).await;
+    audit_stopped(&gateway, &[&provider]).is_exact(1);
 }

@@ -7,6 +7,7 @@ use super::{
     Changed, HOLDS_MAX, OPEN_PATIENCE, PATIENCE, PROTOCOL, READY_PATIENCE, Role, Word, hear, say, unexpected,
 };
 use crate::admit::running::Running;
+use crate::app::notify;
 use crate::app::operator::Operator;
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, Lent};
@@ -22,7 +23,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
@@ -109,6 +109,10 @@ impl BackgroundService for Handover {
             };
             match given {
                 Ok((socket, outgoing)) => {
+                    match socket.process() {
+                        Ok(process) => notify::succeeded_by(process),
+                        Err(why) => tracing::warn!(%why, "the service manager cannot be told who took over"),
+                    }
                     // Closed here, they are the new process's alone.
                     drop((door, listeners));
                     self.operator.end();
@@ -137,7 +141,11 @@ impl Handover {
 
     fn spawn_successor(&self) {
         match &self.program {
-            Ok(program) => spawn_successor(program),
+            Ok(program) => {
+                let program = program.clone();
+                // It only forks, but on a busy machine that may take a while.
+                drop(tokio::task::spawn_blocking(move || spawn_successor(&program)));
+            }
             Err(why) => tracing::error!(%why, "the program is not known: start it with --upgrade"),
         }
     }
@@ -265,23 +273,21 @@ async fn pass(socket: &Socket, ledger: &Ledger, guests: &[Guest], counting: Coun
 }
 
 /// Starts a program with the arguments of this process, to take its place.
+///
+/// By way of one that ends at once: what is nobody's child becomes the service manager's, which would not wait for the
+/// end of another's, and might not notice it.
 fn spawn_successor(program: &Path) {
-    let mut command = Command::new(program);
+    let mut command = Command::new("setsid");
+    command.arg("--fork").arg(program);
     command.args(std::env::args_os().skip(1).filter(|argument| argument != "--upgrade"));
     command.arg("--upgrade").stdin(Stdio::null());
     // It is about this process.
     command.env_remove("WATCHDOG_PID");
     let program = program.display().to_string();
-    match command.spawn() {
-        Ok(mut child) => {
-            tracing::info!(program, process = child.id(), "started, to take over");
-            let waited = thread::Builder::new().name("successor".into()).spawn(move || match child.wait() {
-                Ok(status) => tracing::warn!(program, %status, "the process that was started has ended"),
-                Err(why) => tracing::warn!(program, %why, "the process that was started cannot be watched"),
-            });
-            if let Err(why) = waited {
-                tracing::warn!(%why, "the process that was started cannot be watched");
-            }
+    match command.status() {
+        Ok(status) if status.success() => tracing::info!(program, "started, to take over"),
+        Ok(status) => {
+            tracing::error!(program, %status, "cannot be started to take over: this process goes on")
         }
         Err(why) => tracing::error!(program, %why, "cannot be started to take over: this process goes on"),
     }

@@ -70,6 +70,12 @@ impl Socket {
         Self::new(socket)
     }
 
+    /// The process at the other end.
+    pub fn process(&self) -> io::Result<u32> {
+        let pid = rustix::net::sockopt::socket_peercred(&self.0)?.pid;
+        Ok(pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
     /// To be passed on, or taken to another runtime.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(self.0.into_std()?.into())
