@@ -90,6 +90,8 @@ async fn a_provider_judges_before_another_is_asked_and_nobody_pays_for_it() {
     assert_eq!(h1.ask(&saying("score(hate)=1")).await.status, 200);
     assert_eq!(judge.provider.log().len(), 4);
     set("observe");
+    // A ban ends what is under way: the answer comes first.
+    judge.provider.set_options(Options { latency: Duration::from_millis(700), ..Options::default() });
     assert_eq!(h1.ask(&saying("score(hate)=0.75")).await.status, 200);
     let banned = || (gateway.json(&["customer", "show", &customer.id])["status"] == "banned").then_some(());
     eventually("the third is one too many", banned).await;
