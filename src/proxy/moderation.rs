@@ -3,6 +3,7 @@
 //!
 //! What is asked and answered is kept nowhere; on the way it is as secret as a request.
 
+use super::attempt::fault_of;
 use super::choose::wait_in_line;
 use super::forward::{self, Verdict};
 use super::request::Comes;
@@ -25,7 +26,6 @@ use http::{HeaderValue, Method, header};
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
-use pingora::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ impl Moderator {
         lease.sent();
         match send(&mut session, header, body, account.timeouts.silence).await {
             Ok(answered) => self.answer(session, answered, &peer, lease).await,
-            Err(why) => Err(if kept { Unanswered::Stale } else { broken(&why).into() }),
+            Err(why) => Err(if kept { Unanswered::Stale } else { fault_of(&why).into() }),
         }
     }
 
@@ -164,7 +164,7 @@ impl Moderator {
         let verdict = forward::judge(&header, Comes::Json);
         lease.told(&report, Instant::now());
         let mut body = Vec::new();
-        while let Some(piece) = session.read_response_body().await.map_err(|why| broken(&why))? {
+        while let Some(piece) = session.read_response_body().await.map_err(|why| fault_of(&why))? {
             if body.len() + piece.len() > ANSWER_BYTES_MAX {
                 return Err(Fault::Broken.into());
             }
@@ -244,13 +244,6 @@ fn asked(lease: &Lease, request: RequestId, body_bytes: usize) -> pingora::Resul
     ours.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     let path = account.path_of(Endpoint::Moderations, lease.model());
     forward::request(&ours, account, &path, request, body_bytes)
-}
-
-fn broken(why: &Error) -> Fault {
-    match why.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
-        _ => Fault::Broken,
-    }
 }
 
 #[derive(Deserialize)]

@@ -21,7 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::{Charge, Detached, Failure, Ledger};
 use crate::live::{Current, Live};
-use crate::meter::{ANSWER_BYTES_MAX, tokenizer};
+use crate::meter::{ANSWER_BYTES_MAX, Delivered, tokenizer};
 use crate::money::Amount;
 use crate::record::metrics::Metrics;
 use crate::settle::price::Tier;
@@ -121,12 +121,8 @@ impl Runs {
                 self.charge(running, Used { usage, tier, reported }).await
             }
             Said::Delivered { delivered, tier } => {
-                let (input, encoding) = (running.run.input_tokens, running.run.encoding);
-                let counted = tokio::task::spawn_blocking(move || {
-                    let output = tokenizer::count_delivered(encoding, &delivered);
-                    Usage { input, output, ..Usage::default() }
-                });
-                let usage = counted.await.map_err(|_| Failure::Busy)?;
+                let output = count_written(&running.run, delivered).await?;
+                let usage = Usage { input: running.run.input_tokens, output, ..Usage::default() };
                 self.charge(running, Used { usage, tier, reported: None }).await
             }
             Said::Nothing(end) => self.release(running, end).await,
@@ -248,6 +244,13 @@ impl Running {
             None => self.run.begun,
         }
     }
+}
+
+/// Tokens of what a run wrote, where its provider does not say.
+async fn count_written(run: &Run, delivered: Delivered) -> Result<u64, Failure> {
+    let encoding = run.encoding;
+    let counted = tokio::task::spawn_blocking(move || tokenizer::count_delivered(encoding, &delivered));
+    counted.await.map_err(|_| Failure::Busy)
 }
 
 fn account_of<'a>(live: &'a Live, run: &Run) -> Option<&'a Arc<Account>> {

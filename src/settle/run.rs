@@ -69,7 +69,6 @@ impl Run {
             service_tier: (tier != Tier::Default).then(|| tier.name().into()),
             above_input_tokens: settlement.above_input_tokens,
             cost,
-            encoding: reported.is_none().then(|| self.encoding.name().into()),
             usage,
             lines: settlement.lines,
             ..self.detail("complete", metered, now)
@@ -93,7 +92,6 @@ impl Run {
             service_tier: (tier != Tier::Default).then(|| tier.name().into()),
             above_input_tokens,
             cost,
-            encoding: (metered == Metered::Estimated).then(|| self.encoding.name().into()),
             usage,
             lines,
             ..self.detail(end, metered, now)
@@ -110,6 +108,7 @@ impl Run {
         let us = now.micros().saturating_sub(self.begun.micros());
         Detail {
             metered,
+            encoding: (metered == Metered::Estimated).then(|| self.encoding.name().into()),
             output_cap: self.output_cap,
             attempts: self.attempts.clone(),
             duration_ms: u64::try_from(us).unwrap_or_default() / 1_000,

@@ -47,8 +47,9 @@
 //! account may have more than it may at that moment. A new process that does not ask for counts is told none,
 //! and an old one that knows none passes none.
 //!
-//! Counted apart while guests finish: rates and numbers of requests at once of customers. What a guest reads of the ledger (balances, receipts) is as of `Ledger`. A ban
-//! reaches guests at once, a revoked key or a suspension when they ask for a hold.
+//! Counted apart while guests finish: rates and numbers of requests at once of customers. What a guest reads of
+//! the ledger (balances, receipts) is as of `Ledger`. A ban reaches guests at once, a revoked key or a suspension
+//! when they ask for a hold.
 
 mod give;
 mod guests;

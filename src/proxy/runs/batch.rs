@@ -1,11 +1,11 @@
 //! Batches: runs of many requests. What each line of their output says that it used is charged, at the
 //! prices of its own length; an error costs nothing. Of an answer that does not say, what it wrote is counted.
 
-use super::{Running, Runs, Told, account_of};
+use super::{Running, Runs, Told, account_of, count_written};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::ledger::Failure;
-use crate::meter::{ANSWER_BYTES_MAX, BodyMeter, Delivered, Reading, Reported, Shape, tokenizer};
+use crate::meter::{ANSWER_BYTES_MAX, BodyMeter, Delivered, Reading, Reported, Shape};
 use crate::proxy::fetch::Opened;
 use crate::proxy::shelf::Shelf;
 use crate::proxy::{new_request, request::is_object_id};
@@ -191,10 +191,7 @@ impl Sum {
             Tells::Used(usage) => usage,
             Tells::Wrote(delivered) => {
                 self.counted += 1;
-                let encoding = run.encoding;
-                let count = move || tokenizer::count_delivered(encoding, &delivered);
-                let output = tokio::task::spawn_blocking(count).await.map_err(|_| Failure::Busy)?;
-                Usage { output, ..Usage::default() }
+                Usage { output: count_written(run, delivered).await?, ..Usage::default() }
             }
             Tells::Nothing => {
                 self.untold += 1;
