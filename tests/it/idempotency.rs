@@ -60,11 +60,11 @@ async fn what_was_served_is_charged_once_also_after_a_restart() {
     is_told_of(&send(&h1, "another", &streamed(ask(&[]))).await, &second.id());
     let receipt = h1.get(&format!("/tollgate/v1/receipts/{}", first.id())).await;
     assert_eq!(receipt.json()["status"], "captured");
-    let log = gateway.output();
-    assert!(log.contains("idempotency_key_used") && !log.contains("CANARY"), "{log}");
+    gateway.writes("idempotency_key_used").await;
     assert!(!gateway.scrape().contains("CANARY"));
     let mut gateway = gateway;
     assert!(gateway.stop().success());
+    assert!(!gateway.output().contains("CANARY"), "{}", gateway.output());
     audit_stopped(&gateway, &[&provider]).is_exact(3);
     for file in files(&gateway.store()) {
         let bytes = std::fs::read(&file).unwrap();

@@ -57,7 +57,7 @@ async fn four_kinds_of_trouble_at_once_are_not_the_customers() {
     ] {
         assert!(scrape.lines().any(|found| found == line), "no {line} in\n{scrape}");
     }
-    assert!(gateway.output().contains("an upstream account is out of use"), "nobody was alarmed");
+    gateway.writes("an upstream account is out of use").await;
 
     let dies = Simulated::revive(dead);
     [&slows, &limits, &forgets].into_iter().for_each(|provider| provider.provider.set_options(usual()));

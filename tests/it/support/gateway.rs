@@ -321,6 +321,11 @@ impl Gateway {
         self.output.lock().unwrap().clone()
     }
 
+    /// Waits until it has written this: its log is written beside what it tells of.
+    pub async fn writes(&self, what: &str) {
+        super::eventually(what, || self.output().contains(what).then_some(())).await;
+    }
+
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("tollgate.yaml")
     }
