@@ -174,8 +174,11 @@ fn begin(rule: BanRule, now: Timestamp) -> Timestamp {
 /// Counts a request, once, and tells whether that is one too many.
 fn is_too_many(before: &mut Violations, rule: BanRule, request: RequestId, now: Timestamp) -> bool {
     let from = begin(rule, now);
-    before.retain(|(at, known)| *at >= from && *known != request);
-    before.push((now, request));
+    before.retain(|(at, _)| *at >= from);
+    // The journal may have told of it, and of later ones.
+    if before.iter().all(|(_, known)| *known != request) {
+        before.push((now, request));
+    }
     u32::try_from(before.len()).unwrap_or(u32::MAX) >= rule.violations
 }
 
@@ -237,6 +240,15 @@ mod tests {
         assert!(count(&[(0, 1), (50, 2), (100, 3)]), "to the microsecond");
         assert!(!count(&[(0, 1), (50, 2), (101, 3)]));
         assert!(!count(&[(0, 1), (50, 2), (60, 2)]), "a request counts once");
+    }
+
+    #[test]
+    fn what_the_journal_told_first_keeps_its_place() {
+        let rule = BanRule { violations: 3, within: Duration::from_micros(100) };
+        let told = |n| (Timestamp::from_micros(n), RequestId::from_int(n.unsigned_abs().into()));
+        let mut before: Violations = [1, 2, 3].map(told).into();
+        assert!(is_too_many(&mut before, rule, told(2).1, Timestamp::from_micros(9)));
+        assert_eq!(before, [1, 2, 3].map(told));
     }
 
     #[test]
