@@ -118,6 +118,11 @@ impl UnitPrice {
     /// Free of charge.
     pub const ZERO: UnitPrice = UnitPrice(0);
 
+    /// Whether it is free of charge.
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Reads US dollars for a million tokens, such as `0.075`.
     ///
     /// # Errors

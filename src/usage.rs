@@ -2,7 +2,7 @@
 //!
 //! Classes are disjoint: a token stands in exactly one of them, and together they add up to what
 //! the provider reported. Most are of tokens; images, seconds and characters are what some models are
-//! sold by instead. Knows no prices and no dialect.
+//! sold by instead, and web searches are sold beside. Knows no prices and no dialect.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,11 +41,13 @@ pub enum Class {
     Seconds,
     /// Characters of text, where a model is sold by them.
     Characters,
+    /// Web searches that the provider ran, beside the tokens.
+    WebSearches,
 }
 
 impl Class {
     /// Every class, in the order in which receipts list them.
-    pub const ALL: [Class; 14] = [
+    pub const ALL: [Class; 15] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheWrite,
@@ -60,6 +62,7 @@ impl Class {
         Class::Images,
         Class::Seconds,
         Class::Characters,
+        Class::WebSearches,
     ];
 
     /// The name used in receipts, price books and metrics.
@@ -79,6 +82,7 @@ impl Class {
             Class::Images => "images",
             Class::Seconds => "seconds",
             Class::Characters => "characters",
+            Class::WebSearches => "web_searches",
         }
     }
 
@@ -99,6 +103,7 @@ impl Class {
             Class::Images => Unit::Image,
             Class::Seconds => Unit::Second,
             Class::Characters => Unit::Character,
+            Class::WebSearches => Unit::Call,
         }
     }
 }
@@ -114,6 +119,8 @@ pub enum Unit {
     Second,
     /// Characters of text.
     Character,
+    /// Calls of a tool that the provider runs.
+    Call,
 }
 
 /// What one request used, by [`Class`].
@@ -157,6 +164,9 @@ pub struct Usage {
     /// See [`Class::Characters`].
     #[serde(skip_serializing_if = "is_zero")]
     pub characters: u64,
+    /// See [`Class::WebSearches`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub web_searches: u64,
 }
 
 impl Usage {
@@ -180,6 +190,7 @@ impl Usage {
             Class::Images => self.images,
             Class::Seconds => self.seconds,
             Class::Characters => self.characters,
+            Class::WebSearches => self.web_searches,
         }
     }
 
@@ -200,6 +211,7 @@ impl Usage {
             Class::Images => &mut self.images,
             Class::Seconds => &mut self.seconds,
             Class::Characters => &mut self.characters,
+            Class::WebSearches => &mut self.web_searches,
         }
     }
 

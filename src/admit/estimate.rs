@@ -13,6 +13,9 @@ const STORED_TIMES: u64 = 2;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
+/// The most that web searches find together: the window that OpenAI gives them with any model.
+const FOUND_TOKENS_MAX: u64 = 128_000;
+
 /// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
 pub const OUTPUT_TOKENS_MIN: u64 = 16;
 /// The fewest bytes of a second of audio: half of what the leanest codec for speech takes.
@@ -28,7 +31,7 @@ const IMAGE_TOKENS_LIKELY: u64 = 765;
 /// Tokens that a request may need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokensMax {
-    /// Of input.
+    /// Of input, what searches find with it.
     pub input: u64,
     /// Of output.
     pub output: u64,
@@ -38,7 +41,10 @@ impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
         let charge = |unit: &UnitPrices| {
-            unit.input_max(demand.cached_for).times(self.input) + unit.output_max().times(self.output)
+            let searches = unit.web_searches.times(demand.searches);
+            unit.input_max(demand.cached_for).times(self.input)
+                + unit.output_max().times(self.output)
+                + searches
         };
         self.units(demand, price).map(charge).max().unwrap_or_default()
     }
@@ -57,7 +63,8 @@ impl TokensMax {
     /// How much may be written, in tokens, so that all of it costs no more than this.
     pub fn output_within(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
         let longest = |unit: &UnitPrices| {
-            let left = amount - unit.input_max(demand.cached_for).times(self.input);
+            let searches = unit.web_searches.times(demand.searches);
+            let left = amount - unit.input_max(demand.cached_for).times(self.input) - searches;
             let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
             tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
         };
@@ -87,7 +94,7 @@ fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a
 /// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
 /// text is at least a byte; an image may be fetched from elsewhere, so each counts as the dearest
 /// known; of what is kept, it is known what it came to; where the model's longest input is known, that
-/// is the bound.
+/// is the bound. After each web search the model reads all of it again, and what was found.
 pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let stored = demand.stored_tokens.saturating_mul(STORED_TIMES);
@@ -96,7 +103,9 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
         Work::Audio { bytes, .. } => bytes / AUDIO_BYTES_PER_TOKEN_MIN,
         Work::Text | Work::Speech { .. } | Work::Images => 0,
     });
-    let input = price.max_input_tokens.map_or(input, |longest| input.min(longest));
+    let longest = price.max_input_tokens.unwrap_or(u64::MAX);
+    let again = input.saturating_add(FOUND_TOKENS_MAX).min(longest);
+    let input = input.min(longest).saturating_add(again.saturating_mul(demand.searches));
     let output = match (demand.choices, price.max_output_tokens) {
         (0, _) => 0,
         (_, None) => return None,
@@ -124,6 +133,9 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
     };
     match (demand.work, price.sold_by) {
         (Work::Speech { usage: Tells::Nothing, .. }, Unit::Token) => Err(AdmitError::TokensUntold),
+        (_, Unit::Token) if demand.searches > 0 && price.price.default.unit.web_searches.is_zero() => {
+            Err(AdmitError::SearchUnsold)
+        }
         (_, Unit::Token) => {
             let tokens = tokens_max(demand, price).ok_or(AdmitError::OtherEndpoint)?;
             Ok(tokens.charge_max(demand, price))
@@ -138,7 +150,7 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
             let each = rates(demand, price).map(|rates| rates.picture_max(&demand.picture));
             Ok(each.max().unwrap_or_default().times(demand.choices))
         }
-        (_, Unit::Image | Unit::Second | Unit::Character) => Err(AdmitError::OtherEndpoint),
+        (_, Unit::Image | Unit::Second | Unit::Character | Unit::Call) => Err(AdmitError::OtherEndpoint),
     }
 }
 
@@ -218,6 +230,7 @@ mod tests {
             input_bytes,
             images: 0,
             stored_tokens: 0,
+            searches: 0,
             picture: Picture::default(),
             cached_for,
             tier,
@@ -279,6 +292,30 @@ mod tests {
     fn the_dearest_tier_is_covered_where_none_was_asked_for() {
         check(demand(984, Some(10)), None, "0.0044");
         check(Demand { choices: 0, ..demand(984, None) }, None, "0.004");
+    }
+
+    /// Each has a price, and after each the model reads again.
+    #[test]
+    fn what_searches_find_is_read() {
+        let sold = |longest| {
+            let mut price = price(Some(1000), longest);
+            price.price.set_web_searches(UnitPrice::parse_each("0.01").unwrap());
+            price
+        };
+        let asked = |searches| Demand { searches, tier: Tier::Flex, ..demand(984, Some(10)) };
+        let most = |searches, price: &ModelPrice| {
+            super::charge_max(&asked(searches), price).map(|most| most.to_string())
+        };
+        // 1,000 and 2 x 5,000 of input, 10 of output; 11,000 have the prices of long inputs.
+        assert_eq!(most(0, &sold(Some(5_000))).as_deref(), Ok("0.0011"));
+        assert_eq!(most(1, &sold(Some(5_000))).as_deref(), Ok("0.0161"));
+        assert_eq!(most(2, &sold(Some(5_000))).as_deref(), Ok("0.04215"));
+        // 1,000 and 129,000; all of it at the prices of long inputs.
+        assert_eq!(most(1, &sold(None)).as_deref(), Ok("0.27015"));
+        assert_eq!(most(1, &price(Some(1000), Some(5_000))), Err(AdmitError::SearchUnsold));
+        let (sold, asked) = (sold(Some(5_000)), asked(2));
+        let tokens = tokens_max(&asked, &sold).unwrap();
+        assert_eq!(tokens.output_for(Amount::parse("0.042135").unwrap(), &asked, &sold), 9);
     }
 
     /// What `amount` pays for costs no more, and a token more would; nothing is cut below the least.

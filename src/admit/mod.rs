@@ -38,6 +38,8 @@ pub struct Demand {
     pub images: u64,
     /// Tokens of input that are kept where it goes, and that it does not show.
     pub stored_tokens: u64,
+    /// Web searches that the provider may run for it.
+    pub searches: u64,
     /// What the images that are to be made look like.
     pub picture: Picture,
     /// For how long its input is to be cached.
@@ -98,6 +100,8 @@ pub enum AdmitError {
     MinutesUntold,
     /// The model is not sold at the service tier.
     OtherTier,
+    /// The model is not sold with web searches.
+    SearchUnsold,
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.

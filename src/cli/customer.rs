@@ -280,7 +280,7 @@ pub fn receipt_text(receipt: &Receipt) -> String {
 fn price(line: &Line) -> String {
     match line.class.unit() {
         Unit::Token | Unit::Character => format!("{} / 1M", line.unit_price),
-        Unit::Image => format!("{} each", line.unit_price.times(1)),
+        Unit::Image | Unit::Call => format!("{} each", line.unit_price.times(1)),
         Unit::Second => format!("{} / min", line.unit_price.times(60)),
     }
 }

@@ -151,7 +151,7 @@ models:
         let prices = Class::ALL.map(|class| model.price.default.unit.of(class));
         let none = UnitPrice::ZERO;
         assert_eq!(prices[..7], [one; 7]);
-        assert_eq!(prices[7..], [two, two, two, two, none, none, none]);
+        assert_eq!(prices[7..], [two, two, two, two, none, none, none, none]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
     }
@@ -179,7 +179,7 @@ aliases: { x: a/b:c_d.e-1 }
         let model = &book.models["a/b:c_d.e-1"];
         let prices = Class::ALL.map(|class| model.price.default.unit.of(class).to_string());
         assert_eq!(prices[..7], ["1.00", "0.10", "1.25", "2.00", "2.50", "1.00", "1.00"]);
-        assert_eq!(prices[7..], ["2.00", "3.00", "2.00", "2.00", "0.00", "0.00", "0.00"]);
+        assert_eq!(prices[7..], ["2.00", "3.00", "2.00", "2.00", "0.00", "0.00", "0.00", "0.00"]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);
@@ -293,6 +293,41 @@ models:
                 "p.yaml:6:20: models.t.minute: unknown key `minute`",
             ],
         );
+    }
+
+    #[test]
+    fn a_web_search_has_one_price_at_all_rates() {
+        let model = |more: &str| {
+            let rates = "input: \"1\", output: \"2\"";
+            format!(
+                "version: v\nmodels:\n  m: {{ {rates}, max_output_tokens: 9, long_context: [{{ above: 5, {rates} }}], flex: {{ {rates} }}{more} }}\n"
+            )
+        };
+        let cost = "cost: { input: \"1\", output: \"2\"";
+        let sold = format!(", web_search: \"0.01\", {cost}, web_search: \"0.008\" }}");
+        let book = read(&model(&sold)).unwrap();
+        let (price, cost_of) = (&book.models["m"].price, book.models["m"].cost.as_ref().unwrap());
+        let each = |rates: &Rates, length| rates.at(length).0.web_searches.times(1).to_string();
+        let flex = price.flex.as_ref().unwrap();
+        let told =
+            [each(&price.default, 1), each(&price.default, 6), each(flex, 1), each(&cost_of.default, 6)];
+        assert_eq!(told, ["0.01", "0.01", "0.01", "0.008"]);
+        let book = read(&model("")).unwrap();
+        assert_eq!(each(&book.models["m"].price.default, 1), "0.00");
+        for (more, expect) in [
+            (", web_search: \"0\"", "web_search: must be above zero"),
+            (", web_search: 0.01", "web_search: must be a decimal string"),
+            (
+                &format!(", web_search: \"0.01\", {cost} }}"),
+                "cost.web_search: is missing: add `web_search: \"0.01\"`",
+            ),
+        ] {
+            let faults = read(&model(more)).expect_err(more);
+            let line = faults[0].to_string();
+            assert!(faults.len() == 1 && line.contains(expect), "{faults:?}");
+        }
+        let embeds = "version: v\nmodels:\n  e: { input: \"1\", web_search: \"1\" }\n";
+        check(embeds, &["p.yaml:3:20: models.e.web_search: unknown key `web_search`"]);
     }
 
     #[test]

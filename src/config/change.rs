@@ -3,7 +3,6 @@
 use super::{
     Admin, Config, Edge, Gateway, HeaderLimits, Log, Meter, Metrics, Policy, Reload, Retry, Upstream,
 };
-use crate::money::UnitPrice;
 use crate::settle::price::books::PriceBooks;
 use crate::settle::price::{ModelPrice, PicturePrice, PriceBook};
 use crate::usage::{Class, Unit};
@@ -240,7 +239,7 @@ fn unit_prices(price: &ModelPrice) -> String {
         }
         Class::AudioInput | Class::ImageInput => unit.of(*class) != unit.input,
         Class::Reasoning | Class::AudioOutput | Class::ImageOutput => unit.of(*class) != unit.output,
-        Class::Images | Class::Seconds | Class::Characters => unit.of(*class) != UnitPrice::ZERO,
+        Class::Images | Class::Seconds | Class::Characters | Class::WebSearches => !unit.of(*class).is_zero(),
     };
     let priced = Class::ALL.into_iter().filter(tells);
     let priced = priced.map(|class| format!("{} {}", class.name(), unit.of(class)));

@@ -127,6 +127,9 @@ impl Entry<'_> {
         }
         if let Some(longest) = self.read("max_input_tokens").filter(|tokens: &u64| *tokens > 0) {
             fields.push(format!("max_input_tokens: {longest}"));
+            if writes {
+                fields.extend(self.search()?.map(|each| format!("web_search: \"{each}\"")));
+            }
         }
         if writes && self.read("supports_reasoning") == Some(true) {
             fields.push("hidden_reasoning: true".into());
@@ -142,6 +145,18 @@ impl Entry<'_> {
             }
         }
         Ok(fields.join(", "))
+    }
+
+    /// The price of a web search, where it is one for all.
+    fn search(&self) -> Result<Option<String>, String> {
+        let by_size: Option<BTreeMap<String, Box<RawValue>>> = self.read("search_context_cost_per_query");
+        let costs: BTreeSet<String> =
+            by_size.iter().flatten().map(|(_, cost)| cost.get().to_owned()).collect();
+        let mut costs = costs.into_iter();
+        let (Some(cost), None) = (costs.next(), costs.next()) else { return Ok(None) };
+        let exact =
+            plain(&cost, 0).filter(|text| UnitPrice::parse_each(text).is_ok_and(|each| !each.is_zero()));
+        exact.map(Some).ok_or_else(|| format!("a price of {cost} for a web search is not exact"))
     }
 
     /// The prices of a tier by length of the input; `None` if it is not sold.
@@ -320,6 +335,8 @@ mod tests {
         assert!(book.find("sim-long-2026-04-23").unwrap().1 == book.find("sim-long").unwrap().1);
         assert_eq!(unit("ft:sim-small:acme", Tier::Default, 1)[0], "0.30");
         assert!(book.find("sim-embed").unwrap().1.max_output_tokens.is_none());
+        let search = |model| book.find(model).unwrap().1.price.default.unit.web_searches.times(1).to_string();
+        assert_eq!(["sim-long", "sim-claude", "sim-small"].map(search), ["0.01", "0.01", "0.00"]);
         let hour = book.find("sim-claude").unwrap().1.price.default.unit.cache_write_1h;
         assert_eq!(hour.to_string(), "10.00");
         let painter = &book.find("sim-painter").unwrap().1.price.default;

@@ -52,10 +52,14 @@ impl SoldBy {
 pub(super) fn model(mut section: Section<'_>) -> Option<Arc<ModelPrice>> {
     let sold_by = SoldBy::of(&section);
     let price = tariff(&mut section, sold_by);
+    let searched = sold_by == SoldBy::AllTokens && section.has("web_search");
     let cost = match section.get("cost") {
         Some(node) => {
             let mut cost = node.section();
             let tariff = tariff(&mut cost, sold_by);
+            if searched && tariff.as_ref().is_some_and(|tariff| tariff.default.unit.web_searches.is_zero()) {
+                cost.required(Required { key: "web_search", example: "\"0.01\"" });
+            }
             cost.finish();
             Some(tariff?)
         }
@@ -90,6 +94,10 @@ pub(super) fn model(mut section: Section<'_>) -> Option<Arc<ModelPrice>> {
 /// Rates of the default tier, and those of others below their names.
 fn tariff(section: &mut Section<'_>, sold_by: SoldBy) -> Option<Tariff> {
     let default = rates(section, sold_by);
+    let searches = match sold_by {
+        SoldBy::AllTokens => section.get("web_search").map_or(Some(UnitPrice::ZERO), |node| search(&node)),
+        SoldBy::TokensRead | SoldBy::Other(_) => Some(UnitPrice::ZERO),
+    };
     let mut tier = |key| {
         section.get(key).map(|node| {
             let mut section = node.section();
@@ -100,7 +108,19 @@ fn tariff(section: &mut Section<'_>, sold_by: SoldBy) -> Option<Tariff> {
     };
     let (flex, priority, batch) = (tier("flex"), tier("priority"), tier("batch"));
     // Not with `?` before all are read: that would hide faults.
-    Some(Tariff { default: default?, flex: whole(flex)?, priority: whole(priority)?, batch: whole(batch)? })
+    let mut tariff =
+        Tariff { default: default?, flex: whole(flex)?, priority: whole(priority)?, batch: whole(batch)? };
+    tariff.set_web_searches(searches?);
+    Some(tariff)
+}
+
+/// The price of a web search, of whatever tier.
+fn search(node: &Node<'_>) -> Option<UnitPrice> {
+    let each = parsed(node, UnitPrice::parse_each)?;
+    if each.is_zero() {
+        node.fault("must be above zero: leave it out where web search is not sold");
+    }
+    Some(each)
 }
 
 /// `None` inside is a fault, which was told.

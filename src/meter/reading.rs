@@ -134,6 +134,8 @@ pub struct Delivered {
     pub events: u64,
     /// Whole images.
     pub images: u64,
+    /// Web searches whose end was told.
+    pub searches: u64,
 }
 
 impl Delivered {
@@ -169,6 +171,10 @@ pub(super) struct Tally {
     usage: Option<String>,
     /// What was told of it when the stream began; later counts replace its own.
     begun: Option<String>,
+    /// What was told of tools beside it.
+    tools: Option<String>,
+    /// Whether the provider tells how many searches there were.
+    pub(super) tells_searches: bool,
     tier: Option<Tier>,
     object: Option<Box<str>>,
     pub(super) picture: Picture,
@@ -184,20 +190,23 @@ pub(super) struct Mark {
     text_bytes: usize,
     bytes: u64,
     events: u64,
+    searches: u64,
     parsed: u64,
 }
 
 impl Tally {
     /// What was delivered so far.
     pub(super) fn mark(&self) -> Mark {
-        let Delivered { text, bytes, events, .. } = &self.delivered;
-        Mark { text_bytes: text.len(), bytes: *bytes, events: *events, parsed: self.parsed }
+        let Delivered { text, bytes, events, searches, .. } = &self.delivered;
+        let (bytes, events, searches) = (*bytes, *events, *searches);
+        Mark { text_bytes: text.len(), bytes, events, searches, parsed: self.parsed }
     }
 
     /// What was added since is not delivered after all. Text that was let go of stays so.
     pub(super) fn back_to(&mut self, mark: &Mark) {
         self.delivered.text.truncate(mark.text_bytes);
         (self.delivered.bytes, self.delivered.events) = (mark.bytes, mark.events);
+        self.delivered.searches = mark.searches;
         self.parsed = mark.parsed;
     }
 
@@ -239,6 +248,11 @@ impl Tally {
         self.begun = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
     }
 
+    /// Takes what is told of tools beside the usage of tokens.
+    pub(super) fn tools(&mut self, raw: &str) {
+        self.tools = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
+    }
+
     /// Takes the service tier that is told; the last one counts.
     pub(super) fn tier(&mut self, name: &str) {
         self.tier = Tier::named(name).or(self.tier);
@@ -265,10 +279,16 @@ impl Tally {
         // They were delivered, whatever they said.
         self.delivered.events += oddities.oversized;
         let begun = self.begun.as_deref();
-        let usage = self.usage.map(|raw| match begun {
-            Some(begun) if !raw.is_empty() => Reported::new(endpoint, format!("[{begun},{raw}]")),
-            Some(_) | None => Reported::new(endpoint, raw),
+        let mut usage = self.usage.map(|raw| match (begun, self.tools) {
+            (Some(begun), _) if !raw.is_empty() => Reported::new(endpoint, format!("[{begun},{raw}]")),
+            (None, Some(tools)) if !raw.is_empty() => Reported::new(endpoint, format!("[{raw},{tools}]")),
+            (Some(_) | None, _) => Reported::new(endpoint, raw),
         });
+        if let Some(Reported { usage: Ok(usage), .. }) = &mut usage
+            && !self.tells_searches
+        {
+            usage.web_searches = self.delivered.searches;
+        }
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
         let Tally { tier, picture, object, at_work, delivered, .. } = self;
         Reading { shape, usage, begun, tier, picture, object, at_work, delivered, oddities }

@@ -46,6 +46,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             cache_write,
             output,
             reasoning,
+            web_searches: found.delivered.searches,
             ..Usage::default()
         }),
     });
@@ -63,6 +64,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             bytes,
             events: expected.events,
             images: found.delivered.images,
+            searches: found.delivered.searches,
         },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
     }
@@ -100,6 +102,7 @@ macro_rules! data {
 
 mod media;
 mod room;
+mod search;
 mod usage;
 
 const PLAIN_EVENT: Expected<'_> = Expected {

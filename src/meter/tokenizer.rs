@@ -282,10 +282,11 @@ mod tests {
         let body = br#"{"messages":[{"role":"user","content":"hello world"}]}"#;
         let nothing = estimate(Encoding::O200kBase, body, &Delivered::default());
         assert_eq!((nothing.input, nothing.output), (count_input(Encoding::O200kBase, body), 0));
-        let delivered = Delivered { text: "hello world".into(), bytes: 11, events: 2, images: 0 };
+        let delivered =
+            Delivered { text: "hello world".into(), bytes: 11, events: 2, ..Delivered::default() };
         let expected = Usage { input: 9, output: 2, ..Usage::default() };
         assert_eq!(estimate(Encoding::O200kBase, body, &delivered), expected);
-        let long = Delivered { text: String::new(), bytes: 1_000_001, events: 9, images: 0 };
+        let long = Delivered { text: String::new(), bytes: 1_000_001, events: 9, ..Delivered::default() };
         assert_eq!(estimate(Encoding::O200kBase, body, &long).output, 250_001);
     }
 }

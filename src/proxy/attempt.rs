@@ -237,7 +237,9 @@ pub(super) fn fault_of(error: &Error) -> Fault {
 pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
     let request = &exchange.request;
     let hidden = exchange.price.hidden_reasoning == Reasoning::Hidden;
-    let uncounted = hidden || request.comes == Comes::Json || request.demand.images > 0;
+    // What a search found was read, and is not seen.
+    let unseen = request.demand.images > 0 || request.demand.searches > 0;
+    let uncounted = hidden || request.comes == Comes::Json || unseen;
     let drain = HangUp::Drain(account.drain.time);
     match account.on_hang_up {
         // Nothing of it can be counted, whatever was delivered.
@@ -267,7 +269,8 @@ pub(super) fn drains_on(admitted: &mut InExchange) -> Result<()> {
         return Ok(());
     }
     let read = admitted.exchange.delivered_bytes();
-    let since = read - *admitted.gone_at_bytes.get_or_insert(read);
+    // Of one that has ended nothing is told any more.
+    let since = read.saturating_sub(*admitted.gone_at_bytes.get_or_insert(read));
     let max = admitted.lease.as_ref().map_or(0, |lease| lease.account().drain.tokens_max);
     if since / BYTES_PER_TOKEN > max { Err(ran_out()) } else { Ok(()) }
 }

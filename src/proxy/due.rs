@@ -42,7 +42,7 @@ pub struct Uncounted {
 impl Uncounted {
     /// Counts it, and what was asked. Blocks: see [`tokenizer`].
     pub fn count(&self, encoding: Encoding, asked: &[u8]) -> Usage {
-        match self.begun {
+        let tokens = match self.begun {
             // The provider told of the input before it stopped.
             Some(begun) => {
                 let output = tokenizer::count_delivered(encoding, &self.delivered);
@@ -52,7 +52,8 @@ impl Uncounted {
                 let shown = tokenizer::estimate(encoding, asked, &self.delivered);
                 Usage { input: shown.input.saturating_add(self.stored), ..shown }
             }
-        }
+        };
+        Usage { web_searches: self.delivered.searches, ..tokens }
     }
 }
 
@@ -94,7 +95,7 @@ pub fn due(demand: &Demand, price: &ModelPrice, reading: Reading, end: End) -> D
     match price.sold_by {
         Unit::Token => Due::Uncounted(Uncounted { refused, delivered, begun, stored: demand.stored_tokens }),
         // Nobody knows how much of it there was.
-        Unit::Image | Unit::Second | Unit::Character => Due::Nothing,
+        Unit::Image | Unit::Second | Unit::Character | Unit::Call => Due::Nothing,
     }
 }
 
@@ -121,13 +122,14 @@ fn counted(demand: &Demand, price: &ModelPrice, delivered: &Delivered) -> Counte
         (Unit::Character, Work::Text | Work::Audio { .. } | Work::Images) => {
             unreachable!("a model that is sold by characters is admitted to speak")
         }
-        (Unit::Token | Unit::Second, _) => Counted::IsToldInstead,
+        (Unit::Token | Unit::Second | Unit::Call, _) => Counted::IsToldInstead,
     }
 }
 
-/// Whether the model is sold by what was used.
+/// Whether the model is sold by what was used. Calls are sold beside tokens.
 fn is_sold(usage: &Usage, price: &ModelPrice) -> bool {
-    Class::ALL.into_iter().all(|class| usage.of(class) == 0 || class.unit() == price.sold_by)
+    let sold = |unit| unit == price.sold_by || unit == Unit::Call && price.sold_by == Unit::Token;
+    Class::ALL.into_iter().all(|class| usage.of(class) == 0 || sold(class.unit()))
 }
 
 /// Whether a report may be of what was delivered up to a break: some servers tell their usage in each event, also

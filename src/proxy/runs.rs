@@ -121,8 +121,9 @@ impl Runs {
                 self.charge(running, Used { usage, tier, reported }).await
             }
             Said::Delivered { delivered, tier } => {
+                let (input, web_searches) = (running.run.input_tokens, delivered.searches);
                 let output = count_written(&running.run, delivered).await?;
-                let usage = Usage { input: running.run.input_tokens, output, ..Usage::default() };
+                let usage = Usage { input, output, web_searches, ..Usage::default() };
                 self.charge(running, Used { usage, tier, reported: None }).await
             }
             Said::Nothing(end) => self.release(running, end).await,

@@ -138,6 +138,15 @@ impl Tariff {
         self.of(tier).unwrap_or(&self.default)
     }
 
+    /// Sets the price of a web search, which no tier or length of input changes.
+    pub fn set_web_searches(&mut self, each: UnitPrice) {
+        let others = [&mut self.flex, &mut self.priority, &mut self.batch].into_iter().flatten();
+        for rates in others.chain([&mut self.default]) {
+            rates.unit.web_searches = each;
+            rates.bands.iter_mut().for_each(|band| band.unit.web_searches = each);
+        }
+    }
+
     /// The unit prices of a usage at a tier, and the length above which they hold.
     pub fn unit(&self, tier: Tier, usage: &Usage) -> (&UnitPrices, Option<u64>) {
         self.rates(tier).at(usage.input_total())
@@ -211,6 +220,9 @@ pub struct UnitPrices {
     pub seconds: UnitPrice,
     /// Of [`Class::Characters`].
     pub characters: UnitPrice,
+    /// Of [`Class::WebSearches`]; zero where they are not sold.
+    #[serde(skip_serializing_if = "UnitPrice::is_zero")]
+    pub web_searches: UnitPrice,
 }
 
 impl UnitPrices {
@@ -231,6 +243,7 @@ impl UnitPrices {
             Class::Images => self.images,
             Class::Seconds => self.seconds,
             Class::Characters => self.characters,
+            Class::WebSearches => self.web_searches,
         }
     }
 

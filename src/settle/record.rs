@@ -194,6 +194,7 @@ mod tests {
                 images: 12,
                 seconds: 13,
                 characters: 14,
+                web_searches: 15,
             },
             lines: vec![line(Class::Input, 1), line(Class::Reasoning, 5)],
             attempts: vec![attempt(None), attempt(Some(429))],

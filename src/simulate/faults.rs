@@ -35,6 +35,8 @@ pub(super) struct Directives {
     pub tokens: Option<u64>,
     pub reasoning_tokens: u64,
     pub cached_tokens: u64,
+    /// Web searches that the model would run, if it may.
+    pub searches: u64,
     pub chunks: Option<u32>,
     /// How often a response in the background is read before it has ended.
     pub reads: u32,
@@ -111,6 +113,7 @@ impl Directives {
             "tokens" => self.tokens = Some(tokens(value)?),
             "reasoning_tokens" => self.reasoning_tokens = tokens(value)?,
             "cached_tokens" => self.cached_tokens = tokens(value)?,
+            "searches" => self.searches = tokens(value)?,
             "tier" => self.tier = Some(tier(value)?),
             "reads" => self.reads = number(value)?,
             "chunks" => self.chunks = Some(number(value)?),

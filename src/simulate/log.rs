@@ -41,6 +41,9 @@ pub struct Served {
     pub completion_tokens: u64,
     /// Of the completion's tokens, those spent on reasoning.
     pub reasoning_tokens: u64,
+    /// Web searches that were run.
+    #[serde(default)]
+    pub searches: u64,
     /// What was used that is not text, by class.
     #[serde(default)]
     pub other: Usage,
@@ -65,6 +68,7 @@ impl Served {
             cached_tokens: self.cached_tokens,
             completion_tokens: self.completion_tokens,
             reasoning_tokens: self.reasoning_tokens,
+            searches: self.searches,
             other: self.other,
         };
         counts.usage()

@@ -26,6 +26,10 @@ const TOKENS_PER_REQUEST: u64 = 3;
 const TOKENS_PER_MESSAGE: u64 = 4;
 const TOKENS_PER_IMAGE: u64 = 85;
 const BYTES_PER_TOKEN: u64 = 4;
+/// Of what a web search finds.
+const TOKENS_PER_SEARCH: u64 = 1_000;
+/// The type of its tool, or how that begins.
+const SEARCH: &str = "web_search";
 
 /// A valid request.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(super) struct Request {
     /// Where images or audio are asked for.
     pub media: Option<Media>,
     pub prompt_tokens: u64,
+    /// Web searches that it runs.
+    pub searches: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
     cap: Option<u64>,
 }
@@ -81,7 +87,7 @@ impl Request {
 
     /// The usage of the whole answer. Reasoning comes on top of the text and knows no cap.
     pub fn counts(&self) -> Counts {
-        let prompt_tokens = self.prompt_tokens;
+        let prompt_tokens = self.prompt_tokens + self.searches * TOKENS_PER_SEARCH;
         if let Some(media) = &self.media {
             return Counts { other: media.usage, ..Counts::default() };
         }
@@ -95,10 +101,17 @@ impl Request {
                     cached_tokens: self.directives.cached_tokens,
                     completion_tokens: self.choices * self.words() + reasoning_tokens,
                     reasoning_tokens,
+                    searches: self.searches,
                     other: Usage::default(),
                 }
             }
         }
+    }
+
+    /// The same before it searched or wrote anything, but for one token.
+    pub fn counts_begun(&self) -> Counts {
+        let (prompt_tokens, cached_tokens) = (self.prompt_tokens, self.directives.cached_tokens);
+        Counts { prompt_tokens, cached_tokens, completion_tokens: 1, ..Counts::default() }
     }
 
     fn asked(&self) -> u64 {
@@ -141,6 +154,7 @@ fn read_media(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Req
         scores: BTreeMap::new(),
         media: Some(media),
         prompt_tokens: 0,
+        searches: 0,
         cap: None,
     })
 }
@@ -154,6 +168,7 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
     let model = written.model.clone().filter(|model| !model.is_empty()).or(default);
     let model = model.ok_or_else(|| Refusal::missing("model"))?;
     let (texts, prompt_tokens) = written.read_for(endpoint)?;
+    let searches_max = written.searches_max();
     let stream = written.stream.unwrap_or(false);
     if written.stream_options.is_some() && !stream {
         return Err(Refusal::stray_stream_options());
@@ -168,6 +183,7 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
         choices: texts.saturating_mul(written.n.unwrap_or(1).max(1)),
         base64: written.encoding_format.as_deref() == Some("base64"),
         tier: directives.tier.or(tier).unwrap_or("default"),
+        searches: directives.searches.min(searches_max),
         directives,
         keeping: match (endpoint, written.background, written.store) {
             (Endpoint::Responses, Some(true), _) => Keeping::Run,
@@ -224,10 +240,27 @@ struct Written {
     max_completion_tokens: Option<u64>,
     max_tokens: Option<u64>,
     n: Option<u64>,
+    tools: Option<Vec<Tool>>,
+    max_tool_calls: Option<u64>,
     metadata: Option<BTreeMap<String, String>>,
 }
 
+#[derive(Deserialize)]
+struct Tool {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    max_uses: Option<u64>,
+}
+
 impl Written {
+    /// How many web searches it may run.
+    fn searches_max(&self) -> u64 {
+        let tools = self.tools.iter().flatten();
+        let search = tools.filter(|tool| tool.kind.as_ref().is_some_and(|kind| kind.starts_with(SEARCH)));
+        let each = search.map(|tool| tool.max_uses.unwrap_or(u64::MAX));
+        each.fold(0, u64::saturating_add).min(self.max_tool_calls.unwrap_or(u64::MAX))
+    }
+
     /// How many texts are answered, and the tokens of what is to be read.
     fn read_for(&self, endpoint: Endpoint) -> Result<(u64, u64), Refusal> {
         let texts = |name, input: Option<Input>| {
@@ -374,6 +407,11 @@ mod tests {
             6,
             "length",
         );
+        let tools = json!([{"type": "web_search", "max_uses": 2}, {"type": "web_search"}]);
+        let metadata = json!({"simulate_searches": "7"});
+        let searching = |most: Value| json!({"model": "m", "messages": hi, "metadata": metadata, "tools": tools, "max_tool_calls": most});
+        check(searching(Value::Null), 9 + 7_000, 16, "stop");
+        check(searching(json!(3)), 9 + 3_000, 16, "stop");
         let metadata = json!({"simulate_tokens": "40", "simulate_reasoning_tokens": "7"});
         check(json!({"model": "m", "messages": hi, "n": 3, "metadata": metadata}), 9, 3 * 47, "stop");
     }

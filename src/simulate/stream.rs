@@ -289,6 +289,8 @@ mod tests {
             finish_reason: "stop",
             usage: Some("{}".to_owned()),
             begun: None,
+            searches: 0,
+            tool_usage: None,
             base64: false,
             tier: "default",
             scores: Default::default(),

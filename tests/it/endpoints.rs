@@ -84,6 +84,7 @@ async fn a_response_that_is_not_sold_is_told_so_and_free() {
             ("conversation", json!("conv_1")),
             ("prompt", json!({ "id": "pmpt_1" })),
             ("tools", json!([{ "type": "web_search" }])),
+            ("tools", json!([{ "type": "file_search" }])),
             ("service_tier", json!("priority")),
         ] {
             let mut body = json!({ "model": "gpt-4o-mini", "input": "hello" });
@@ -272,6 +273,7 @@ async fn messages_are_refused_in_the_dialect_of_anthropic() {
             (402, "billing_error", whole.clone()),
             (404, "not_found_error", with("model", json!("unpriced"))),
             (400, "invalid_request_error", with("tools", json!([{ "type": "web_search_20250305" }]))),
+            (400, "invalid_request_error", with("tools", json!([{ "type": "web_fetch_20250910" }]))),
         ] {
             let refused = post(&client, MESSAGES, &body).await;
             let error = refused.json();

@@ -23,6 +23,7 @@ mod idempotency;
 mod answers;
 mod azure;
 mod endpoints;
+mod search;
 mod stored;
 mod runs;
 mod files;

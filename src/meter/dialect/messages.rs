@@ -20,9 +20,13 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     let event: Event<'_> = object(json)?;
     let begun = event.message.as_ref().and_then(|message| message.usage);
     for usage in begun.iter().chain(&event.usage) {
-        if let Ok(Tier { service_tier: Some(tier) }) = serde_json::from_str(usage.get()) {
+        let Ok(Beside { service_tier, server_tool_use }) = serde_json::from_str(usage.get()) else {
+            continue;
+        };
+        if let Some(tier) = service_tier {
             tally.tier(&tier);
         }
+        tally.tells_searches |= server_tool_use.is_some();
     }
     if let Some(usage) = begun {
         tally.usage_begun(usage.get());
@@ -34,6 +38,7 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     for block in block.chain(event.content.iter().flatten()) {
         let texts = [&block.text, &block.thinking, &block.name, &block.partial_json];
         texts.into_iter().for_each(|text| tally.text(&text.text));
+        tally.delivered.searches += u64::from(block.is_search());
         if let Some(input) = block.input.filter(|input| input.get() != "{}") {
             tally.text(input.get());
         }
@@ -78,6 +83,11 @@ struct Begun<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    /// What a tool found: a list, or an error.
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
     #[serde(borrow)]
     text: Text<'a>,
     #[serde(borrow)]
@@ -92,11 +102,21 @@ struct Block<'a> {
     stop_reason: Option<IgnoredAny>,
 }
 
+impl Block<'_> {
+    /// Whether it is what a web search found. One that failed costs nothing.
+    fn is_search(&self) -> bool {
+        let found = self.content.is_some_and(|content| content.get().starts_with('['));
+        found && self.kind.as_deref() == Some("web_search_tool_result")
+    }
+}
+
+/// What a usage says beside tokens.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Tier<'a> {
+struct Beside<'a> {
     #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
+    server_tool_use: Option<IgnoredAny>,
 }
 
 /// Reads the usage object of a message, or a list of them of which later counts replace earlier ones.
@@ -123,6 +143,8 @@ pub(super) fn usage(json: &str) -> Result<Usage, Absurd> {
     let cache_write_1h = hour.min(written);
     let thought: Thought<'_> = details(Field::ThinkingTokens, last.output_tokens_details)?;
     let reasoning = count(Field::ThinkingTokens, thought.thinking_tokens)?.unwrap_or(0).min(all_output);
+    let ran: ServerTools<'_> = details(Field::WebSearches, last.server_tool_use)?;
+    let web_searches = count(Field::WebSearches, ran.web_search_requests)?.unwrap_or(0);
     let usage = Usage {
         input,
         cached_input,
@@ -130,6 +152,7 @@ pub(super) fn usage(json: &str) -> Result<Usage, Absurd> {
         cache_write_1h,
         output: all_output - reasoning,
         reasoning,
+        web_searches,
         ..Usage::default()
     };
     assert_eq!(usage.tokens(), input + cached_input + written + all_output, "classes add up");
@@ -151,6 +174,8 @@ struct MessageTotals<'a> {
     cache_creation: Option<&'a RawValue>,
     #[serde(borrow)]
     output_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server_tool_use: Option<&'a RawValue>,
 }
 
 impl<'a> MessageTotals<'a> {
@@ -164,6 +189,7 @@ impl<'a> MessageTotals<'a> {
             cache_read_input_tokens: later.cache_read_input_tokens.or(self.cache_read_input_tokens),
             cache_creation: later.cache_creation.or(self.cache_creation),
             output_tokens_details: later.output_tokens_details.or(self.output_tokens_details),
+            server_tool_use: later.server_tool_use.or(self.server_tool_use),
         }
     }
 }
@@ -182,6 +208,13 @@ struct Creation<'a> {
 struct Thought<'a> {
     #[serde(borrow)]
     thinking_tokens: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerTools<'a> {
+    #[serde(borrow)]
+    web_search_requests: Option<&'a RawValue>,
 }
 
 #[cfg(test)]

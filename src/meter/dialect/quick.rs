@@ -14,6 +14,7 @@ struct Marks {
     delta: Finder<'static>,
     unfinished: Finder<'static>,
     tier: Finder<'static>,
+    search: Finder<'static>,
 }
 
 static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
@@ -22,6 +23,7 @@ static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
     delta: Finder::new(DELTA),
     unfinished: Finder::new("\"finish_reason\":null"),
     tier: Finder::new(TIER),
+    search: Finder::new("web_search"),
 });
 
 const DELTA: &str = "\"delta\":{";
@@ -87,6 +89,11 @@ pub(in crate::meter) fn id(answer: &[u8]) -> Option<&str> {
     let word = rest.trim_ascii_start().strip_prefix(b"\"")?;
     let word = &word[..memchr(b'"', word)?];
     if word.contains(&b'\\') { None } else { std::str::from_utf8(word).ok() }
+}
+
+/// Whether the answer may tell of web searches.
+pub(in crate::meter) fn may_search(answer: &[u8]) -> bool {
+    MARKS.search.find(answer).is_some()
 }
 
 /// More than one tier, or one that is no plain string.

@@ -2,7 +2,7 @@
 //! whole answer again, with its usage.
 
 use super::super::reading::Tally;
-use super::{Part, Text, Unreadable, object};
+use super::{Part, Text, Unreadable, object, usage};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -30,6 +30,9 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     if let Some(usage) = response.and_then(|response| response.usage) {
         tally.usage(usage.get());
     }
+    if let Some(tools) = response.and_then(|response| response.tool_usage) {
+        tell_tools(tools, tally);
+    }
     // Before the last event it is what was asked for.
     if let Some(tier) = response.and_then(|response| response.service_tier.as_ref())
         && part != Part::Ordinary
@@ -42,8 +45,20 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
         && let Some(item) = &event.item
     {
         tally.text(&item.name.text);
+    } else if kind == "response.output_item.done"
+        && let Some(item) = &event.item
+    {
+        tally.delivered.searches += u64::from(item.is_search());
     }
     Ok(part)
+}
+
+/// What the provider tells of searches counts, where it does.
+fn tell_tools(tools: &RawValue, tally: &mut Tally) {
+    if usage::searches(tools.get()).is_ok_and(|searches| searches.is_some()) {
+        tally.tells_searches = true;
+        tally.tools(tools.get());
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -68,6 +83,8 @@ struct Ended<'a> {
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
+    tool_usage: Option<&'a RawValue>,
+    #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
 }
 
@@ -83,6 +100,8 @@ struct Answer<'a> {
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
+    tool_usage: Option<&'a RawValue>,
+    #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
     error: Option<IgnoredAny>,
 }
@@ -91,6 +110,11 @@ struct Answer<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Item<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    /// What a search did.
+    #[serde(borrow)]
+    action: Option<&'a RawValue>,
     #[serde(borrow)]
     content: Text<'a>,
     #[serde(borrow)]
@@ -103,10 +127,29 @@ struct Item<'a> {
     input: Text<'a>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Action<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+}
+
+impl Item<'_> {
+    /// Whether it is a web search. Pages that are opened, or searched themselves, cost nothing.
+    fn is_search(&self) -> bool {
+        let action = || -> Option<Action<'_>> { serde_json::from_str(self.action?.get()).ok() };
+        let opens = || action().and_then(|action| action.kind).is_some_and(|kind| kind != "search");
+        self.kind.as_deref() == Some("web_search_call") && !opens()
+    }
+}
+
 impl Answer<'_> {
     fn read_plain(&self, tally: &mut Tally) -> Result<Part, Unreadable> {
         if let Some(usage) = self.usage {
             tally.usage(usage.get());
+        }
+        if let Some(tools) = self.tool_usage {
+            tell_tools(tools, tally);
         }
         if let Some(tier) = &self.service_tier {
             tally.tier(tier);
@@ -124,6 +167,7 @@ impl Answer<'_> {
         for item in self.output.iter().flatten() {
             let texts = [&item.content, &item.summary, &item.name, &item.arguments, &item.input];
             texts.into_iter().for_each(|text| tally.text(&text.text));
+            tally.delivered.searches += u64::from(item.is_search());
         }
         Ok(Part::Ordinary)
     }

@@ -52,6 +52,8 @@ pub enum Field {
     TextTokens,
     /// `seconds`, or `duration`
     Seconds,
+    /// `web_search.num_requests`, or `web_search_requests`
+    WebSearches,
 }
 
 /// What is wrong with a field.
@@ -103,6 +105,7 @@ impl Field {
             Field::ImageTokens => "image_tokens",
             Field::TextTokens => "text_tokens",
             Field::Seconds => "seconds",
+            Field::WebSearches => "web_search requests",
         }
     }
 }
@@ -175,11 +178,17 @@ pub(super) fn of_chat(json: &str) -> Result<Usage, Absurd> {
     Ok(usage)
 }
 
-/// Reads the usage object of a response.
+/// Reads the usage object of a response, or a list of that and what it tells of tools.
 ///
 /// # Errors
 /// As [`of_chat`].
 pub(super) fn of_response(json: &str) -> Result<Usage, Absurd> {
+    if json.starts_with('[') {
+        let parts: Result<[&RawValue; 2], _> = serde_json::from_str(json);
+        let [usage, tools] = parts.map_err(|_| Absurd::new(Field::Usage, Why::NotObject))?;
+        let web_searches = searches(tools.get())?.unwrap_or(0);
+        return Ok(Usage { web_searches, ..of_response(usage.get())? });
+    }
     let totals: ResponseTotals<'_> = object(Field::Usage, json)?;
     let input = required(Field::InputTokens, totals.input_tokens)?;
     let output = required(Field::OutputTokens, totals.output_tokens)?;
@@ -202,6 +211,30 @@ pub(super) fn of_response(json: &str) -> Result<Usage, Absurd> {
     };
     assert_eq!(usage.tokens(), input + output, "classes add up to the reported totals");
     Ok(usage)
+}
+
+/// Reads how many web searches a response tells of beside its usage.
+///
+/// # Errors
+/// When it is not an object, or the number no integer from 0 to [`Usage::CLASS_MAX`].
+pub(super) fn searches(json: &str) -> Result<Option<u64>, Absurd> {
+    let tools: ToolUsage<'_> = object(Field::WebSearches, json)?;
+    let search: SearchUsage<'_> = details(Field::WebSearches, tools.web_search)?;
+    count(Field::WebSearches, search.num_requests)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ToolUsage<'a> {
+    #[serde(borrow)]
+    web_search: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SearchUsage<'a> {
+    #[serde(borrow)]
+    num_requests: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]

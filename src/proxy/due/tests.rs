@@ -13,7 +13,7 @@ macro_rules! data {
     };
 }
 
-const STREAMS: [(Endpoint, &str); 21] = [
+const STREAMS: [(Endpoint, &str); 23] = [
     (Endpoint::Chat, data!("chat-stream-absurd-usage.sse")),
     (Endpoint::Chat, data!("chat-stream-azure-prompt-filter.sse")),
     (Endpoint::Chat, data!("chat-stream-cr-no-done.sse")),
@@ -30,14 +30,16 @@ const STREAMS: [(Endpoint, &str); 21] = [
     (Endpoint::Responses, data!("responses-stream-error.sse")),
     (Endpoint::Responses, data!("responses-stream-failed.sse")),
     (Endpoint::Responses, data!("responses-stream-incomplete.sse")),
+    (Endpoint::Responses, data!("responses-stream-search.sse")),
     (Endpoint::Responses, data!("responses-stream-tools.sse")),
     (Endpoint::Messages, data!("messages-stream-error.sse")),
+    (Endpoint::Messages, data!("messages-stream-search.sse")),
     (Endpoint::Messages, data!("messages-stream-tools.sse")),
     (Endpoint::Speech, data!("speech-stream.sse")),
     (Endpoint::Transcriptions, data!("transcription-stream.sse")),
 ];
 
-const PLAIN: [(Endpoint, &str); 13] = [
+const PLAIN: [(Endpoint, &str); 15] = [
     (Endpoint::Chat, data!("chat-plain.json")),
     (Endpoint::Chat, data!("chat-plain-deepseek.json")),
     (Endpoint::Chat, data!("chat-plain-no-usage.json")),
@@ -47,8 +49,10 @@ const PLAIN: [(Endpoint, &str); 13] = [
     (Endpoint::Embeddings, data!("embeddings-float.json")),
     (Endpoint::ImageGenerations, data!("images-plain.json")),
     (Endpoint::Messages, data!("messages-plain.json")),
+    (Endpoint::Messages, data!("messages-plain-search.json")),
     (Endpoint::Moderations, data!("moderations.json")),
     (Endpoint::Responses, data!("responses-plain.json")),
+    (Endpoint::Responses, data!("responses-plain-search.json")),
     (Endpoint::Transcriptions, data!("transcription-plain.json")),
     (Endpoint::Transcriptions, data!("transcription-verbose.json")),
 ];

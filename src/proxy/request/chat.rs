@@ -41,6 +41,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         stored_tokens: 0,
+        searches: 0,
         picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
@@ -59,7 +60,10 @@ fn refuse_unmetered(fields: &Fields<'_>) -> Result<(), BadRequest> {
         return Err(not_sold("audio", "audio output is"));
     }
     if is_given(fields.get("web_search_options")) {
-        return Err(not_sold("web_search_options", "web search is"));
+        return Err(bad(
+            "web_search_options",
+            "web search is sold at /v1/responses: leave it out, or ask there",
+        ));
     }
     Ok(())
 }

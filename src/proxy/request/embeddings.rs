@@ -21,6 +21,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         input_bytes: fields.bytes(),
         images: 0,
         stored_tokens: 0,
+        searches: 0,
         picture: Picture::default(),
         cached_for: CachedFor::Minutes,
         tier: Tier::Default,

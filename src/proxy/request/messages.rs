@@ -1,9 +1,7 @@
 //! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
 
-use super::fields::{
-    Fields, Map, bad, is_given, not_sold, optional, tool_not_sold, typed, whole, wrong_type,
-};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
+use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, search, tier};
 use crate::admit::{Demand, Work};
 use crate::settle::price::Picture;
 use memchr::memmem;
@@ -42,12 +40,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if let Some(extra) = EXTRA.into_iter().find(|name| is_given(fields.get(name))) {
         return Err(not_sold(extra, "this is"));
     }
-    refuse_tools(fields.get("tools"))?;
+    let searches = search::of_message(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         stored_tokens: 0,
+        searches,
         picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
@@ -58,18 +57,6 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
     Ok(Asked { demand, stream })
-}
-
-/// A tool without a type is the client's own.
-fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
-    let tools: Option<Vec<Map<'_>>> = optional("tools", tools, "an array of tools")?;
-    for tool in tools.into_iter().flatten() {
-        let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), "an array of tools with types")?;
-        if let Some(kind) = kind.filter(|kind| !TOOLS.into_iter().any(|known| kind.starts_with(known))) {
-            return Err(tool_not_sold(&kind));
-        }
-    }
-    Ok(())
 }
 
 /// Images that messages give or refer to. Documents are refused: those that are fetched have no bound.
@@ -137,7 +124,8 @@ mod tests {
         for (fields, param) in [
             (r#""messages":"a""#, "messages"),
             (r#""messages":[{"content":[{"type":"document","source":{}}]}]"#, "messages"),
-            (r#""messages":[],"tools":[{"type":"web_search_20250305","name":"web_search"}]"#, "tools"),
+            (r#""messages":[],"tools":[{"type":"web_search_20250305","max_uses":101}]"#, "tools"),
+            (r#""messages":[],"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]"#, "tools"),
             (r#""messages":[],"tools":[{"type":"code_execution_20250825"}]"#, "tools"),
             (r#""messages":[],"mcp_servers":[]"#, "mcp_servers"),
             (r#""messages":[],"speed":"fast""#, "speed"),

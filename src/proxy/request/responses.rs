@@ -2,10 +2,10 @@
 //!
 //! What the provider keeps from one request to the next belongs to an account that customers share:
 //! a request may go on from a response of its own customer, and what else refers to it is not sold.
-//! Tools that the provider runs have prices of their own.
+//! Tools that the provider runs have prices of their own; of those, web search is sold.
 
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, search, tier};
 use crate::admit::{Demand, Work};
 use crate::settle::price::Picture;
 use memchr::memmem;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Fields that decide about the charge, or about what is kept.
-const METERED: [&str; 13] = [
+const METERED: [&str; 14] = [
     "model",
     "input",
     "instructions",
@@ -22,6 +22,7 @@ const METERED: [&str; 13] = [
     "max_output_tokens",
     "service_tier",
     "tools",
+    search::CALLS_MAX,
     "background",
     "store",
     "previous_response_id",
@@ -48,12 +49,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
             return Err(bad(name, message));
         }
     }
-    refuse_tools(fields.get("tools"))?;
+    let searches = if searches(fields.get("tools"))? { search::of_response(fields)? } else { 0 };
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
         stored_tokens: 0,
+        searches,
         picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
@@ -95,14 +97,21 @@ pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
     Ok(Kept { answer: !declined, run, previous: previous.map(Into::into) })
 }
 
-fn refuse_tools(tools: Option<&RawValue>) -> Result<(), BadRequest> {
+/// Whether the provider may search the web. The preview of that costs otherwise.
+fn searches(tools: Option<&RawValue>) -> Result<bool, BadRequest> {
     let tools: Option<Vec<Kind<'_>>> = optional("tools", tools, "an array of tools, each with a type")?;
+    let mut searches = false;
     for Kind { kind } in tools.into_iter().flatten() {
-        if !TOOLS.contains(&&*kind) {
-            return Err(tool_not_sold(&kind));
+        match &*kind {
+            "web_search" | "web_search_2025_08_26" => searches = true,
+            kind if kind.starts_with("web_search_preview") => {
+                return Err(bad("tools", "web search is sold as a tool of type `web_search`"));
+            }
+            kind if !TOOLS.contains(&kind) => return Err(tool_not_sold(kind)),
+            _ => {}
         }
     }
-    Ok(())
+    Ok(searches)
 }
 
 /// Images that items give or refer to. Items and parts that are billed in a way that is not measured
@@ -239,11 +248,16 @@ mod tests {
         check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
         check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
         check_refused(r#""input":"a","service_tier":"ultrafast""#, "service_tier", "must be auto");
-        for tool in ["web_search", "web_search_preview", "file_search", "code_interpreter", "mcp", "shell"] {
+        for tool in ["file_search", "code_interpreter", "mcp", "shell"] {
             let tools = format!(r#""input":"a","tools":[{{"type":"function"}},{{"type":"{tool}"}}]"#);
             check_refused(&tools, "tools", tool);
         }
         check_refused(r#""input":"a","tools":[{}]"#, "tools", "each with a type");
+        check_refused(r#""input":"a","tools":[{"type":"web_search_preview"}]"#, "tools", "`web_search`");
+        let tools = r#""input":"a","tools":[{"type":"web_search"}]"#;
+        check_refused(&format!(r#"{tools},"max_tool_calls":101"#), "max_tool_calls", "from 1 to 100");
+        check_refused(&format!(r#"{tools},"max_tool_calls":0"#), "max_tool_calls", "from 1 to 100");
+        check_refused(&format!(r#"{tools},"max_tool_calls":"1""#), "max_tool_calls", "a whole number");
         for part in [r#"{"type":"input_file","file_id":"f"}"#, r#"{"type":"input\u005faudio"}"#] {
             check_refused(&format!(r#""input":[{{"content":[{part}]}}]"#), "input", "not sold");
         }

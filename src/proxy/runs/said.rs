@@ -67,7 +67,7 @@ mod tests {
         check(r#""status":"failed","error":{"code":"server_error"},"usage":null"#, &Said::Nothing("failed"));
         check(r#""status":"cancelled","output":[],"usage":null"#, &Said::Nothing("untold"));
         for told in ["null", ABSURD] {
-            let delivered = Delivered { text: "one two".into(), bytes: 7, events: 1, images: 0 };
+            let delivered = Delivered { text: "one two".into(), bytes: 7, events: 1, ..Delivered::default() };
             let wrote = Said::Delivered { delivered, tier: Some(Tier::Flex) };
             check(&format!(r#""status":"cancelled","service_tier":"flex",{WROTE},"usage":{told}"#), &wrote);
         }

@@ -31,6 +31,8 @@ pub(super) struct Counts {
     pub cached_tokens: u64,
     pub completion_tokens: u64,
     pub reasoning_tokens: u64,
+    /// Web searches.
+    pub searches: u64,
     /// What is not text, by class.
     pub other: Usage,
 }
@@ -46,6 +48,7 @@ impl Counts {
             cached_input: self.cached_tokens,
             output: self.completion_tokens.saturating_sub(self.reasoning_tokens),
             reasoning: self.reasoning_tokens,
+            web_searches: self.searches,
             ..Usage::default()
         }
     }
@@ -78,8 +81,12 @@ impl Counts {
         let input = count(self.prompt_tokens.saturating_sub(self.cached_tokens));
         let (cached, output) = (count(self.cached_tokens), count(self.completion_tokens));
         let thinking = count(self.reasoning_tokens);
+        let searches = match self.searches {
+            0 => String::new(),
+            searches => format!(r#""server_tool_use":{{"web_search_requests":{}}},"#, count(searches)),
+        };
         format!(
-            r#"{{"input_tokens":{input},"cache_creation_input_tokens":0,"cache_read_input_tokens":{cached},"output_tokens":{output},"output_tokens_details":{{"thinking_tokens":{thinking}}},"service_tier":"standard"}}"#
+            r#"{{{searches}"input_tokens":{input},"cache_creation_input_tokens":0,"cache_read_input_tokens":{cached},"output_tokens":{output},"output_tokens_details":{{"thinking_tokens":{thinking}}},"service_tier":"standard"}}"#
         )
     }
 
@@ -91,6 +98,14 @@ impl Counts {
         format!(
             r#"{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}"#
         )
+    }
+
+    /// What a response tells of tools, where it used any.
+    fn tools_json(&self, reported: Reported) -> Option<String> {
+        if self.searches == 0 || reported == Reported::Missing {
+            return None;
+        }
+        Some(format!(r#"{{"web_search":{{"num_requests":{}}}}}"#, figure(self.searches, reported)))
     }
 
     fn of_chat(&self, reported: Reported) -> String {
@@ -145,6 +160,10 @@ pub(super) struct Answer {
     pub usage: Option<String>,
     /// What a stream of messages tells of it when it begins.
     pub begun: Option<String>,
+    /// Web searches that it ran.
+    pub searches: u64,
+    /// What a response tells of them beside its usage, if it tells that.
+    pub tool_usage: Option<String>,
     /// Whether vectors are written as base64.
     pub base64: bool,
     /// The service tier that it tells.
@@ -165,8 +184,9 @@ impl Answer {
             words: request.words(),
             finish_reason: request.finish_reason(),
             usage: request.counts().json(request.endpoint, reported),
-            begun: Counts { completion_tokens: 1, reasoning_tokens: 0, ..request.counts() }
-                .json(request.endpoint, reported),
+            begun: request.counts_begun().json(request.endpoint, reported),
+            searches: request.searches,
+            tool_usage: request.counts().tools_json(reported),
             base64: request.base64,
             tier: request.tier,
             scores: request.scores.clone(),
@@ -237,7 +257,7 @@ impl Answer {
         let index = sent % self.choices;
         match self.endpoint {
             Endpoint::Responses => responses::content(self, sent, text),
-            Endpoint::Messages => messages::content(text),
+            Endpoint::Messages => messages::content(self, text),
             Endpoint::Completions => completions::content(opening, index, text),
             _ => chat::content(opening, index, text),
         }
@@ -338,9 +358,17 @@ mod tests {
             cached_tokens: 4,
             completion_tokens: 16,
             reasoning_tokens: 10,
+            searches: 2,
             other: Usage::default(),
         };
-        let usage = Usage { input: 5, cached_input: 4, output: 6, reasoning: 10, ..Usage::default() };
+        let usage = Usage {
+            input: 5,
+            cached_input: 4,
+            output: 6,
+            reasoning: 10,
+            web_searches: 2,
+            ..Usage::default()
+        };
         assert_eq!(counts.usage(), usage);
     }
 }

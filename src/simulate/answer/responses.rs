@@ -33,19 +33,67 @@ pub(super) fn first(answer: &Answer, opening: &Opening) -> Vec<Event> {
     let running =
         format!(r#"{}"status":"in_progress","error":null,"output":[],"usage":null}}"#, opening.prefix);
     let item = item(answer, "in_progress", "");
-    let part = part("");
-    vec![
+    let (part, index) = (part(""), index(answer));
+    let mut events = vec![
         event("response.created", 0, format_args!(r#""response":{running}"#)),
         event("response.in_progress", 1, format_args!(r#""response":{running}"#)),
-        event("response.output_item.added", 2, format_args!(r#""output_index":0,"item":{item}"#)),
-        event("response.content_part.added", 3, format_args!(r#"{},"part":{part}"#, place(answer))),
-    ]
+    ];
+    for call in 0..index {
+        let number = 2 + EVENTS_PER_CALL * call;
+        let place = format!(r#""output_index":{call},"item_id":"{}""#, call_id(answer, call));
+        let running = self::call(answer, call, "in_progress");
+        let done = self::call(answer, call, "completed");
+        let item = |item: &str| format!(r#""output_index":{call},"item":{item}"#);
+        events.extend([
+            event("response.output_item.added", number, format_args!("{}", item(&running))),
+            event("response.web_search_call.in_progress", number + 1, format_args!("{place}")),
+            event("response.web_search_call.completed", number + 2, format_args!("{place}")),
+            event("response.output_item.done", number + 3, format_args!("{}", item(&done))),
+        ]);
+    }
+    let number = 2 + EVENTS_PER_CALL * index;
+    events.extend([
+        event("response.output_item.added", number, format_args!(r#""output_index":{index},"item":{item}"#)),
+        event("response.content_part.added", number + 1, format_args!(r#"{},"part":{part}"#, place(answer))),
+    ]);
+    events
+}
+
+/// Events that tell of a call of a tool.
+const EVENTS_PER_CALL: u64 = 4;
+
+/// Where the message stands: behind the calls, of which the one after all searches opens a page.
+fn index(answer: &Answer) -> u64 {
+    if answer.searches == 0 { 0 } else { answer.searches + 1 }
+}
+
+/// How many events come before the text.
+fn opened(answer: &Answer) -> u64 {
+    4 + EVENTS_PER_CALL * index(answer)
+}
+
+fn call_id(answer: &Answer, call: u64) -> String {
+    format!("ws_{:016x}{call:04x}", answer.stamp.id)
+}
+
+/// A call of the tool: a search, or the page that is opened after them.
+fn call(answer: &Answer, call: u64, status: &str) -> String {
+    let (id, page) = (call_id(answer, call), "https://example.com/");
+    let action = match call == answer.searches {
+        true => format!(r#"{{"type":"open_page","url":"{page}"}}"#),
+        false => format!(r#"{{"type":"search","query":"query {call}","queries":["query {call}"]}}"#),
+    };
+    format!(r#"{{"id":"{id}","type":"web_search_call","status":"{status}","action":{action}}}"#)
 }
 
 /// An event with piece number `sent` of the text.
 pub(super) fn content(answer: &Answer, sent: u64, text: &str) -> Event {
     let place = place(answer);
-    event("response.output_text.delta", 4 + sent, format_args!(r#"{place},"delta":"{text}","logprobs":[]"#))
+    event(
+        "response.output_text.delta",
+        opened(answer) + sent,
+        format_args!(r#"{place},"delta":"{text}","logprobs":[]"#),
+    )
 }
 
 /// The events after the text, those that go out together in one group.
@@ -53,12 +101,16 @@ pub(super) fn last(answer: &Answer) -> Vec<Vec<Event>> {
     let (text, place) = (text(answer), place(answer));
     let message = message(answer, &text);
     let kind = if answer.is_cut() { "response.incomplete" } else { "response.completed" };
-    let number = 4 + answer.words;
+    let (number, index) = (opened(answer) + answer.words, index(answer));
     let part = part(&text);
     let done = vec![
         event("response.output_text.done", number, format_args!(r#"{place},"text":"{text}","logprobs":[]"#)),
         event("response.content_part.done", number + 1, format_args!(r#"{place},"part":{part}"#)),
-        event("response.output_item.done", number + 2, format_args!(r#""output_index":0,"item":{message}"#)),
+        event(
+            "response.output_item.done",
+            number + 2,
+            format_args!(r#""output_index":{index},"item":{message}"#),
+        ),
     ];
     let whole = response(answer, &message);
     vec![done, vec![event(kind, number + 3, format_args!(r#""response":{whole}"#))]]
@@ -72,7 +124,11 @@ fn response(answer: &Answer, message: &str) -> String {
     } else {
         out.push_str(r#""status":"completed","incomplete_details":null,"#);
     }
-    push(&mut out, format_args!(r#""error":null,"output":[{message}],"usage":{usage}}}"#));
+    out.push_str(r#""error":null,"output":["#);
+    (0..index(answer))
+        .for_each(|number| push(&mut out, format_args!("{},", call(answer, number, "completed"))));
+    let tools = answer.tool_usage.as_ref().map(|tools| format!(r#","tool_usage":{tools}"#));
+    push(&mut out, format_args!(r#"{message}],"usage":{usage}{}}}"#, tools.unwrap_or_default()));
     out
 }
 
@@ -92,7 +148,8 @@ fn part(text: &str) -> String {
 }
 
 fn place(answer: &Answer) -> String {
-    format!(r#""item_id":"msg_{:016x}","output_index":0,"content_index":0"#, answer.stamp.id)
+    let (id, index) = (answer.stamp.id, index(answer));
+    format!(r#""item_id":"msg_{id:016x}","output_index":{index},"content_index":0"#)
 }
 
 fn text(answer: &Answer) -> String {

@@ -34,6 +34,7 @@ models:
   speaker: { input: "0.6", output: "0.6", audio_output: "12", max_output_tokens: 2000 }
   whisper-1: { minute: "0.006" }
   listener: { input: "2.5", audio_input: "6", output: "10", max_output_tokens: 2000, max_input_tokens: 16000 }
+  searcher: { input: "1", output: "2", web_search: "0.01", cost: { input: "0.5", output: "1", web_search: "0.008" }, max_output_tokens: 1000, max_input_tokens: 10000 }
   embedder: { input: "0.02", max_input_tokens: 300000 }
   omni-moderation-latest: { input: "0" }
   unserved: { input: "1", output: "1", max_output_tokens: 10 }
@@ -54,7 +55,7 @@ impl Account {
             base_url: format!("http://{address}/v1"),
             credential: format!("sk-upstream-{name}"),
             // Not `unserved`.
-            more: "models: [gpt-4o-mini, gpt-4o, counted, thinker, tiered, batched, embedder, omni-moderation-latest, dall-e-3, painter, tts-1, speaker, whisper-1, listener]"
+            more: "models: [gpt-4o-mini, gpt-4o, counted, thinker, tiered, batched, searcher, embedder, omni-moderation-latest, dall-e-3, painter, tts-1, speaker, whisper-1, listener]"
                 .into(),
         }
     }
@@ -369,6 +370,8 @@ impl Drop for Gateway {
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("the gateway wrote:\n{}", self.output());
+        } else {
+            assert!(!self.output().contains("panicked at"), "{}", self.output());
         }
     }
 }
