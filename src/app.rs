@@ -42,7 +42,7 @@ use crate::upstream::Pool;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use drain::{Drain, Ends};
-use handover::{Guests, Handover, Kept, Role, TakeError, Taken, Taking};
+use handover::{Counted, Guests, Handover, Kept, Role, TakeError, Taken, Taking};
 use notify::Notify;
 use operator::Operator;
 use parking_lot::Mutex;
@@ -273,8 +273,9 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (on_violation, beside) = (content::count(&live, judge.counter()), judge.clone());
     let runs = Arc::new(Runs::new(Arc::clone(&opened.ledger), Arc::clone(&live), Arc::clone(&metrics)));
     let gateway = gateway(config, &opened, (&live, &metrics, &running), (judge, serving, &runs));
+    let counted = Counted::new(Arc::clone(&live), Arc::clone(&opened.gates));
     let Opened { ledger, recovered, directory, digester: _, gates, access, spans, audit, taken } = opened;
-    let Taken { guests, counts } = taken;
+    let Taken { guests, before } = taken;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     let notify = Notify { serving: is_serving, status: reload::status(config), left: has_left.clone() };
     server.add_service(background_service("notify", notify));
@@ -298,7 +299,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     server.add_service(background_service("admin", operator::Serving(Arc::clone(&operator))));
     server.add_service(background_service("queue", HandOut(Arc::clone(&live))));
     let spend = Spend::restore(ledger.directory(), &live, has_left.clone());
-    live.load().pool.take_over(&counts, Instant::now());
+    counted.take_over(&before);
     server.add_service(background_service("spend", Keep(Arc::clone(&spend))));
     server.add_service(background_service("content", rules));
     server.add_service(background_service("runs", LookAfter(runs)));
@@ -306,12 +307,13 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     let (started, hangup) = (config.clone(), Mutex::new(Some(hangup)));
     let reload = Reload { load, live: Arc::clone(&live), started, metrics: Arc::clone(&metrics), hangup };
     server.add_service(background_service("reload", reload));
-    let served = Arc::new(Guests::new(Arc::clone(&ledger), Arc::clone(&live), running.stops(), on_violation));
+    let served = Arc::new(Guests::new(Arc::clone(&ledger), counted.clone(), running.stops(), on_violation));
     let drain = Drain {
         metrics,
         judge: beside,
         ledger: Arc::clone(&ledger),
         guests: Arc::clone(&served),
+        counted: counted.clone(),
         access,
         spans,
         spend,
@@ -321,7 +323,7 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
     server.add_service(background_service("drain", drain));
     let count = guests.len();
     let begin = handover::Start { store: config.store_directory.clone(), quit, listeners: kept, guests };
-    let handover = Handover::new(begin, (Arc::clone(&ledger), live), operator, served, running, left);
+    let handover = Handover::new(begin, (Arc::clone(&ledger), counted), operator, served, running, left);
     server.add_service(background_service("handover", handover));
     let ends = Ends {
         terminate: Mutex::new(Some(terminate)),

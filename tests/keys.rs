@@ -8,8 +8,9 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tollgate::admit::gate::{Gates, Knock};
+use tollgate::admit::gate::{Gates, Knock, Tell};
 use tollgate::admit::limits::Limits;
 use tollgate::auth::Directory;
 use tollgate::auth::key::{Digester, PlainKey, RANDOM_BYTES};
@@ -76,20 +77,9 @@ impl Known {
 
     /// The time of one look at the directory and at both gates.
     fn look(&self) -> Duration {
-        let headers: Vec<http::HeaderMap> = (0..LOOKS)
-            .map(|look| {
-                // Spread over all keys, so that none is looked at twice in a row.
-                let number = look.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.keys;
-                let bearer = format!("Bearer {}", key(number).expose());
-                http::HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer.parse().unwrap())])
-            })
-            .collect();
-        let knock = || Knock {
-            endpoint: "chat.completions",
-            from: None,
-            at: Timestamp::from_micros(0),
-            tick: Tick(0),
-        };
+        // Spread over all keys, so that none is looked at twice in a row.
+        let number = |look: u64| look.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.keys;
+        let headers: Vec<http::HeaderMap> = (0..LOOKS).map(|look| bearer(number(look))).collect();
         let begun = Instant::now();
         for headers in &headers {
             let caller = self.directory.authenticate(headers).unwrap();
@@ -97,6 +87,27 @@ impl Known {
         }
         begun.elapsed() / u32::try_from(LOOKS).unwrap()
     }
+
+    /// The time in which an upgrade finds what counts at all gates, while one request is under way.
+    fn hand_over(&self) -> Duration {
+        let caller = self.directory.authenticate(&bearer(self.keys / 2)).unwrap();
+        let under_way = self.gates.pass(&caller, knock).unwrap();
+        let tell: Tell = Arc::new(|_, _| ());
+        let begun = Instant::now();
+        let used = self.gates.hand_over(&tell, Tick(1_000_000));
+        let took = begun.elapsed();
+        assert!(under_way.is_some() && used.len() == 2, "only what is in use is passed on: {}", used.len());
+        took
+    }
+}
+
+fn bearer(number: u64) -> http::HeaderMap {
+    let bearer = format!("Bearer {}", key(number).expose());
+    http::HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer.parse().unwrap())])
+}
+
+fn knock() -> Knock<'static> {
+    Knock { endpoint: "chat.completions", from: None, at: Timestamp::from_micros(0), tick: Tick(0) }
 }
 
 /// One after the other: what is in memory is that of the whole process.
@@ -133,11 +144,8 @@ fn a_million_keys_are_found_as_a_thousand_are() {
     // walk a thousand times.
     assert!(ratio(&[*of_few, *of_many]) < 500, "{pairs:?}");
     assert!(keys_bytes <= 120 && gates_bytes <= 400, "{keys_bytes} {gates_bytes}");
-    let unknown = http::HeaderMap::from_iter([(
-        http::header::AUTHORIZATION,
-        format!("Bearer {}", key(MANY).expose()).parse().unwrap(),
-    )]);
-    assert!(many.directory.authenticate(&unknown).is_err());
+    assert!(many.directory.authenticate(&bearer(MANY)).is_err());
+    println!("handed over: {:?} of {MANY}", many.hand_over());
 }
 
 /// A store of many customers, each with a limited key, as a gateway opens it.

@@ -144,6 +144,7 @@ fn the_pure_core_knows_no_clock_no_task_no_socket_and_no_file() {
         "src/upstream/window.rs",
         "src/admit/estimate.rs",
         "src/admit/rate.rs",
+        "src/admit/gate/elsewhere.rs",
         "src/id.rs",
         "src/money.rs",
         "src/usage.rs",

@@ -6,6 +6,10 @@
 //!
 //! *Architecture invariant:* a [`Passed`] is made here only. It gives back its places when it is dropped.
 
+mod elsewhere;
+
+pub use elsewhere::{Change, Tell, Used};
+
 use super::limits::{Limits, Restriction};
 use super::rate::{Bucket, PerMinute, Short};
 use crate::auth::Caller;
@@ -16,6 +20,7 @@ use crate::policy::content::Mode;
 use crate::policy::countries::Denied;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +36,25 @@ pub enum Of {
     Key,
     /// The customer's.
     Customer,
+}
+
+/// Whose gate it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// A key's.
+    Key(KeyId),
+    /// A customer's.
+    Customer(CustomerId),
+}
+
+impl Whose {
+    fn of(self) -> Of {
+        match self {
+            Whose::Key(_) => Of::Key,
+            Whose::Customer(_) => Of::Customer,
+        }
+    }
 }
 
 /// Which rate or number is used up.
@@ -128,14 +152,24 @@ struct Inside {
     requests: Bucket,
     tokens: Bucket,
     running: u32,
+    /// The same of requests that another process has.
+    elsewhere: u32,
+    /// Hears of what is taken and given back, once another process counts that.
+    tell: Option<Tell>,
 }
 
 impl Inside {
-    fn pass(&mut self, of: Of, knock: &Knock<'_>) -> Result<(), Shut> {
+    fn new(limits: Limits) -> Self {
+        let (requests, tokens) = (Bucket::default(), Bucket::default());
+        Inside { limits, requests, tokens, running: 0, elsewhere: 0, tell: None }
+    }
+
+    fn pass(&mut self, whose: Whose, knock: &Knock<'_>) -> Result<(), Shut> {
+        let of = whose.of();
         let restricted = |why| Shut::Restricted(of, why);
         self.limits.open(knock.from, knock.at).map_err(restricted)?;
         self.limits.allow_endpoint(knock.endpoint).map_err(restricted)?;
-        if let Some(max) = self.limits.concurrency.filter(|max| self.running >= *max) {
+        if let Some(max) = self.limits.concurrency.filter(|max| self.under_way() >= *max) {
             let short = Short { wait_us: Some(PLACE_WAIT_US) };
             return Err(Shut::Rate(of, Rate::Concurrency, max.into(), short));
         }
@@ -144,7 +178,29 @@ impl Inside {
             taken.map_err(|short| Shut::Rate(of, Rate::Requests, rpm, short))?;
         }
         self.running += 1;
+        self.tell(whose, Change::Began);
         Ok(())
+    }
+
+    fn demand(&mut self, whose: Whose, model: &str, tokens: u64, now: Tick) -> Result<(), Shut> {
+        if !self.limits.allows_model(model) {
+            return Err(Shut::Restricted(whose.of(), Restriction::Model));
+        }
+        if let Some(tpm) = self.limits.tpm {
+            let taken = self.tokens.take(tokens, PerMinute(tpm), now);
+            taken.map_err(|short| Shut::Rate(whose.of(), Rate::Tokens, tpm, short))?;
+        }
+        self.tell(whose, Change::Took(tokens));
+        Ok(())
+    }
+
+    /// What a request that was let in does later.
+    fn does(&mut self, whose: Whose, change: Change, now: Tick) {
+        if let Change::Ended { .. } = change {
+            self.running -= 1;
+        }
+        self.count(change, now);
+        self.tell(whose, change);
     }
 
     fn told(&self, rate: Rate, now: Tick) -> Option<Told> {
@@ -201,11 +257,9 @@ impl Gates {
         let Some(mut passed) = self.gates_of(caller) else { return Ok(None) };
         let knock = knock();
         passed.tick = knock.tick;
-        for (of, gate) in [(Of::Key, &mut passed.key), (Of::Customer, &mut passed.customer)] {
-            if let Some(place) = gate {
-                place.gate.0.lock().pass(of, &knock)?;
-                place.inside = true;
-            }
+        for place in [&mut passed.key, &mut passed.customer].into_iter().flatten() {
+            place.gate.0.lock().pass(place.whose, &knock)?;
+            place.inside = true;
         }
         passed.in_order = true;
         Ok(Some(passed))
@@ -217,8 +271,9 @@ impl Gates {
     /// The first restriction that forbids it.
     pub fn look(&self, caller: &Caller, from: Option<IpAddr>, at: Timestamp) -> Result<Option<Passed>, Shut> {
         let passed = self.gates_of(caller);
-        for (of, place) in passed.iter().flat_map(Passed::places) {
-            place.gate.0.lock().limits.open(from, at).map_err(|why| Shut::Restricted(of, why))?;
+        for place in passed.iter().flat_map(Passed::places) {
+            let open = place.gate.0.lock().limits.open(from, at);
+            open.map_err(|why| Shut::Restricted(place.whose.of(), why))?;
         }
         Ok(passed)
     }
@@ -237,11 +292,17 @@ impl Gates {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let place = |gate: &Arc<Gate>| Place { gate: Arc::clone(gate), inside: false };
-        let key = self.keys.get(&caller.key()).map(|gate| place(&gate));
-        let customer = self.customers.get(&caller.customer()).map(|gate| place(&gate));
+        let place = |whose| self.gate(whose).map(|gate| Place { gate, whose, inside: false });
+        let (key, customer) = (place(Whose::Key(caller.key())), place(Whose::Customer(caller.customer())));
         let limited = key.is_some() || customer.is_some();
         limited.then(|| Passed { key, customer, in_order: false, tick: Tick::default(), tokens: 0 })
+    }
+
+    fn gate(&self, whose: Whose) -> Option<Arc<Gate>> {
+        match whose {
+            Whose::Key(key) => self.keys.get(&key).map(|gate| Arc::clone(&gate)),
+            Whose::Customer(customer) => self.customers.get(&customer).map(|gate| Arc::clone(&gate)),
+        }
     }
 }
 
@@ -250,8 +311,7 @@ fn set<K: Eq + std::hash::Hash>(gates: &DashMap<K, Arc<Gate>>, key: K, limits: L
     if let Some(gate) = gates.get(&key) {
         gate.0.lock().limits = limits;
     } else if limits != Limits::default() {
-        let inside = Inside { limits, requests: Bucket::default(), tokens: Bucket::default(), running: 0 };
-        gates.insert(key, Arc::new(Gate(Mutex::new(inside))));
+        gates.insert(key, Arc::new(Gate(Mutex::new(Inside::new(limits)))));
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -259,7 +319,14 @@ fn set<K: Eq + std::hash::Hash>(gates: &DashMap<K, Arc<Gate>>, key: K, limits: L
 /// A request's place behind one gate.
 struct Place {
     gate: Arc<Gate>,
+    whose: Whose,
     inside: bool,
+}
+
+impl Place {
+    fn does(&self, change: Change, now: Tick) {
+        self.gate.0.lock().does(self.whose, change, now);
+    }
 }
 
 /// A request that was let in.
@@ -275,14 +342,13 @@ pub struct Passed {
 }
 
 impl Passed {
-    fn places(&self) -> impl Iterator<Item = (Of, &Place)> {
-        let of = |of: Of| move |place| (of, place);
-        self.key.iter().map(of(Of::Key)).chain(self.customer.iter().map(of(Of::Customer)))
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        [&self.key, &self.customer].into_iter().flatten()
     }
 
     /// Whether a model may be asked for.
     pub fn allows_model(&self, name: &str) -> bool {
-        self.places().all(|(_, place)| place.gate.0.lock().limits.allows_model(name))
+        self.places().all(|place| place.gate.0.lock().limits.allows_model(name))
     }
 
     /// What the request may spend.
@@ -298,27 +364,12 @@ impl Passed {
     /// # Errors
     /// When the model is not allowed, or so many tokens are not there; none are taken then.
     pub fn demand(&mut self, model: &str, tokens: u64, now: Tick) -> Result<(), Shut> {
-        let mut taken: Option<(&Place, PerMinute)> = None;
-        let mut shut = None;
-        for (of, place) in self.places() {
-            let mut inside = place.gate.0.lock();
-            if !inside.limits.allows_model(model) {
-                shut = Some(Shut::Restricted(of, Restriction::Model));
-            } else if let Some(tpm) = inside.limits.tpm {
-                match inside.tokens.take(tokens, PerMinute(tpm), now) {
-                    Ok(()) => taken = Some((place, PerMinute(tpm))),
-                    Err(short) => shut = Some(Shut::Rate(of, Rate::Tokens, tpm, short)),
-                }
+        for (number, place) in self.places().enumerate() {
+            let asked = place.gate.0.lock().demand(place.whose, model, tokens, now);
+            if let Err(shut) = asked {
+                self.places().take(number).for_each(|place| place.does(Change::GaveBack(tokens), now));
+                return Err(shut);
             }
-            if shut.is_some() {
-                break;
-            }
-        }
-        if let Some(shut) = shut {
-            if let Some((place, rate)) = taken {
-                place.gate.0.lock().tokens.give_back(tokens, rate, now);
-            }
-            return Err(shut);
         }
         self.tokens = tokens;
         Ok(())
@@ -327,164 +378,27 @@ impl Passed {
     /// The request used so many tokens: what it took in advance is made true.
     pub fn used(&mut self, tokens: u64, now: Tick) {
         let before = std::mem::replace(&mut self.tokens, tokens);
-        for (_, place) in self.places() {
-            let mut inside = place.gate.0.lock();
-            let Some(rate) = inside.limits.tpm.map(PerMinute) else { continue };
-            if tokens >= before {
-                inside.tokens.owe(tokens - before, rate, now);
-            } else {
-                inside.tokens.give_back(before - tokens, rate, now);
-            }
-        }
+        let change = match tokens.checked_sub(before) {
+            Some(0) => return,
+            Some(more) => Change::Took(more),
+            None => Change::GaveBack(before - tokens),
+        };
+        self.places().for_each(|place| place.does(change, now));
     }
 
     /// What is left of a rate: of the key's or the customer's, whichever is less.
     pub fn told(&self, rate: Rate, now: Tick) -> Option<Told> {
-        let told = self.places().filter_map(|(_, place)| place.gate.0.lock().told(rate, now));
+        let told = self.places().filter_map(|place| place.gate.0.lock().told(rate, now));
         told.min_by_key(|told| told.remaining)
     }
 }
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        let in_order = self.in_order;
-        for place in [&self.key, &self.customer].into_iter().flatten().filter(|place| place.inside) {
-            let mut inside = place.gate.0.lock();
-            inside.running -= 1;
-            if !in_order && let Some(rpm) = inside.limits.rpm {
-                inside.requests.give_back(1, PerMinute(rpm), self.tick);
-            }
-        }
+        let ended = Change::Ended { sent_back: !self.in_order };
+        self.places().filter(|place| place.inside).for_each(|place| place.does(ended, self.tick));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::KeyDigest;
-    use serde_json::{Value, json};
-
-    const MINUTE: u64 = 60_000_000;
-
-    fn limits(json: Value) -> Limits {
-        let Value::Object(changes) = json else { panic!("an object") };
-        Limits::default().with(changes).unwrap()
-    }
-
-    /// A caller with these limits of their key and of their customer.
-    fn gates(key: Value, customer: Value) -> (Gates, Caller) {
-        let gates = Gates::default();
-        let caller = Caller::known(CustomerId::from_int(1), KeyId::from_int(2));
-        gates.set_key(caller.key(), limits(key));
-        gates.set_customer(caller.customer(), limits(customer));
-        (gates, caller)
-    }
-
-    fn knock(tick: u64) -> impl FnOnce() -> Knock<'static> {
-        move || Knock {
-            endpoint: "chat.completions",
-            from: None,
-            at: Timestamp::from_micros(0),
-            tick: Tick(tick),
-        }
-    }
-
-    /// What is left of each rate.
-    fn left(passed: &Passed, tick: u64) -> [Option<u64>; 2] {
-        [Rate::Requests, Rate::Tokens].map(|rate| passed.told(rate, Tick(tick)).map(|told| told.remaining))
-    }
-
-    #[test]
-    fn who_is_not_limited_has_no_gate() {
-        let (gates, caller) = gates(json!({}), json!({}));
-        assert_eq!((gates.count.load(Ordering::Relaxed), gates.keys.len()), (0, 0));
-        assert!(matches!(gates.pass(&caller, knock(0)), Ok(None)));
-    }
-
-    #[test]
-    fn requests_of_a_minute_pass_up_to_the_last() {
-        let (gates, caller) = gates(json!({ "rpm": 3 }), json!({}));
-        for remaining in [2, 1, 0] {
-            let passed = gates.pass(&caller, knock(0)).unwrap().unwrap();
-            assert_eq!(left(&passed, 0), [Some(remaining), None]);
-        }
-        let shut = gates.pass(&caller, knock(0)).err();
-        let short = Short { wait_us: Some(MINUTE / 3) };
-        assert_eq!(shut, Some(Shut::Rate(Of::Key, Rate::Requests, 3, short)));
-        assert!(gates.pass(&caller, knock(MINUTE / 3 - 1)).is_err());
-        assert!(gates.pass(&caller, knock(MINUTE / 3)).is_ok());
-    }
-
-    #[test]
-    fn places_are_given_back_when_requests_end() {
-        let (gates, caller) = gates(json!({}), json!({ "concurrency": 2 }));
-        let first = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        let second = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        let shut = gates.pass(&caller, knock(0)).err();
-        assert!(matches!(shut, Some(Shut::Rate(Of::Customer, Rate::Concurrency, 2, _))), "{shut:?}");
-        drop(first);
-        let third = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        assert!(gates.pass(&caller, knock(0)).is_err());
-        drop((second, third));
-        assert_eq!(gates.customers.iter().next().unwrap().0.lock().running, 0);
-    }
-
-    #[test]
-    fn what_the_second_gate_refuses_costs_nothing_at_the_first() {
-        let (gates, caller) =
-            gates(json!({ "rpm": 2, "tpm": 100, "concurrency": 1 }), json!({ "rpm": 1, "tpm": 50 }));
-        let mut passed = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        let shut = passed.demand("m", 51, Tick(0)).unwrap_err();
-        assert_eq!(shut, Shut::Rate(Of::Customer, Rate::Tokens, 50, Short { wait_us: None }));
-        assert_eq!(left(&passed, 0), [Some(0), Some(50)]);
-        drop(passed);
-        for _ in 0..5 {
-            let shut = gates.pass(&caller, knock(0)).err();
-            assert!(matches!(shut, Some(Shut::Rate(Of::Customer, Rate::Requests, 1, _))), "{shut:?}");
-        }
-        let key = gates.keys.iter().next().unwrap();
-        let inside = key.0.lock();
-        assert_eq!((inside.requests.left(PerMinute(2), Tick(0)), inside.running), (1, 0));
-        assert_eq!(inside.tokens.left(PerMinute(100), Tick(0)), 100);
-    }
-
-    #[test]
-    fn tokens_are_taken_in_advance_and_made_true() {
-        let (gates, caller) = gates(json!({ "tpm": 1000 }), json!({}));
-        let mut passed = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        assert_eq!(passed.demand("m", 600, Tick(0)), Ok(()));
-        let mut other = gates.pass(&caller, knock(0)).unwrap().unwrap();
-        assert!(other.demand("m", 401, Tick(0)).is_err());
-        assert_eq!(other.demand("m", 400, Tick(0)), Ok(()));
-        assert_eq!(left(&other, 0), [None, Some(0)]);
-        passed.used(100, Tick(0));
-        assert_eq!(left(&other, 0), [None, Some(500)]);
-        other.used(1_000, Tick(0));
-        assert_eq!(left(&other, 0), [None, Some(0)], "in debt");
-        assert_eq!(left(&other, 6_000_000), [None, Some(0)]);
-        assert_eq!(left(&other, 6_000_000 + 60_000), [None, Some(1)]);
-    }
-
-    #[test]
-    fn another_limit_applies_at_once_to_what_was_used() {
-        let (gates, caller) = gates(json!({ "rpm": 5 }), json!({}));
-        for _ in 0..3 {
-            assert!(gates.pass(&caller, knock(0)).is_ok());
-        }
-        gates.set_key(caller.key(), limits(json!({ "rpm": 3 })));
-        assert!(gates.pass(&caller, knock(0)).is_err());
-        gates.set_key(caller.key(), limits(json!({ "enabled": false })));
-        let shut = gates.pass(&caller, knock(0)).err();
-        assert_eq!(shut, Some(Shut::Restricted(Of::Key, Restriction::Disabled)));
-        gates.set_key(caller.key(), Limits::default());
-        assert!(gates.pass(&caller, knock(0)).is_ok());
-    }
-
-    /// What a million keys take, and what a limited one takes beside.
-    #[test]
-    fn the_memory_of_a_key_is_what_the_readme_says() {
-        assert!(size_of::<(KeyDigest, Caller)>() <= 48, "{}", size_of::<(KeyDigest, Caller)>());
-        let gate = size_of::<Gate>() + 2 * size_of::<usize>() + size_of::<(KeyId, Arc<Gate>)>();
-        assert!(gate <= 320, "{gate}");
-    }
-}
+mod tests;

@@ -61,18 +61,31 @@ impl Bucket {
         self.taken = self.taken.saturating_sub(tokens.saturating_mul(UNITS));
     }
 
-    /// Whole tokens that are there.
-    pub fn left(&self, rate: PerMinute, now: Tick) -> u64 {
+    /// Units that were taken and have not flowed back.
+    pub fn taken(&self, rate: PerMinute, now: Tick) -> u64 {
         let mut flown = *self;
         flown.flow(rate, now);
-        rate.0.saturating_mul(UNITS).saturating_sub(flown.taken) / UNITS
+        flown.taken
+    }
+
+    /// Whether more was taken than may be: there is a debt.
+    pub fn is_over(&self, rate: PerMinute, now: Tick) -> bool {
+        self.taken(rate, now) > rate.0.saturating_mul(UNITS)
+    }
+
+    /// One of which so many units were taken.
+    pub fn with_taken(units: u64, now: Tick) -> Self {
+        Bucket { taken: units, at: now }
+    }
+
+    /// Whole tokens that are there.
+    pub fn left(&self, rate: PerMinute, now: Tick) -> u64 {
+        rate.0.saturating_mul(UNITS).saturating_sub(self.taken(rate, now)) / UNITS
     }
 
     /// Microseconds until it is full again.
     pub fn full_in_us(&self, rate: PerMinute, now: Tick) -> u64 {
-        let mut flown = *self;
-        flown.flow(rate, now);
-        flown.taken.div_ceil(rate.0)
+        self.taken(rate, now).div_ceil(rate.0)
     }
 
     fn flow(&mut self, rate: PerMinute, now: Tick) {
@@ -136,6 +149,7 @@ mod tests {
         assert_eq!((bucket.left(rate, Tick(0)), bucket.full_in_us(rate, Tick(0))), (0, 90 * SECOND));
         assert_eq!(bucket.take(1, rate, Tick(0)), Err(Short { wait_us: Some(31 * SECOND) }));
         assert_eq!(bucket.left(rate, Tick(30 * SECOND)), 0);
+        assert_eq!([0, 29, 30].map(|at| bucket.is_over(rate, Tick(at * SECOND))), [true, true, false]);
         assert_eq!(bucket.left(rate, Tick(31 * SECOND)), 1);
         bucket.give_back(1_000, rate, Tick(31 * SECOND));
         assert_eq!(bucket, Bucket { taken: 0, at: Tick(31 * SECOND) });

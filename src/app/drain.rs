@@ -1,6 +1,6 @@
 //! The end of the process: by a signal, or because another one has taken over.
 
-use super::handover::Guests;
+use super::handover::{Counted, Guests};
 use super::spend::Spend;
 use crate::admit::content::Judge;
 use crate::ledger::Ledger;
@@ -49,6 +49,7 @@ pub(super) struct Drain {
     pub(super) judge: Judge,
     pub(super) ledger: Arc<Ledger>,
     pub(super) guests: Arc<Guests>,
+    pub(super) counted: Counted,
     pub(super) access: AccessLog,
     pub(super) spans: Spans,
     pub(super) spend: Arc<Spend>,
@@ -87,7 +88,12 @@ impl Drain {
         match left {
             Left::No => requests,
             // A client that keeps a connection has its next request served on it, and then closes it.
-            Left::Yes => requests || self.metrics.connections() > 0 || self.ledger.unanswered() > 0,
+            Left::Yes => requests || self.metrics.connections() > 0 || self.has_to_tell(),
         }
+    }
+
+    /// Whether the owner of the ledger, if it is still there, is to hear more of what was done here.
+    fn has_to_tell(&self) -> bool {
+        !self.ledger.is_down() && (self.ledger.unanswered() > 0 || self.counted.untold() > 0)
     }
 }

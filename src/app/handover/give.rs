@@ -1,17 +1,16 @@
 //! The old process's side of a hand-over: the door, and what happens once somebody called.
 
+use super::counted::{Changes, Counted, Counting};
 use super::guests::{Guest, Guests};
 use super::pump::{Outgoing, pump};
 use super::socket::{Door, Socket};
 use super::{
-    Changed, HOLDS_MAX, OPEN_PATIENCE, PATIENCE, PROTOCOL, READY_PATIENCE, Role, Word, hear, say, unexpected,
+    HOLDS_MAX, OPEN_PATIENCE, PATIENCE, PROTOCOL, READY_PATIENCE, Role, Word, hear, say, unexpected,
 };
 use crate::admit::running::Running;
 use crate::app::notify;
 use crate::app::operator::Operator;
-use crate::clock::Timestamp;
 use crate::ledger::{Ledger, Lent};
-use crate::live::Current;
 use crate::proxy::listen::Left;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -23,19 +22,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How long SIGQUIT waits for a process that was started by hand, before it starts one itself.
 const CALL_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Whether the new process counts what upstream accounts take here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counting {
-    Told,
-    Apart,
-}
 
 /// A listener and its address in the configuration.
 pub struct Kept {
@@ -52,7 +44,7 @@ pub struct Handover {
     /// Taken by the service when it begins.
     start: Mutex<Option<Start>>,
     ledger: Arc<Ledger>,
-    live: Current,
+    counted: Counted,
     operator: Arc<Operator>,
     guests: Arc<Guests>,
     running: Running,
@@ -78,14 +70,14 @@ impl Handover {
     /// Hands over what is given, and tells by `left`.
     pub fn new(
         start: Start,
-        (ledger, live): (Arc<Ledger>, Current),
+        (ledger, counted): (Arc<Ledger>, Counted),
         operator: Arc<Operator>,
         guests: Arc<Guests>,
         running: Running,
         left: watch::Sender<Left>,
     ) -> Self {
         let program = std::env::current_exe();
-        Handover { start: Mutex::new(Some(start)), ledger, live, operator, guests, running, left, program }
+        Handover { start: Mutex::new(Some(start)), ledger, counted, operator, guests, running, left, program }
     }
 }
 
@@ -183,45 +175,26 @@ impl Handover {
         socket: &Socket,
         guests: &[Guest],
         counting: Counting,
-    ) -> io::Result<(Lent, mpsc::UnboundedReceiver<Changed>)> {
+    ) -> io::Result<(Lent, Changes)> {
         let ledger = Arc::clone(&self.ledger);
         let lent = tokio::task::spawn_blocking(move || ledger.lend()).await.map_err(io::Error::other)?;
         let lent = lent.map_err(|_| io::Error::other("the ledger is down, or segments are being moved"))?;
         let passed = async {
             pass(socket, &self.ledger, guests, counting).await?;
-            let changes = self.count(socket, counting).await?;
+            let (words, changes) = self.counted.hand_over(counting);
+            for word in &words {
+                say(socket, word, &[]).await?;
+            }
             say(socket, &Word::Yours, &[]).await.map(|()| changes)
         };
         match passed.await {
             Ok(changes) => Ok((lent, changes)),
             Err(why) => {
-                self.live.load().pool.accounts().iter().for_each(|account| account.keep());
+                self.counted.keep();
                 tokio::task::spawn_blocking(move || lent.take_back()).await.map_err(io::Error::other)?;
                 Err(why)
             }
         }
-    }
-}
-
-impl Handover {
-    /// What upstream accounts have taken passes on; what changes from now on is given.
-    async fn count(
-        &self,
-        socket: &Socket,
-        counting: Counting,
-    ) -> io::Result<mpsc::UnboundedReceiver<Changed>> {
-        let (tell, changes) = mpsc::unbounded_channel();
-        if counting == Counting::Told {
-            let live = self.live.load_full();
-            for account in live.pool.accounts() {
-                let (name, tell) = (Arc::clone(&account.name), tell.clone());
-                let tell = move |change| drop(tell.send(Changed { account: Arc::clone(&name), change }));
-                let counts = account.hand_over(Box::new(tell), Instant::now());
-                let (account, day) = (Arc::clone(&account.name), Timestamp::now().day());
-                say(socket, &Word::Counts { account, counts, day }, &[]).await?;
-            }
-        }
-        Ok(changes)
     }
 }
 
@@ -230,11 +203,12 @@ async fn asked_to_stop(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|asked| *asked).await;
 }
 
-/// Up to where the new process has all but the ledger. Tells whether it counts for this one, too.
+/// Up to where the new process has all but the ledger. Tells what it counts for this one, too.
 async fn prepare(socket: &Socket, listeners: &[Kept]) -> io::Result<Counting> {
     let counting = match hear(socket, PATIENCE).await? {
-        (Word::Take { protocol: PROTOCOL, counts: true }, _) => Counting::Told,
-        (Word::Take { protocol: PROTOCOL, counts: false }, _) => Counting::Apart,
+        (Word::Take { protocol: PROTOCOL, gates: true, .. }, _) => Counting::All,
+        (Word::Take { protocol: PROTOCOL, counts: true, .. }, _) => Counting::Accounts,
+        (Word::Take { protocol: PROTOCOL, .. }, _) => Counting::Nothing,
         (Word::Take { protocol, .. }, _) => {
             let why = format!("hand-over {PROTOCOL} is spoken here, not {protocol}: stop and start instead");
             say(socket, &Word::Refused { why: why.clone() }, &[]).await?;
@@ -259,9 +233,8 @@ async fn pass(socket: &Socket, ledger: &Ledger, guests: &[Guest], counting: Coun
         for open in open.chunks(HOLDS_MAX) {
             say(socket, &Word::Holds { open: open.to_vec() }, &[]).await?;
         }
-        for (account, under_way) in under_way.iter().filter(|_| counting == Counting::Told) {
-            let (account, under_way) = (Arc::clone(account), *under_way);
-            say(socket, &Word::UnderWay { account, under_way }, &[]).await?;
+        for word in under_way.words(counting) {
+            say(socket, &word, &[]).await?;
         }
     }
     let lock = ledger.share_lock()?;

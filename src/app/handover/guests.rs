@@ -1,19 +1,16 @@
 //! The new process's side: guests, whose commands are carried out here until they have finished.
 
-use super::Changed;
+use super::counted::{Counted, Theirs};
 use super::pump::{Said, Told};
 use super::socket::Socket;
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::{Applied, Claim, Command, Failure, Ledger, Outcome, Violation};
-use crate::live::Current;
-use crate::upstream::limits::UnderWay;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -25,8 +22,8 @@ pub struct Guest {
     pub open: HashMap<RequestId, CustomerId>,
     /// The marks of these: nobody else may be served by them.
     pub claims: HashMap<RequestId, Claim>,
-    /// What it has under way at upstream accounts, by their names.
-    pub under_way: HashMap<Arc<str>, UnderWay>,
+    /// What it has under way.
+    pub under_way: Theirs,
 }
 
 impl Guest {
@@ -53,7 +50,7 @@ pub struct Guests {
 #[derive(Clone)]
 struct Host {
     ledger: Arc<Ledger>,
-    live: Current,
+    counted: Counted,
     on_violation: OnViolation,
 }
 
@@ -67,11 +64,11 @@ impl Guests {
     /// Guests of `ledger`, who are told of `bans`.
     pub fn new(
         ledger: Arc<Ledger>,
-        live: Current,
+        counted: Counted,
         bans: broadcast::Sender<CustomerId>,
         on_violation: OnViolation,
     ) -> Self {
-        let ((stop, _), host) = (watch::channel(false), Host { ledger, live, on_violation });
+        let ((stop, _), host) = (watch::channel(false), Host { ledger, counted, on_violation });
         Guests { host, bans, served: Mutex::default(), stop, count: Arc::default() }
     }
 
@@ -116,12 +113,12 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Option<Guest> {
     let Guest { connection, mut open, mut claims, mut under_way } = guest;
-    let Host { ledger, on_violation, .. } = host;
+    let Host { ledger, counted, on_violation } = host;
     let socket = match Socket::new(connection) {
         Ok(socket) => Arc::new(socket),
         Err(why) => {
             tracing::error!(%why, "the process before this one cannot be served");
-            host.lost(under_way);
+            counted.lost(under_way);
             expire(ledger, open).await;
             return None;
         }
@@ -134,13 +131,13 @@ async fn serve(
             () = asked_to(&mut stop) => break true,
             Ok(customer) = bans.recv() => drop(replies.send(Reply::Banned(customer))),
             received = socket.receive() => match read(received) {
-                Ok(Some(Said::Tells(changed))) => host.changed(changed, &mut under_way),
+                Ok(Some(Said::Tells(changed))) => counted.changed(changed, &mut under_way),
                 Ok(Some(Said::Asks(number, customer, asked))) => {
                     let violation = match &*asked {
                         Command::Violate(violation) => Some((customer, violation.clone())),
                         _ => None,
                     };
-                    let reply = command(ledger, (number, customer, *asked), &mut open, &mut claims).await;
+                    let reply = command(host, (number, customer, *asked), &mut open, &mut claims).await;
                     if let (Some((customer, violation)), Reply::Command { applied: Ok(_), .. }) = (violation, &reply) {
                         on_violation(customer, &violation);
                     }
@@ -163,29 +160,9 @@ async fn serve(
         return Some(Guest { connection, open, claims, under_way });
     }
     tracing::info!(holds = open.len(), "the process before this one has ended");
-    host.lost(under_way);
+    counted.lost(under_way);
     expire(ledger, open).await;
     None
-}
-
-impl Host {
-    /// What a guest begins and ends counts as if it were done here.
-    fn changed(&self, Changed { account, change }: Changed, under_way: &mut HashMap<Arc<str>, UnderWay>) {
-        if let Some(account) = self.live.load().pool.account(&account) {
-            account.changed_elsewhere(change, Instant::now());
-        }
-        let theirs = under_way.entry(account).or_default();
-        *theirs = theirs.after(change);
-    }
-
-    fn lost(&self, under_way: HashMap<Arc<str>, UnderWay>) {
-        let live = self.live.load();
-        for (account, under_way) in under_way {
-            if let Some(account) = live.pool.account(&account) {
-                account.lost(under_way);
-            }
-        }
-    }
 }
 
 async fn asked_to(stop: &mut watch::Receiver<bool>) {
@@ -200,7 +177,7 @@ fn read(received: io::Result<Option<super::Parcel>>) -> io::Result<Option<Said>>
 
 /// Carries out a command of a guest, and notes what it means for its holds.
 async fn command(
-    ledger: &Arc<Ledger>,
+    Host { ledger, counted, .. }: &Host,
     (number, customer, command): (u64, CustomerId, Command),
     open: &mut HashMap<RequestId, CustomerId>,
     claims: &mut HashMap<RequestId, Claim>,
@@ -214,6 +191,11 @@ async fn command(
         _ => (None, None),
     };
     let mut claim = None;
+    if let Command::Hold { key, .. } = &command
+        && counted.is_too_much(*key, customer)
+    {
+        return Reply::Command { number, applied: Err(Failure::Busy), claim };
+    }
     if let Some((request, Some(mark))) = begins {
         match ledger.claim(request, mark).await {
             Ok(claimed) => claim = Some(claimed),

@@ -12,7 +12,7 @@
 //!      the ledger is lent: commands queue, the journal is flushed, the state closed
 //!      Guests, Ledger and its lock ----------->   opens the store, leaves all holds open
 //!  3   <------------------------------- Opened   has all it needs, and has written nothing
-//!      Counts, then Yours -------------------->   owns the ledger, serves
+//!      Counts, Used, then Yours -------------->   owns the ledger, serves
 //!  4   stops accepting, finishes its requests     is asked for each command of the old one's
 //!      commands ------------------------------>   decides, makes durable
 //!   <------------------------------- outcomes
@@ -40,30 +40,36 @@
 //!
 //! A guest bans nobody by a rule of the content policy: its violations are noted, and counted, by the new one.
 //!
-//! What upstream accounts have taken of their limits, by their names, is in `Counts`: what was used and what is
-//! under way. From then on a guest tells what it begins and ends, and the new one counts it as its own; when a
-//! guest is gone, nothing of it is under way. A guest knows what it took itself and not what the new one takes:
-//! of what it still begins (second attempts, those who wait in its line, the last request of a connection) an
-//! account may have more than it may at that moment. A new process that does not ask for counts is told none,
-//! and an old one that knows none passes none.
+//! What upstream accounts have taken of their limits is in `Counts`, what keys and customers have taken of theirs in
+//! `Used`: what was used and what is under way. From then on a guest tells what it begins and ends, and the new one
+//! [counts](Counted) it as its own; when a guest is gone, nothing of it is under way. A guest knows what it took itself
+//! and not what the new one takes. So of what it still begins (the last request of a connection), a hold is refused if it
+//! is one request too many, by all that was let in: it is told before its hold is asked for, and its client is to come
+//! back. Nobody else waits for anything. Tokens are owed, and of second attempts and of those who wait in a guest's line
+//! an upstream account may have more than it may at that moment; all of it counts as taken. A new process that does not
+//! ask for counts is told none, and an old one that knows none passes none.
 //!
-//! Counted apart while guests finish: rates and numbers of requests at once of customers. What a guest reads of
-//! the ledger (balances, receipts) is as of `Ledger`. A ban reaches guests at once, a revoked key or a suspension
-//! when they ask for a hold.
+//! Counted apart while guests finish, since they protect a process and sell nothing: connections, keys that open nothing,
+//! looks at accounts. Budgets are the ledger's, and have one owner as it has. What a guest reads of the ledger
+//! (balances, receipts) and what limits it has, is as of `Ledger`. A ban reaches guests at once, a revoked key or a
+//! suspension when they ask for a hold.
 
+mod counted;
 mod give;
 mod guests;
 mod pump;
 mod socket;
 mod take;
 
+pub use counted::Counted;
 pub use give::{Handover, Kept, Start};
 pub use guests::{Guest, Guests, OnViolation};
 pub use take::{TakeError, Taken, Taking};
 
+use crate::admit::gate::{Used, Whose};
 use crate::id::{CustomerId, RequestId};
 use crate::ledger::Seq;
-use crate::upstream::limits::{Change, Counts, UnderWay};
+use crate::upstream::limits::{Counts, UnderWay};
 use serde::{Deserialize, Serialize};
 use socket::{Parcel, Socket};
 use std::io;
@@ -76,6 +82,8 @@ use std::time::Duration;
 const PROTOCOL: u32 = 1;
 /// Holds in one message.
 const HOLDS_MAX: usize = 1_000;
+/// Gates in one message: each takes some 100 bytes.
+const GATES_MAX: usize = 500;
 /// The other side answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// It makes its pool: names are resolved.
@@ -104,6 +112,9 @@ enum Word {
         /// Whether it understands counts.
         #[serde(default)]
         counts: bool,
+        /// The same, of keys and customers.
+        #[serde(default)]
+        gates: bool,
     },
     /// Each with its address in the configuration; the sockets come along.
     Listeners {
@@ -121,6 +132,10 @@ enum Word {
         account: Arc<str>,
         under_way: UnderWay,
     },
+    /// The same, of keys and customers.
+    Running {
+        running: Vec<(Whose, u32)>,
+    },
     /// The lock comes along.
     Ledger {
         entries: Seq,
@@ -132,17 +147,14 @@ enum Word {
         counts: Counts,
         day: String,
     },
+    /// Of keys and customers.
+    Used {
+        used: Vec<(Whose, Used)>,
+    },
     Yours,
     Refused {
         why: String,
     },
-}
-
-/// A guest tells of an upstream account.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Changed {
-    account: Arc<str>,
-    change: Change,
 }
 
 async fn say(socket: &Socket, word: &Word, along: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -174,8 +186,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_says_nothing_of_counts_wants_none() {
-        let heard: Word = serde_json::from_str(r#"{"Take":{"protocol":1}}"#).unwrap();
-        assert!(matches!(heard, Word::Take { protocol: PROTOCOL, counts: false }));
+    fn who_does_not_ask_for_counts_wants_none() {
+        let check = |said: &str, expect: [bool; 2]| match serde_json::from_str(said).unwrap() {
+            Word::Take { protocol: PROTOCOL, counts, gates } => assert_eq!([counts, gates], expect, "{said}"),
+            other => panic!("{other:?}"),
+        };
+        check(r#"{"Take":{"protocol":1}}"#, [false, false]);
+        check(r#"{"Take":{"protocol":1,"counts":true}}"#, [true, false]);
+        check(r#"{"Take":{"protocol":1,"counts":true,"gates":true}}"#, [true, true]);
     }
 }

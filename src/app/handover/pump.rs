@@ -1,6 +1,6 @@
 //! The old process's side: its commands go to the owner of the ledger, and what became of them comes back.
 
-use super::Changed;
+use super::counted::{Changed, Changes};
 use super::socket::Socket;
 use crate::admit::running::Running;
 use crate::id::CustomerId;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// What the owner of the ledger tells a guest.
 pub enum Told {
@@ -74,7 +74,7 @@ fn tell(changed: &Changed) -> io::Result<Vec<u8>> {
 /// What is for the owner of the ledger.
 pub(super) struct Outgoing {
     pub(super) commands: Commands,
-    pub(super) changes: mpsc::UnboundedReceiver<Changed>,
+    pub(super) changes: Changes,
 }
 
 /// Commands that were sent, by number, and who waits.
@@ -105,12 +105,15 @@ async fn send(
 ) -> io::Result<()> {
     let mut number = 0;
     loop {
+        // What a request takes of limits is told before it is asked for what it may spend.
         let asked = tokio::select! {
-            asked = commands.next() => asked,
-            Some(changed) = changes.recv() => {
+            biased;
+            Some(changed) = changes.next() => {
                 socket.send(&tell(&changed)?, &[]).await?;
+                changes.told();
                 continue;
             }
+            asked = commands.next() => asked,
         };
         let Some(Asked { customer, command, answer }) = asked else { return Ok(()) };
         number += 1;

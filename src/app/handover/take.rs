@@ -1,12 +1,12 @@
 //! The new process's side of a hand-over.
 
+use super::counted::Before;
 use super::guests::Guest;
 use super::socket::{self, Socket};
 use super::{OPEN_PATIENCE, PATIENCE, PROTOCOL, Role, Word, hear, say, unexpected};
 use crate::clock::Timestamp;
 use crate::ledger::{Ledger, OnCommit, OpenError, Recovered};
 use crate::money::Amount;
-use crate::upstream::limits::Counts;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -54,8 +54,8 @@ pub struct Taking {
 pub struct Taken {
     /// All guests: the old process is the last of them.
     pub guests: Vec<Guest>,
-    /// What upstream accounts have taken of their limits, by their names.
-    pub counts: Vec<(Arc<str>, Counts)>,
+    /// What counts against limits.
+    pub before: Before,
 }
 
 impl Taking {
@@ -75,7 +75,7 @@ impl Taking {
             Err(why) => return Err(why.into()),
         };
         let heard = runtime.block_on(async {
-            say(&socket, &Word::Take { protocol: PROTOCOL, counts: true }, &[]).await?;
+            say(&socket, &Word::Take { protocol: PROTOCOL, counts: true, gates: true }, &[]).await?;
             hear(&socket, PATIENCE).await
         });
         let listeners = match heard? {
@@ -117,7 +117,10 @@ impl Taking {
                         guests.last_mut().expect("not empty").open.extend(open);
                     }
                     (Word::UnderWay { account, under_way }, _) if !guests.is_empty() => {
-                        guests.last_mut().expect("not empty").under_way.insert(account, under_way);
+                        guests.last_mut().expect("not empty").under_way.accounts.insert(account, under_way);
+                    }
+                    (Word::Running { running }, _) if !guests.is_empty() => {
+                        guests.last_mut().expect("not empty").under_way.gates.extend(running);
                     }
                     (Word::Ledger { entries }, mut along) if along.len() == 1 => {
                         return Ok((entries, along.remove(0)));
@@ -145,17 +148,18 @@ impl Taking {
         let requests: Vec<_> = open.iter().map(|(_, request)| *request).collect();
         // Before anybody is served: what is under way must not be begun again.
         let mut claims = ledger.adopt(&requests)?;
-        let counts = runtime.block_on(async {
+        let before = runtime.block_on(async {
             say(&socket, &Word::Opened, &[]).await?;
-            let mut told = Vec::new();
+            let mut told = Before::default();
             loop {
                 match hear(&socket, PATIENCE).await?.0 {
                     Word::Counts { account, mut counts, day } => {
                         if day != Timestamp::now().day() {
                             counts.spent = Amount::ZERO;
                         }
-                        told.push((account, counts));
+                        told.accounts.push((account, counts));
                     }
+                    Word::Used { used } => told.gates.extend(used),
                     Word::Yours => return Ok(told),
                     other => return Err(unexpected(&other)),
                 }
@@ -169,12 +173,8 @@ impl Taking {
         let mut old = Guest::new(socket.into_fd()?);
         old.open = open.into_iter().map(|(customer, request)| (request, customer)).collect();
         old.claims = claims;
-        let own = counts.iter().map(|(account, counts)| {
-            let theirs = guests.iter().filter_map(|guest| guest.under_way.get(account));
-            (Arc::clone(account), theirs.fold(counts.under_way, |all, theirs| all.without(*theirs)))
-        });
-        old.under_way = own.collect();
+        old.under_way = before.own(&guests);
         guests.push(old);
-        Ok(Taken { guests, counts })
+        Ok(Taken { guests, before })
     }
 }
