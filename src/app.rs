@@ -321,8 +321,9 @@ fn wire(config: &Config, load: Load, prepared: Prepared, opened: Opened) -> App 
         timeout: config.gateway.drain_timeout,
     };
     server.add_service(background_service("drain", drain));
-    let count = guests.len();
-    let begin = handover::Start { store: config.store_directory.clone(), quit, listeners: kept, guests };
+    // Open before it is told that this serves: who is to take its place may be started then.
+    let (count, door) = (guests.len(), handover::open_door(ledger.directory()));
+    let begin = handover::Start { door, quit, listeners: kept, guests };
     let handover = Handover::new(begin, (Arc::clone(&ledger), counted), operator, served, running, left);
     server.add_service(background_service("handover", handover));
     let ends = Ends {

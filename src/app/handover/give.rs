@@ -18,7 +18,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -56,8 +56,8 @@ pub struct Handover {
 
 /// What the service begins with.
 pub struct Start {
-    /// Where the door is.
-    pub store: PathBuf,
+    /// Where successors call.
+    pub door: io::Result<OwnedFd>,
     /// SIGQUIT.
     pub quit: Signal,
     /// All listeners.
@@ -84,9 +84,9 @@ impl Handover {
 #[async_trait]
 impl BackgroundService for Handover {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(Start { store, mut quit, listeners, guests }) = self.start.lock().take() else { return };
+        let Some(Start { door, mut quit, listeners, guests }) = self.start.lock().take() else { return };
         self.guests.serve(guests);
-        let door = match Door::open(&store) {
+        let door = match door.and_then(Door::new) {
             Ok(door) => door,
             Err(why) => return tracing::error!(%why, "this process cannot be replaced without a stop"),
         };

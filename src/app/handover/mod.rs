@@ -64,6 +64,7 @@ mod take;
 pub use counted::Counted;
 pub use give::{Handover, Kept, Start};
 pub use guests::{Guest, Guests, OnViolation};
+pub use socket::open_door;
 pub use take::{TakeError, Taken, Taking};
 
 use crate::admit::gate::{Used, Whose};

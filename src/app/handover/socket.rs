@@ -34,20 +34,25 @@ pub struct Door(UnixListener);
 /// What came, and what came along.
 pub type Parcel = (Vec<u8>, Vec<OwnedFd>);
 
+/// Opens the door in the store `directory`, in the place of one that was there. To be called by who has the
+/// lock of the store.
+pub fn open_door(directory: &Path) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    at(directory, |address, path| {
+        match std::fs::remove_file(path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            Ok(()) | Err(_) => {}
+        }
+        rustix::net::bind(&socket, address)?;
+        Ok(rustix::net::listen(&socket, 8)?)
+    })?;
+    Ok(socket)
+}
+
 impl Door {
-    /// Opens it in the store `directory`, in the place of one that was there. To be called by who has the
-    /// lock of the store.
-    pub fn open(directory: &Path) -> io::Result<Self> {
-        let socket = socket()?;
-        at(directory, |address, path| {
-            match std::fs::remove_file(path) {
-                Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-                Ok(()) | Err(_) => {}
-            }
-            rustix::net::bind(&socket, address)?;
-            Ok(rustix::net::listen(&socket, 8)?)
-        })?;
-        Ok(Door(UnixListener::from_std(socket.into())?))
+    /// One of this runtime, that was opened. Who called since then waits.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Door(UnixListener::from_std(fd.into())?))
     }
 
     /// Waits for who calls.
@@ -156,7 +161,7 @@ mod tests {
         let store = folder.path().join("a-name-that-is-much-too-long-for-an-address".repeat(4));
         std::fs::create_dir(&store).unwrap();
         assert!(is_nobody(&Socket::call(&store).err().unwrap()));
-        let door = Door::open(&store).unwrap();
+        let door = Door::new(open_door(&store).unwrap()).unwrap();
         let (caller, called) = (Socket::call(&store).unwrap(), door.called().await.unwrap());
         let (mut theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
         caller.send(b"one", &[ours.as_fd()]).await.unwrap();
