@@ -2,7 +2,7 @@
 //!
 //! Classes are disjoint: a token stands in exactly one of them, and together they add up to what
 //! the provider reported. Most are of tokens; images, seconds and characters are what some models are
-//! sold by instead, and web searches are sold beside. Knows no prices and no dialect.
+//! sold by instead, and what tools of the provider cost is sold beside. Knows no prices and no dialect.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -43,11 +43,13 @@ pub enum Class {
     Characters,
     /// Web searches that the provider ran, beside the tokens.
     WebSearches,
+    /// Containers that the provider made to run code in, beside the tokens.
+    Containers,
 }
 
 impl Class {
     /// Every class, in the order in which receipts list them.
-    pub const ALL: [Class; 15] = [
+    pub const ALL: [Class; 16] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheWrite,
@@ -63,6 +65,7 @@ impl Class {
         Class::Seconds,
         Class::Characters,
         Class::WebSearches,
+        Class::Containers,
     ];
 
     /// The name used in receipts, price books and metrics.
@@ -83,6 +86,7 @@ impl Class {
             Class::Seconds => "seconds",
             Class::Characters => "characters",
             Class::WebSearches => "web_searches",
+            Class::Containers => "containers",
         }
     }
 
@@ -103,7 +107,7 @@ impl Class {
             Class::Images => Unit::Image,
             Class::Seconds => Unit::Second,
             Class::Characters => Unit::Character,
-            Class::WebSearches => Unit::Call,
+            Class::WebSearches | Class::Containers => Unit::Call,
         }
     }
 }
@@ -167,6 +171,9 @@ pub struct Usage {
     /// See [`Class::WebSearches`].
     #[serde(skip_serializing_if = "is_zero")]
     pub web_searches: u64,
+    /// See [`Class::Containers`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub containers: u64,
 }
 
 impl Usage {
@@ -191,6 +198,7 @@ impl Usage {
             Class::Seconds => self.seconds,
             Class::Characters => self.characters,
             Class::WebSearches => self.web_searches,
+            Class::Containers => self.containers,
         }
     }
 
@@ -212,6 +220,7 @@ impl Usage {
             Class::Seconds => &mut self.seconds,
             Class::Characters => &mut self.characters,
             Class::WebSearches => &mut self.web_searches,
+            Class::Containers => &mut self.containers,
         }
     }
 

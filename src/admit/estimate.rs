@@ -13,7 +13,7 @@ const STORED_TIMES: u64 = 2;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
-/// The most that web searches find together: the window that OpenAI gives them with any model.
+/// The most that tools find together: the window that OpenAI gives web searches with any model.
 const FOUND_TOKENS_MAX: u64 = 128_000;
 
 /// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
@@ -31,7 +31,7 @@ const IMAGE_TOKENS_LIKELY: u64 = 765;
 /// Tokens that a request may need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokensMax {
-    /// Of input, what searches find with it.
+    /// Of input, what tools find with it.
     pub input: u64,
     /// Of output.
     pub output: u64,
@@ -41,10 +41,8 @@ impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
         let charge = |unit: &UnitPrices| {
-            let searches = unit.web_searches.times(demand.searches);
-            unit.input_max(demand.cached_for).times(self.input)
-                + unit.output_max().times(self.output)
-                + searches
+            let tools = tools(demand, unit);
+            unit.input_max(demand.cached_for).times(self.input) + unit.output_max().times(self.output) + tools
         };
         self.units(demand, price).map(charge).max().unwrap_or_default()
     }
@@ -63,8 +61,8 @@ impl TokensMax {
     /// How much may be written, in tokens, so that all of it costs no more than this.
     pub fn output_within(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
         let longest = |unit: &UnitPrices| {
-            let searches = unit.web_searches.times(demand.searches);
-            let left = amount - unit.input_max(demand.cached_for).times(self.input) - searches;
+            let tools = tools(demand, unit);
+            let left = amount - unit.input_max(demand.cached_for).times(self.input) - tools;
             let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
             tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
         };
@@ -82,6 +80,11 @@ impl TokensMax {
     }
 }
 
+/// What the tools cost at most that the provider may run, without what they find.
+fn tools(demand: &Demand, unit: &UnitPrices) -> Amount {
+    unit.web_searches.times(demand.searches) + unit.containers.times(demand.containers)
+}
+
 /// All rates that may apply. A tier that was asked for may not be given: the default applies then.
 /// Where none was asked for, the provider may choose the dearest.
 fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a Rates> + use<'a> {
@@ -94,7 +97,7 @@ fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a
 /// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
 /// text is at least a byte; an image may be fetched from elsewhere, so each counts as the dearest
 /// known; of what is kept, it is known what it came to; where the model's longest input is known, that
-/// is the bound. After each web search the model reads all of it again, and what was found.
+/// is the bound. After each call of a tool the model reads all of it again, and what was found.
 pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let stored = demand.stored_tokens.saturating_mul(STORED_TIMES);
@@ -105,7 +108,7 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     });
     let longest = price.max_input_tokens.unwrap_or(u64::MAX);
     let again = input.saturating_add(FOUND_TOKENS_MAX).min(longest);
-    let input = input.min(longest).saturating_add(again.saturating_mul(demand.searches));
+    let input = input.min(longest).saturating_add(again.saturating_mul(demand.calls));
     let output = match (demand.choices, price.max_output_tokens) {
         (0, _) => 0,
         (_, None) => return None,
@@ -133,10 +136,14 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
     };
     match (demand.work, price.sold_by) {
         (Work::Speech { usage: Tells::Nothing, .. }, Unit::Token) => Err(AdmitError::TokensUntold),
-        (_, Unit::Token) if demand.searches > 0 && price.price.default.unit.web_searches.is_zero() => {
-            Err(AdmitError::SearchUnsold)
-        }
         (_, Unit::Token) => {
+            let unit = &price.price.default.unit;
+            let asked = [(Class::WebSearches, demand.searches), (Class::Containers, demand.containers)];
+            if let Some((class, _)) =
+                asked.into_iter().find(|(class, asked)| *asked > 0 && unit.of(*class).is_zero())
+            {
+                return Err(AdmitError::ToolUnsold(class));
+            }
             let tokens = tokens_max(demand, price).ok_or(AdmitError::OtherEndpoint)?;
             Ok(tokens.charge_max(demand, price))
         }
@@ -230,7 +237,9 @@ mod tests {
             input_bytes,
             images: 0,
             stored_tokens: 0,
+            calls: 0,
             searches: 0,
+            containers: 0,
             picture: Picture::default(),
             cached_for,
             tier,
@@ -299,10 +308,12 @@ mod tests {
     fn what_searches_find_is_read() {
         let sold = |longest| {
             let mut price = price(Some(1000), longest);
-            price.price.set_web_searches(UnitPrice::parse_each("0.01").unwrap());
+            let [search, container] = ["0.01", "0.03"].map(|each| UnitPrice::parse_each(each).unwrap());
+            price.price.set_tools(search, container);
             price
         };
-        let asked = |searches| Demand { searches, tier: Tier::Flex, ..demand(984, Some(10)) };
+        let asked =
+            |searches| Demand { calls: searches, searches, tier: Tier::Flex, ..demand(984, Some(10)) };
         let most = |searches, price: &ModelPrice| {
             super::charge_max(&asked(searches), price).map(|most| most.to_string())
         };
@@ -312,7 +323,12 @@ mod tests {
         assert_eq!(most(2, &sold(Some(5_000))).as_deref(), Ok("0.04215"));
         // 1,000 and 129,000; all of it at the prices of long inputs.
         assert_eq!(most(1, &sold(None)).as_deref(), Ok("0.27015"));
-        assert_eq!(most(1, &price(Some(1000), Some(5_000))), Err(AdmitError::SearchUnsold));
+        assert_eq!(most(1, &price(Some(1000), Some(5_000))), Err(AdmitError::ToolUnsold(Class::WebSearches)));
+        let code = Demand { containers: 1, searches: 0, ..asked(1) };
+        let charged = |price: &ModelPrice| super::charge_max(&code, price);
+        assert_eq!(charged(&sold(Some(5_000))).map(|most| most.to_string()).as_deref(), Ok("0.0361"));
+        let unsold = Err(AdmitError::ToolUnsold(Class::Containers));
+        assert_eq!(charged(&price(Some(1000), Some(5_000))), unsold);
         let (sold, asked) = (sold(Some(5_000)), asked(2));
         let tokens = tokens_max(&asked, &sold).unwrap();
         assert_eq!(tokens.output_for(Amount::parse("0.042135").unwrap(), &asked, &sold), 9);

@@ -13,6 +13,9 @@ pub const DELIVERED_BYTES_MAX: usize = 512 * 1024;
 /// receipt, which a provider must not be able to bloat.
 pub const USAGE_BYTES_MAX: usize = 8 * 1024;
 
+/// Far more containers than an answer has: a provider makes one.
+const CONTAINERS_MAX: usize = 64;
+
 /// What was read from one answer. See the module for how to come by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -136,6 +139,8 @@ pub struct Delivered {
     pub images: u64,
     /// Web searches whose end was told.
     pub searches: u64,
+    /// Containers that code was run in.
+    pub containers: u64,
 }
 
 impl Delivered {
@@ -173,6 +178,8 @@ pub(super) struct Tally {
     begun: Option<String>,
     /// What was told of tools beside it.
     tools: Option<String>,
+    /// Names of containers that code was run in.
+    containers: Vec<Box<str>>,
     /// Whether the provider tells how many searches there were.
     pub(super) tells_searches: bool,
     tier: Option<Tier>,
@@ -191,6 +198,7 @@ pub(super) struct Mark {
     bytes: u64,
     events: u64,
     searches: u64,
+    containers: usize,
     parsed: u64,
 }
 
@@ -199,7 +207,8 @@ impl Tally {
     pub(super) fn mark(&self) -> Mark {
         let Delivered { text, bytes, events, searches, .. } = &self.delivered;
         let (bytes, events, searches) = (*bytes, *events, *searches);
-        Mark { text_bytes: text.len(), bytes, events, searches, parsed: self.parsed }
+        let containers = self.containers.len();
+        Mark { text_bytes: text.len(), bytes, events, searches, containers, parsed: self.parsed }
     }
 
     /// What was added since is not delivered after all. Text that was let go of stays so.
@@ -207,6 +216,7 @@ impl Tally {
         self.delivered.text.truncate(mark.text_bytes);
         (self.delivered.bytes, self.delivered.events) = (mark.bytes, mark.events);
         self.delivered.searches = mark.searches;
+        self.containers.truncate(mark.containers);
         self.parsed = mark.parsed;
     }
 
@@ -253,6 +263,13 @@ impl Tally {
         self.tools = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
     }
 
+    /// Takes the name of a container that code was run in.
+    pub(super) fn container(&mut self, name: &str) {
+        if self.containers.len() < CONTAINERS_MAX && self.containers.iter().all(|known| **known != *name) {
+            self.containers.push(name.into());
+        }
+    }
+
     /// Takes the service tier that is told; the last one counts.
     pub(super) fn tier(&mut self, name: &str) {
         self.tier = Tier::named(name).or(self.tier);
@@ -284,10 +301,12 @@ impl Tally {
             (None, Some(tools)) if !raw.is_empty() => Reported::new(endpoint, format!("[{raw},{tools}]")),
             (Some(_) | None, _) => Reported::new(endpoint, raw),
         });
-        if let Some(Reported { usage: Ok(usage), .. }) = &mut usage
-            && !self.tells_searches
-        {
-            usage.web_searches = self.delivered.searches;
+        self.delivered.containers = count(self.containers.len());
+        if let Some(Reported { usage: Ok(usage), .. }) = &mut usage {
+            usage.containers = self.delivered.containers;
+            if !self.tells_searches {
+                usage.web_searches = self.delivered.searches;
+            }
         }
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
         let Tally { tier, picture, object, at_work, delivered, .. } = self;

@@ -47,6 +47,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             output,
             reasoning,
             web_searches: found.delivered.searches,
+            containers: found.delivered.containers,
             ..Usage::default()
         }),
     });
@@ -65,6 +66,7 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             events: expected.events,
             images: found.delivered.images,
             searches: found.delivered.searches,
+            containers: found.delivered.containers,
         },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
     }
@@ -102,7 +104,7 @@ macro_rules! data {
 
 mod media;
 mod room;
-mod search;
+mod tools;
 mod usage;
 
 const PLAIN_EVENT: Expected<'_> = Expected {

@@ -53,7 +53,8 @@ impl Uncounted {
                 Usage { input: shown.input.saturating_add(self.stored), ..shown }
             }
         };
-        Usage { web_searches: self.delivered.searches, ..tokens }
+        let Delivered { searches: web_searches, containers, .. } = self.delivered;
+        Usage { web_searches, containers, ..tokens }
     }
 }
 

@@ -219,7 +219,7 @@ async fn the_configuration_is_checked_whole() {
         let arguments = ["check", "--config", config.to_str().unwrap(), "--json"];
         run(&arguments[..if json { 4 } else { 3 }], &[("TOLLGATE_ADMIN_TOKEN", TOKEN)], "")
     };
-    assert!(stdout(&check(false)).contains("ok, 15 models at prices it-1, 1 upstream accounts"));
+    assert!(stdout(&check(false)).contains("ok, 16 models at prices it-1, 1 upstream accounts"));
     let good = json_of(&check(true));
     assert_eq!((&good["ok"], &good["faults"]), (&json!(true), &json!([])));
 

@@ -23,7 +23,7 @@ mod idempotency;
 mod answers;
 mod azure;
 mod endpoints;
-mod search;
+mod tools;
 mod stored;
 mod runs;
 mod files;

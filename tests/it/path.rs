@@ -167,6 +167,7 @@ async fn models_are_listed_that_have_a_price_and_somebody_who_serves_them() {
                 "listener",
                 "omni-moderation-latest",
                 "painter",
+                "searcher",
                 "speaker",
                 "thinker",
                 "tiered",

@@ -48,7 +48,7 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     } else if kind == "response.output_item.done"
         && let Some(item) = &event.item
     {
-        tally.delivered.searches += u64::from(item.is_search());
+        item.tell_tool(tally);
     }
     Ok(part)
 }
@@ -115,6 +115,9 @@ struct Item<'a> {
     /// What a search did.
     #[serde(borrow)]
     action: Option<&'a RawValue>,
+    /// Where code was run.
+    #[serde(borrow)]
+    container_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     content: Text<'a>,
     #[serde(borrow)]
@@ -135,6 +138,14 @@ struct Action<'a> {
 }
 
 impl Item<'_> {
+    /// Tells of what a tool of the provider did.
+    fn tell_tool(&self, tally: &mut Tally) {
+        tally.delivered.searches += u64::from(self.is_search());
+        if let (Some("code_interpreter_call"), Some(container)) = (self.kind.as_deref(), &self.container_id) {
+            tally.container(container);
+        }
+    }
+
     /// Whether it is a web search. Pages that are opened, or searched themselves, cost nothing.
     fn is_search(&self) -> bool {
         let action = || -> Option<Action<'_>> { serde_json::from_str(self.action?.get()).ok() };
@@ -167,7 +178,7 @@ impl Answer<'_> {
         for item in self.output.iter().flatten() {
             let texts = [&item.content, &item.summary, &item.name, &item.arguments, &item.input];
             texts.into_iter().for_each(|text| tally.text(&text.text));
-            tally.delivered.searches += u64::from(item.is_search());
+            item.tell_tool(tally);
         }
         Ok(Part::Ordinary)
     }

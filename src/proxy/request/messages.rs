@@ -1,7 +1,7 @@
 //! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
 
 use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, search, tier};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier, tools};
 use crate::admit::{Demand, Work};
 use crate::settle::price::Picture;
 use memchr::memmem;
@@ -40,13 +40,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if let Some(extra) = EXTRA.into_iter().find(|name| is_given(fields.get(name))) {
         return Err(not_sold(extra, "this is"));
     }
-    let searches = search::of_message(fields, &TOOLS)?;
+    let searches = tools::of_message(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
         stored_tokens: 0,
+        calls: searches,
         searches,
+        containers: 0,
         picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,

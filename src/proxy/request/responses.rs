@@ -2,10 +2,11 @@
 //!
 //! What the provider keeps from one request to the next belongs to an account that customers share:
 //! a request may go on from a response of its own customer, and what else refers to it is not sold.
-//! Tools that the provider runs have prices of their own; of those, web search is sold.
+//! Tools that the provider runs have prices of their own; of those, web search and the code interpreter are
+//! sold.
 
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, search, tier};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier, tools};
 use crate::admit::{Demand, Work};
 use crate::settle::price::Picture;
 use memchr::memmem;
@@ -22,7 +23,7 @@ const METERED: [&str; 14] = [
     "max_output_tokens",
     "service_tier",
     "tools",
-    search::CALLS_MAX,
+    tools::CALLS_MAX,
     "background",
     "store",
     "previous_response_id",
@@ -36,6 +37,8 @@ const KEPT: [(&str, &str); 3] = [
     ("prompt", "stored prompts are not sold by this gateway: send instructions and input"),
     ("context_management", "this is not sold by this gateway: leave it out"),
 ];
+/// What a response goes on from.
+const PREVIOUS: &str = "previous_response_id";
 /// Tools that the client runs itself, so that they cost their tokens and nothing else.
 const TOOLS: [&str; 6] =
     ["function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"];
@@ -49,13 +52,16 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
             return Err(bad(name, message));
         }
     }
-    let searches = if searches(fields.get("tools"))? { search::of_response(fields)? } else { 0 };
+    let Ran { searches, runs_code } = ran(fields)?;
+    let calls = if searches || runs_code { tools::of_response(fields)? } else { 0 };
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
         stored_tokens: 0,
-        searches,
+        calls,
+        searches: if searches { calls } else { 0 },
+        containers: u64::from(runs_code),
         picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
@@ -81,7 +87,6 @@ pub struct Kept {
 
 /// Reads what is to be kept and what is gone on from. Responses are kept unless that is declined.
 pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
-    const PREVIOUS: &str = "previous_response_id";
     let previous: Option<Cow<'_, str>> = optional(PREVIOUS, fields.get(PREVIOUS), "a string")?;
     if previous.as_ref().is_some_and(|id| !is_object_id(id)) {
         return Err(bad(PREVIOUS, "must be the id of a response"));
@@ -97,21 +102,43 @@ pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
     Ok(Kept { answer: !declined, run, previous: previous.map(Into::into) })
 }
 
-/// Whether the provider may search the web. The preview of that costs otherwise.
-fn searches(tools: Option<&RawValue>) -> Result<bool, BadRequest> {
-    let tools: Option<Vec<Kind<'_>>> = optional("tools", tools, "an array of tools, each with a type")?;
-    let mut searches = false;
-    for Kind { kind } in tools.into_iter().flatten() {
+/// Tools that the provider may run.
+#[derive(Default)]
+struct Ran {
+    searches: bool,
+    runs_code: bool,
+}
+
+/// Reads which there are. The preview of web search costs otherwise.
+fn ran(fields: &Fields<'_>) -> Result<Ran, BadRequest> {
+    const EXPECTED: &str = "an array of tools, each with a type";
+    let tools: Option<Vec<Tool<'_>>> = optional("tools", fields.get("tools"), EXPECTED)?;
+    let mut ran = Ran::default();
+    for Tool { kind, container } in tools.into_iter().flatten() {
         match &*kind {
-            "web_search" | "web_search_2025_08_26" => searches = true,
+            "web_search" | "web_search_2025_08_26" => ran.searches = true,
             kind if kind.starts_with("web_search_preview") => {
                 return Err(bad("tools", "web search is sold as a tool of type `web_search`"));
+            }
+            "code_interpreter" if ran.runs_code => {
+                return Err(bad("tools", "there are two code interpreters"));
+            }
+            "code_interpreter" => {
+                tools::check_container(container)?;
+                ran.runs_code = true;
             }
             kind if !TOOLS.contains(&kind) => return Err(tool_not_sold(kind)),
             _ => {}
         }
     }
-    Ok(searches)
+    // A container of the previous response may go on, and nobody tells whether it costs again.
+    if ran.runs_code && is_given(fields.get(PREVIOUS)) {
+        return Err(bad(
+            "tools",
+            "the code interpreter is not sold to what goes on from a response: leave it out",
+        ));
+    }
+    Ok(ran)
 }
 
 /// Images that items give or refer to. Items and parts that are billed in a way that is not measured
@@ -148,6 +175,12 @@ fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
 fn check_item(item: &Map<'_>) -> Result<(), BadRequest> {
     let kind: Option<Cow<'_, str>> = optional("input", item.get("type"), "an array of items with types")?;
     let refers = match kind.as_deref() {
+        Some("code_interpreter_call") => {
+            return Err(bad(
+                "input",
+                "the containers of earlier answers are not kept here: leave their calls out",
+            ));
+        }
         Some(kind) => kind == "item_reference",
         None => item.get("id").is_some() && item.get("role").is_none(),
     };
@@ -171,13 +204,22 @@ fn count_parts(parts: &RawValue) -> Result<u64, BadRequest> {
 }
 
 /// Without any of these there is only text; an escape may hide one.
-const PART_MARKS: [&[u8]; 6] =
-    [b"image", b"\"input_file\"", b"\"input_audio\"", b"screenshot", b"\"id\"", b"\\u00"];
+const PART_MARKS: [&[u8]; 7] = [
+    b"image",
+    b"\"input_file\"",
+    b"\"input_audio\"",
+    b"screenshot",
+    b"\"id\"",
+    b"code_interpreter_call",
+    b"\\u00",
+];
 
 #[derive(serde::Deserialize)]
-struct Kind<'a> {
+struct Tool<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    container: Option<&'a RawValue>,
 }
 
 #[derive(serde::Deserialize)]
@@ -248,12 +290,36 @@ mod tests {
         check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
         check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
         check_refused(r#""input":"a","service_tier":"ultrafast""#, "service_tier", "must be auto");
-        for tool in ["file_search", "code_interpreter", "mcp", "shell"] {
+        for tool in ["file_search", "image_generation", "mcp", "shell"] {
             let tools = format!(r#""input":"a","tools":[{{"type":"function"}},{{"type":"{tool}"}}]"#);
             check_refused(&tools, "tools", tool);
         }
         check_refused(r#""input":"a","tools":[{}]"#, "tools", "each with a type");
         check_refused(r#""input":"a","tools":[{"type":"web_search_preview"}]"#, "tools", "`web_search`");
+        let code = |container: &str, more: &str| {
+            format!(r#""input":"a","tools":[{{"type":"code_interpreter","container":{container}}}]{more}"#)
+        };
+        for container in [
+            "null",
+            r#""cntr_1""#,
+            r#"{"type":"explicit"}"#,
+            r#"{"type":"auto","file_ids":["file-1"]}"#,
+            r#"{"type":"auto","memory_limit":"4g"}"#,
+            r#"{"type":"auto","skills":[]}"#,
+        ] {
+            check_refused(&code(container, ""), "tools", "container");
+        }
+        let auto = r#"{"type":"auto","memory_limit":"1g","file_ids":[]}"#;
+        let demand = read(&code(auto, r#","max_tool_calls":3"#)).unwrap().demand;
+        assert_eq!((demand.calls, demand.searches, demand.containers), (3, 0, 1));
+        let two = format!(
+            r#""input":"a","tools":[{0},{0}]"#,
+            r#"{"type":"code_interpreter","container":{"type":"auto"}}"#
+        );
+        check_refused(&two, "tools", "two code interpreters");
+        check_refused(&code(auto, r#","previous_response_id":"resp_1""#), "tools", "goes on from");
+        let item = r#""input":[{"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"}]"#;
+        check_refused(item, "input", "containers");
         let tools = r#""input":"a","tools":[{"type":"web_search"}]"#;
         check_refused(&format!(r#"{tools},"max_tool_calls":101"#), "max_tool_calls", "from 1 to 100");
         check_refused(&format!(r#"{tools},"max_tool_calls":0"#), "max_tool_calls", "from 1 to 100");

@@ -1,15 +1,19 @@
-//! Web searches, which the provider runs: how many there may be. Each has a price, and the model reads what
-//! it finds, so that no request goes out without a bound.
+//! Tools that the provider runs: how often they may be called. A search has a price, and a container to run code
+//! in; and the model reads what they find, so that no request goes out without a bound.
 
 use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole};
 use super::{BadRequest, Edit};
+use crate::usage::Class;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Searches where the client sets no bound: it is put in then.
-const SEARCHES_DEFAULT: u64 = 5;
+/// Calls where the client sets no bound: it is put in then.
+const CALLS_DEFAULT: u64 = 5;
 /// The highest bound that a client may set.
-const SEARCHES_MAX: u64 = 100;
+const CALLS_LIMIT: u64 = 100;
+/// The container that has the price of one: larger ones cost more.
+const MEMORY: &str = "1g";
 
 /// Where a response says how often tools may be called that the provider runs.
 pub(super) const CALLS_MAX: &str = "max_tool_calls";
@@ -19,24 +23,46 @@ const USES_MAX: &str = "max_uses";
 const TOOL: &str = "web_search_";
 
 impl BadRequest {
-    /// The model is not sold with web searches.
-    pub fn search_unsold() -> Self {
-        bad("tools", "web search is not sold with this model: leave it out, or choose another model")
+    /// The model is not sold with the tool of which this is charged.
+    pub fn tool_unsold(class: Class) -> Self {
+        let tool = if class == Class::Containers { "the code interpreter" } else { "web search" };
+        bad("tools", &format!("{tool} is not sold with this model: leave it out, or choose another model"))
     }
 }
 
-/// How many searches a response may run that has a tool for it.
+/// How many calls a response may have of tools that the provider runs.
 pub(super) fn of_response(fields: &Fields<'_>) -> Result<u64, BadRequest> {
-    Ok(whole(CALLS_MAX, fields.get(CALLS_MAX), SEARCHES_MAX)?.unwrap_or(SEARCHES_DEFAULT))
+    Ok(whole(CALLS_MAX, fields.get(CALLS_MAX), CALLS_LIMIT)?.unwrap_or(CALLS_DEFAULT))
 }
 
-/// What bounds the searches of a response where the client did not.
+/// What bounds the calls of a response where the client did not.
 pub(super) fn bound_response(fields: &Fields<'_>) -> Vec<Edit> {
     match fields.get(CALLS_MAX) {
         given if is_given(given) => Vec::new(),
-        Some(null) => vec![(fields.place(null), SEARCHES_DEFAULT.to_string().into_bytes())],
-        None => vec![(fields.end(), format!(",\"{CALLS_MAX}\":{SEARCHES_DEFAULT}").into_bytes())],
+        Some(null) => vec![(fields.place(null), CALLS_DEFAULT.to_string().into_bytes())],
+        None => vec![(fields.end(), format!(",\"{CALLS_MAX}\":{CALLS_DEFAULT}").into_bytes())],
     }
+}
+
+/// Lets a container pass that the provider makes anew, of the size that has a price, with nothing in it.
+pub(super) fn check_container(container: Option<&RawValue>) -> Result<(), BadRequest> {
+    let asked = container.and_then(|container| serde_json::from_str::<Container<'_>>(container.get()).ok());
+    let sold = asked.is_some_and(|asked| {
+        let of_size = asked.memory_limit.is_none_or(|memory| memory == MEMORY);
+        asked.kind == "auto" && of_size && asked.file_ids.is_none_or(|files| files.is_empty())
+    });
+    let why = "the container of a code interpreter must be {\"type\": \"auto\"}, of 1g and without files";
+    if sold { Ok(()) } else { Err(bad("tools", why)) }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Container<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    memory_limit: Option<Cow<'a, str>>,
+    file_ids: Option<Vec<IgnoredAny>>,
 }
 
 /// How many searches a message may run. Its tools are those that are `known`, those without a type, which the
@@ -45,7 +71,7 @@ pub(super) fn of_message(fields: &Fields<'_>, known: &[&str]) -> Result<u64, Bad
     let mut searches = 0;
     for tool in tools(fields)? {
         match tool.kind()? {
-            Some(kind) if kind.starts_with(TOOL) => searches += tool.uses_max()?.unwrap_or(SEARCHES_DEFAULT),
+            Some(kind) if kind.starts_with(TOOL) => searches += tool.uses_max()?.unwrap_or(CALLS_DEFAULT),
             Some(kind) if !known.iter().any(|known| kind.starts_with(known)) => {
                 return Err(tool_not_sold(&kind));
             }
@@ -63,10 +89,10 @@ pub(super) fn bound_message(fields: &Fields<'_>) -> Result<Vec<Edit>, BadRequest
             continue;
         }
         edits.push(match tool.fields.get(USES_MAX) {
-            Some(null) => (fields.place(null), SEARCHES_DEFAULT.to_string().into_bytes()),
+            Some(null) => (fields.place(null), CALLS_DEFAULT.to_string().into_bytes()),
             None => {
                 let end = fields.place(tool.written).end - 1;
-                (end..end, format!(",\"{USES_MAX}\":{SEARCHES_DEFAULT}").into_bytes())
+                (end..end, format!(",\"{USES_MAX}\":{CALLS_DEFAULT}").into_bytes())
             }
         });
     }
@@ -94,8 +120,8 @@ impl Tool<'_> {
     fn uses_max(&self) -> Result<Option<u64>, BadRequest> {
         let given = optional("tools", self.fields.get(USES_MAX), "tools whose max_uses is a whole number")?;
         match given {
-            Some(uses) if !(1..=SEARCHES_MAX).contains(&uses) => {
-                Err(bad("tools", &format!("max_uses of web search must be from 1 to {SEARCHES_MAX}")))
+            Some(uses) if !(1..=CALLS_LIMIT).contains(&uses) => {
+                Err(bad("tools", &format!("max_uses of web search must be from 1 to {CALLS_LIMIT}")))
             }
             fits => Ok(fits),
         }

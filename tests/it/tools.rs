@@ -1,9 +1,11 @@
-//! Web searches that providers run: each has a price beside its tokens, and their number a bound.
+//! Tools that providers run, web search and the code interpreter: what they cost beside tokens, and how often
+//! they may be called.
 
 use crate::support::gateway::text;
 use crate::support::scene::{Scene, scene};
 use crate::support::{Account, Answer, Client, Customer, Gateway, Simulated, audit, eventually};
 use serde_json::{Value, json};
+use tollgate::money::Amount;
 
 const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
@@ -106,6 +108,33 @@ async fn no_more_are_run_than_are_held_for() {
     audit(gateway, &providers.each_ref()).is_exact(6);
 }
 
+/// A response whose model would like to run code so often.
+fn code(calls: u32) -> Value {
+    let tool = json!({ "type": "code_interpreter", "container": { "type": "auto" } });
+    json!({ "model": "searcher", "input": "hello", "tools": [tool],
+        "metadata": { "simulate_code_calls": calls.to_string() } })
+}
+
+#[tokio::test]
+async fn a_container_is_charged_once_however_much_is_run_in_it() {
+    let Scene { gateway, provider, customer } = scene();
+    for client in Client::both(&gateway, &customer) {
+        for stream in [false, true] {
+            for (calls, charge) in [(0, 0), (1, 30_000), (3, 30_000)] {
+                let answer = post(&client, RESPONSES, &with(code(calls), "stream", json!(stream))).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let receipt = gateway.receipt(&answer.id()).await;
+                let (used, input) = (&receipt["usage"], receipt["usage"]["input"].as_u64().unwrap());
+                assert_eq!(used["containers"].as_u64().unwrap_or(0), u64::from(calls.min(1)), "{receipt}");
+                assert_eq!(input / 1_000, u64::from(calls));
+                let expect = Amount::parse(&format!("0.{:06}", charge + input + 32)).unwrap();
+                assert_eq!(text(&receipt["charge"]), expect.to_string());
+            }
+        }
+    }
+    audit(gateway, &[&provider]).is_exact(12);
+}
+
 #[tokio::test]
 async fn a_run_in_the_background_searches_too() {
     let Scene { gateway, provider, customer } = scene();
@@ -158,7 +187,7 @@ async fn whoever_hangs_up_pays_for_the_searches_that_were_run() {
 }
 
 #[tokio::test]
-async fn where_search_is_not_sold_it_is_told_where_it_is() {
+async fn where_a_tool_is_not_sold_it_is_told_so() {
     let Scene { gateway, provider, customer } = scene();
     for client in Client::both(&gateway, &customer) {
         let chat = json!({ "model": "searcher", "messages": [], "web_search_options": {} });
@@ -166,6 +195,8 @@ async fn where_search_is_not_sold_it_is_told_where_it_is() {
         for (path, body, param, says) in [
             (RESPONSES, with(response(1), "model", json!("gpt-4o-mini")), "tools", "choose another model"),
             (RESPONSES, preview, "tools", "`web_search`"),
+            (RESPONSES, with(code(1), "model", json!("gpt-4o-mini")), "tools", "code interpreter"),
+            (RESPONSES, with(code(1), "previous_response_id", json!("resp_1")), "tools", "goes on from"),
             (RESPONSES, with(response(1), "max_tool_calls", json!(0)), "max_tool_calls", "from 1 to 100"),
             ("/v1/chat/completions", chat, "web_search_options", "/v1/responses"),
         ] {

@@ -1,4 +1,4 @@
-//! Web searches: what the provider tells of them, and else what is seen.
+//! Tools that the provider runs: what it tells of them, and else what is seen.
 
 use super::*;
 
@@ -75,4 +75,32 @@ fn a_message_costs_the_searches_that_it_tells_of_or_shows() {
     // A search that failed is none.
     check(&read, usage, 2, 2, "\"other\"");
     check(&streamed(Endpoint::Messages, data!("messages-stream-search.sse")), usage, 2, 2, "[{\"input");
+}
+
+#[test]
+fn a_response_costs_each_container_that_it_ran_code_in() {
+    let call = |container: &str| {
+        format!(
+            r#"{{"type":"code_interpreter_call","id":"ci","container_id":{container},"code":"print(1)"}}"#
+        )
+    };
+    let usage = r#""usage":{"input_tokens":9,"output_tokens":1}"#;
+    for (containers, charged) in [
+        (vec![], 0),
+        (vec![r#""cntr_1""#], 1),
+        (vec![r#""cntr_1""#, r#""cntr_1""#, "null"], 1),
+        (vec![r#""cntr_1""#, r#""cntr_2""#, r#""cntr_1""#], 2),
+    ] {
+        let calls: Vec<String> = containers.iter().copied().map(call).collect();
+        let answer = format!(r#"{{"id":"resp_1","output":[{}],{usage}}}"#, calls.join(","));
+        let told = plain(Endpoint::Responses, &answer).usage.unwrap().usage.unwrap();
+        assert_eq!((told.containers, told.input), (charged, 9), "{answer}");
+        let done =
+            |item: &String| format!("data: {{\"type\":\"response.output_item.done\",\"item\":{item}}}\n\n");
+        let last = format!("data: {{\"type\":\"response.completed\",\"response\":{answer}}}\n\n");
+        let stream = [calls.iter().map(done).collect(), last].concat();
+        let (_, reading) = run(Endpoint::Responses, UsageChunk::Show, &[Bytes::from(stream)]);
+        assert_eq!(reading.usage.unwrap().usage.unwrap().containers, charged, "streamed: {answer}");
+        assert_eq!(reading.delivered.containers, charged);
+    }
 }
