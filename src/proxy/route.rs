@@ -283,3 +283,19 @@ fn client_address(session: &Session, ctx: &Context) -> Option<IpAddr> {
     let peer = session.digest().and_then(|digest| digest.socket_digest.as_deref());
     address::client(peer, &session.req_header().headers, &ctx.live.config.gateway.edge.trusted_proxies)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request allocates and copies it, whatever it asks for: what few need is boxed.
+    #[test]
+    fn the_way_of_a_request_is_small() {
+        let bytes = bytes::<&Gateway, &mut Session, &mut Context, _>(Gateway::route);
+        assert!(bytes <= 4 * 1024, "{bytes}");
+    }
+}

@@ -191,7 +191,8 @@ impl Gateway {
         request: &mut Request,
     ) -> Result<Option<Arc<str>>, Refusal> {
         let Some(id) = &request.kept.previous else { return Ok(None) };
-        let kept = self.previous(caller, live, id, &request.demand.model).await?;
+        // Boxed, so that requests that go on from nothing do not carry its size.
+        let kept = Box::pin(self.previous(caller, live, id, &request.demand.model)).await?;
         request.demand.stored_tokens = kept.tokens;
         Ok(Some(Arc::clone(&kept.account.name)))
     }
