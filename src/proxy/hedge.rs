@@ -55,7 +55,7 @@ impl Gateway {
     pub(super) async fn hedged(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         after: Duration,
     ) -> Result<bool> {
         let delivered = match self.first_beginning(session, ctx, after).await {
@@ -72,7 +72,7 @@ impl Gateway {
     async fn first_beginning(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         after: Duration,
     ) -> Result<Beginning> {
         let (_, address) = self.begin_attempt(session, ctx).await?;
@@ -130,7 +130,7 @@ impl Gateway {
     async fn race<F: Future<Output = Came> + Send>(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         [mut first, mut second]: [Pin<&mut F>; 2],
         mut beside: Beside,
     ) -> Result<Beginning> {
@@ -169,7 +169,7 @@ impl Gateway {
     async fn alone<F: Future<Output = Came> + Send>(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         attempt: Pin<&mut F>,
     ) -> Result<Beginning> {
         tokio::select! {
@@ -219,7 +219,7 @@ impl Gateway {
     async fn deliver(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         mut beginning: Beginning,
     ) -> Result<()> {
         match self.pass_on(session, ctx, &mut beginning).await {
@@ -234,7 +234,7 @@ impl Gateway {
     async fn pass_on(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         beginning: &mut Beginning,
     ) -> Result<()> {
         attempt::is_awaited(ctx)?;

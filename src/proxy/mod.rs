@@ -138,14 +138,15 @@ pub struct Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed: Pingora's future of a connection has room for it three times, and is made for each request.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(new_request(), self.live.load_full(), Arc::clone(&self.metrics))
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(new_request(), self.live.load_full(), Arc::clone(&self.metrics)))
     }
 
     /// Authenticates, reads and admits; answers itself what needs no provider.
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         let config = &ctx.live.config.gateway;
         ctx.trace = Trace::of(&session.req_header().headers, ctx.live.config.traces.as_deref());
         ctx.page = Page::of(&session.req_header().headers, &config.cors_origins);
@@ -173,7 +174,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// The first attempt of a request that may be hedged is made here: Pingora knows one connection at a time.
-    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         match hedge::after(ctx) {
             None => Ok(true),
             // Boxed, so that all others do not carry its size.
@@ -182,7 +183,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// Chooses an upstream account for the next attempt.
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         let (account, address) = self.begin_attempt(session, ctx).await?;
         Ok(Box::new(forward::peer(&account, address)))
     }
@@ -192,7 +193,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         upstream: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         attempt::goes_out(ctx)?;
         let Some(InExchange { exchange, lease: Some(lease), number, .. }) = &ctx.admitted else {
@@ -209,7 +210,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         // Not the answer yet; the downstream session lets nothing of it through.
         if response.status.is_informational() {
@@ -281,7 +282,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut Context,
+        _ctx: &mut Box<Context>,
     ) -> Result<()> {
         if session.req_header().version == Version::HTTP_10 {
             response.remove_header(&header::TRANSFER_ENCODING);
@@ -295,7 +296,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         let Some(admitted) = ctx.admitted.as_mut() else { return Ok(None) };
         attempt::drains_on(admitted)?;
@@ -319,7 +320,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         if let (Some(InExchange { lease: Some(lease), .. }), Some(address)) =
@@ -336,26 +337,31 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         client_reused: bool,
     ) -> Box<Error> {
         self.broke(session, ctx, error, client_reused)
     }
 
     /// The request failed: an error for the client if it can still be sent, and an end for the hold.
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         self.fail(session, error, ctx).await;
         FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Box<Context>,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
@@ -363,7 +369,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// Hands the client's connection back and records the request.
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         let mut settled = None;
         if let Some(admitted) = ctx.admitted.as_mut() {
             downstream::restore(session, &admitted.line);
