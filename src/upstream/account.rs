@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::money::Amount;
 use http::HeaderValue;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,7 +69,8 @@ struct Shared {
 struct State {
     standing: Standing,
     breaker: Breaker,
-    models: HashMap<Box<str>, Model>,
+    /// Few, and looked up several times for each request: a walk is quicker than a hash.
+    models: BTreeMap<Box<str>, Model>,
 }
 
 /// What the operator wants of an account, by hand; until the process ends.
@@ -449,7 +450,7 @@ impl Shared {
 
 impl State {
     fn new() -> Self {
-        State { standing: Standing::Taking, breaker: Breaker::default(), models: HashMap::new() }
+        State { standing: Standing::Taking, breaker: Breaker::default(), models: BTreeMap::new() }
     }
 
     fn room(&mut self, limits: &mut Limits, name: &str, need: &Need, now: Instant) -> Room {
