@@ -2,13 +2,14 @@
 
 use super::BadRequest;
 use crate::settle::price::CachedFor;
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// Far more top-level fields than any API has: each is compared with those before it.
 const FIELDS_MAX: usize = 256;
@@ -28,6 +29,10 @@ const NOT_SOLD: [&str; 11] = [
     "api_key",
     "custom_llm_provider",
 ];
+
+/// A wish for a cache of hours, or an escape that may hide one.
+static HOURS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"1h\"", "\"12h\"", "\\u00"].map(Finder::new));
 
 /// A JSON object in order, and the text that it was read from.
 pub(super) struct Fields<'a> {
@@ -89,8 +94,7 @@ impl<'a> Fields<'a> {
 
     /// For how long its input is to be cached, at most: what looks like a wish counts as one.
     pub(super) fn cached_for(&self) -> CachedFor {
-        let hours = ["\"1h\"", "\"12h\"", "\\u00"];
-        match hours.into_iter().any(|hours| memmem::find(self.text.as_bytes(), hours.as_bytes()).is_some()) {
+        match HOURS.iter().any(|hours| hours.find(self.text.as_bytes()).is_some()) {
             true => CachedFor::Hours,
             false => CachedFor::Minutes,
         }
