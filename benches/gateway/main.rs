@@ -1,14 +1,15 @@
 //! What the gateway costs beside bare Pingora: `cargo bench --bench gateway [-- --help]`.
 //!
-//! Four processes on loopback. A mock provider and this load generator share a core; on another
+//! Five processes on loopback. A mock provider and this load generator share a core; on another
 //! stands what is measured: nothing (the load goes straight to the mock), a Pingora that only passes
-//! through, or the real `tollgate serve` with its ledger on a real disk. The first two are this same
-//! binary, started again with a role. CPU time is that of the whole process, so it holds up on a
+//! through, the same with one durable write for each answer, or the real `tollgate serve` with its ledger
+//! on a real disk. All but the last are this same binary, started again with a role. CPU time is that of the whole process, so it holds up on a
 //! busy machine better than the rates do; targets alternate, so that noise meets all of them.
 //!
 //! A run that had any answer but the expected one, or whose ledger does not hold exactly one charge
 //! for each answer, has failed and has no figures.
 
+mod append;
 mod bare;
 mod cpu;
 mod gateway;
@@ -18,6 +19,7 @@ mod process;
 mod report;
 mod wire;
 
+use bare::Passes;
 use clap::{Parser, ValueEnum};
 use load::{Kind, Load};
 use process::{Cores, Process};
@@ -79,6 +81,7 @@ enum Role {
     Bench,
     Mock,
     Bare,
+    Durable,
 }
 
 /// Where the load goes.
@@ -88,17 +91,20 @@ enum Target {
     Direct,
     /// Through a Pingora that only passes through
     Bare,
+    /// Through the same, which has something on the disk before an answer passes
+    Durable,
     /// Through Tollgate
     Tollgate,
 }
 
 impl Target {
-    const ALL: [Target; 3] = [Target::Direct, Target::Bare, Target::Tollgate];
+    const ALL: [Target; 4] = [Target::Direct, Target::Bare, Target::Durable, Target::Tollgate];
 
     const fn name(self) -> &'static str {
         match self {
             Target::Direct => "direct",
             Target::Bare => "bare",
+            Target::Durable => "durable",
             Target::Tollgate => "tollgate",
         }
     }
@@ -124,7 +130,8 @@ fn main() -> ExitCode {
     let done = match options.role {
         Role::Bench => bench(&options),
         Role::Mock => mock::run(),
-        Role::Bare => bare::run(options.upstream),
+        Role::Bare => bare::run(options.upstream, &Passes::AtOnce),
+        Role::Durable => bare::run(options.upstream, &Passes::Durably),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -144,6 +151,8 @@ fn bench(options: &Options) -> Result<(), Failed> {
 
     let (mock, upstream) = Process::role("mock", None, cores.load(), folder.path())?;
     let (bare, bare_address) = Process::role("bare", Some(upstream), cores.gateway(), folder.path())?;
+    let (durable, durable_address) =
+        Process::role("durable", Some(upstream), cores.gateway(), folder.path())?;
     let gateway = gateway::start(upstream, cores.gateway(), folder.path())?;
 
     let mut report = Report::new(cores, options.connections, length, repeats);
@@ -153,6 +162,7 @@ fn bench(options: &Options) -> Result<(), Failed> {
             let (address, process) = match target {
                 Target::Direct => (upstream, &mock),
                 Target::Bare => (bare_address, &bare),
+                Target::Durable => (durable_address, &durable),
                 Target::Tollgate => (gateway.address, &gateway.process),
             };
             let load = Load {
