@@ -23,7 +23,7 @@ TOKEN = "clients-admin-token-0123456789"
 PRICES = """\
 version: clients
 models:
-  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", max_output_tokens: 16384, batch: { input: "0.075", cached_input: "0.0375", output: "0.30" } }
+  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", web_search: "0.01", container: "0.03", max_output_tokens: 16384, batch: { input: "0.075", cached_input: "0.0375", output: "0.30" } }
   sim-embed: { input: "0.02" }
   sim-paint: { input: "5", image_input: "8", output: "30", max_output_tokens: 6000 }
   dall-e-3: { image: "0.04" }
@@ -115,7 +115,33 @@ def due(served):
         return served["prompt_tokens"] * Decimal("0.02") / MILLION
     uncached = served["prompt_tokens"] - served["cached_tokens"]
     amount = uncached * Decimal("0.15") + served["cached_tokens"] * Decimal("0.075")
-    return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION
+    tools = served["searches"] * Decimal("0.01") + served["containers"] * Decimal("0.03")
+    return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION + tools
+
+
+def drive_tools(client, claude, requests):
+    """Tools that the provider runs: each call is told as its package tells it, and charged."""
+    wanted = {"simulate_searches": "2", "simulate_code_calls": "1"}
+    tools = [{"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}]
+    kinds = ["web_search_call"] * 3 + ["code_interpreter_call", "message"]
+    ask = {"model": "sim-chat", "input": "Look it up.", "tools": tools, "metadata": wanted}
+    raw = client.responses.with_raw_response.create(**ask)
+    requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+    expect("the items of a response", [item.type for item in raw.parse().output], kinds)
+    raw = client.responses.with_raw_response.create(stream=True, **ask)
+    requests.append((raw.headers["x-request-id"], None))
+    done = [event.item.type for event in raw.parse() if event.type == "response.output_item.done"]
+    expect("the items of a stream", done, kinds)
+
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]
+    ask = {"model": "sim-chat", "max_tokens": 100, "tools": tools, "messages": [{"role": "user", "content": "Look it up."}]}
+    raw = claude.messages.with_raw_response.create(extra_body={"metadata": wanted}, **ask)
+    requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
+    message = raw.parse()
+    expect("the blocks of a message", [block.type for block in message.content], ["server_tool_use", "web_search_tool_result", "text"])
+    expect("its searches", message.usage.server_tool_use.web_search_requests, 1)
+    with claude.messages.stream(extra_body={"metadata": wanted}, **ask) as stream:
+        expect("the searches of a stream", stream.get_final_message().usage.server_tool_use.web_search_requests, 1)
 
 
 def drive_media(client, requests):
@@ -260,6 +286,7 @@ def drive(stack):
     except anthropic.AuthenticationError as refusal:
         expect("the error of a message", refusal.body["error"]["type"], "authentication_error")
 
+    drive_tools(client, claude, requests)
     for options in ({}, {"encoding_format": "float"}):
         raw = client.embeddings.with_raw_response.create(model="sim-embed", input=["one text", "another"], **options)
         requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
