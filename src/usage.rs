@@ -2,7 +2,7 @@
 //!
 //! Classes are disjoint: a token stands in exactly one of them, and together they add up to what
 //! the provider reported. Most are of tokens; images, seconds and characters are what some models are
-//! sold by instead, and what tools of the provider cost is sold beside. Knows no prices and no dialect.
+//! sold by instead, and web searches are sold beside. Knows no prices and no dialect.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -43,13 +43,11 @@ pub enum Class {
     Characters,
     /// Web searches that the provider ran, beside the tokens.
     WebSearches,
-    /// Containers that the provider made to run code in, beside the tokens.
-    Containers,
 }
 
 impl Class {
     /// Every class, in the order in which receipts list them.
-    pub const ALL: [Class; 16] = [
+    pub const ALL: [Class; 15] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheWrite,
@@ -65,7 +63,6 @@ impl Class {
         Class::Seconds,
         Class::Characters,
         Class::WebSearches,
-        Class::Containers,
     ];
 
     /// The name used in receipts, price books and metrics.
@@ -86,7 +83,6 @@ impl Class {
             Class::Seconds => "seconds",
             Class::Characters => "characters",
             Class::WebSearches => "web_searches",
-            Class::Containers => "containers",
         }
     }
 
@@ -107,7 +103,7 @@ impl Class {
             Class::Images => Unit::Image,
             Class::Seconds => Unit::Second,
             Class::Characters => Unit::Character,
-            Class::WebSearches | Class::Containers => Unit::Call,
+            Class::WebSearches => Unit::Call,
         }
     }
 }
@@ -171,9 +167,6 @@ pub struct Usage {
     /// See [`Class::WebSearches`].
     #[serde(skip_serializing_if = "is_zero")]
     pub web_searches: u64,
-    /// See [`Class::Containers`].
-    #[serde(skip_serializing_if = "is_zero")]
-    pub containers: u64,
 }
 
 impl Usage {
@@ -198,7 +191,6 @@ impl Usage {
             Class::Seconds => self.seconds,
             Class::Characters => self.characters,
             Class::WebSearches => self.web_searches,
-            Class::Containers => self.containers,
         }
     }
 
@@ -220,7 +212,6 @@ impl Usage {
             Class::Seconds => &mut self.seconds,
             Class::Characters => &mut self.characters,
             Class::WebSearches => &mut self.web_searches,
-            Class::Containers => &mut self.containers,
         }
     }
 

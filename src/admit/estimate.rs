@@ -13,8 +13,8 @@ const STORED_TIMES: u64 = 2;
 /// Tokens of framing that a provider adds: a few for each message, and a message has more bytes.
 const FRAME_TOKENS: u64 = 16;
 
-/// The most that tools find together: the window that OpenAI gives web searches with any model.
-const FOUND_TOKENS_MAX: u64 = 128_000;
+/// The most that a web search finds: a quarter of the window that OpenAI gives all of them together.
+const FOUND_TOKENS_MAX: u64 = 32_000;
 
 /// The shortest answer that is worth asking for, in tokens: the least that OpenAI takes as a cap.
 pub const OUTPUT_TOKENS_MIN: u64 = 16;
@@ -31,7 +31,7 @@ const IMAGE_TOKENS_LIKELY: u64 = 765;
 /// Tokens that a request may need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokensMax {
-    /// Of input, what tools find with it.
+    /// Of input, over all readings: after each search there is another.
     pub input: u64,
     /// Of output.
     pub output: u64,
@@ -41,8 +41,10 @@ impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
         let charge = |unit: &UnitPrices| {
-            let tools = tools(demand, unit);
-            unit.input_max(demand.cached_for).times(self.input) + unit.output_max().times(self.output) + tools
+            let searches = unit.web_searches.times(demand.searches);
+            unit.input_max(demand.cached_for).times(self.input)
+                + unit.output_max().times(self.output)
+                + searches
         };
         self.units(demand, price).map(charge).max().unwrap_or_default()
     }
@@ -61,8 +63,8 @@ impl TokensMax {
     /// How much may be written, in tokens, so that all of it costs no more than this.
     pub fn output_within(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
         let longest = |unit: &UnitPrices| {
-            let tools = tools(demand, unit);
-            let left = amount - unit.input_max(demand.cached_for).times(self.input) - tools;
+            let searches = unit.web_searches.times(demand.searches);
+            let left = amount - unit.input_max(demand.cached_for).times(self.input) - searches;
             let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
             tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
         };
@@ -80,11 +82,6 @@ impl TokensMax {
     }
 }
 
-/// What the tools cost at most that the provider may run, without what they find.
-fn tools(demand: &Demand, unit: &UnitPrices) -> Amount {
-    unit.web_searches.times(demand.searches) + unit.containers.times(demand.containers)
-}
-
 /// All rates that may apply. A tier that was asked for may not be given: the default applies then.
 /// Where none was asked for, the provider may choose the dearest.
 fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a Rates> + use<'a> {
@@ -97,7 +94,7 @@ fn rates<'a>(demand: &Demand, price: &'a ModelPrice) -> impl Iterator<Item = &'a
 /// An upper bound of the tokens; `None` where the model writes nothing and was asked to. A token of
 /// text is at least a byte; an image may be fetched from elsewhere, so each counts as the dearest
 /// known; of what is kept, it is known what it came to; where the model's longest input is known, that
-/// is the bound. After each call of a tool the model reads all of it again, and what was found.
+/// is the bound of one reading.
 pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
     let text = demand.input_bytes.saturating_add(FRAME_TOKENS);
     let stored = demand.stored_tokens.saturating_mul(STORED_TIMES);
@@ -107,8 +104,11 @@ pub fn tokens_max(demand: &Demand, price: &ModelPrice) -> Option<TokensMax> {
         Work::Text | Work::Speech { .. } | Work::Images => 0,
     });
     let longest = price.max_input_tokens.unwrap_or(u64::MAX);
-    let again = input.saturating_add(FOUND_TOKENS_MAX).min(longest);
-    let input = input.min(longest).saturating_add(again.saturating_mul(demand.calls));
+    // After each search, and after one that is too many, all of it is read again with what was found so far.
+    let again = |found: u64| input.saturating_add(found.saturating_mul(FOUND_TOKENS_MAX)).min(longest);
+    let readings = if demand.searches == 0 { 0 } else { demand.searches.saturating_add(1) };
+    let again = (1..=readings).map(again).fold(0, u64::saturating_add);
+    let input = input.min(longest).saturating_add(again);
     let output = match (demand.choices, price.max_output_tokens) {
         (0, _) => 0,
         (_, None) => return None,
@@ -136,14 +136,10 @@ pub fn charge_max(demand: &Demand, price: &ModelPrice) -> Result<Amount, AdmitEr
     };
     match (demand.work, price.sold_by) {
         (Work::Speech { usage: Tells::Nothing, .. }, Unit::Token) => Err(AdmitError::TokensUntold),
+        (_, Unit::Token) if demand.searches > 0 && price.price.default.unit.web_searches.is_zero() => {
+            Err(AdmitError::SearchUnsold)
+        }
         (_, Unit::Token) => {
-            let unit = &price.price.default.unit;
-            let asked = [(Class::WebSearches, demand.searches), (Class::Containers, demand.containers)];
-            if let Some((class, _)) =
-                asked.into_iter().find(|(class, asked)| *asked > 0 && unit.of(*class).is_zero())
-            {
-                return Err(AdmitError::ToolUnsold(class));
-            }
             let tokens = tokens_max(demand, price).ok_or(AdmitError::OtherEndpoint)?;
             Ok(tokens.charge_max(demand, price))
         }
@@ -237,9 +233,7 @@ mod tests {
             input_bytes,
             images: 0,
             stored_tokens: 0,
-            calls: 0,
             searches: 0,
-            containers: 0,
             picture: Picture::default(),
             cached_for,
             tier,
@@ -308,30 +302,23 @@ mod tests {
     fn what_searches_find_is_read() {
         let sold = |longest| {
             let mut price = price(Some(1000), longest);
-            let [search, container] = ["0.01", "0.03"].map(|each| UnitPrice::parse_each(each).unwrap());
-            price.price.set_tools(search, container);
+            price.price.set_web_searches(UnitPrice::parse_each("0.01").unwrap());
             price
         };
-        let asked =
-            |searches| Demand { calls: searches, searches, tier: Tier::Flex, ..demand(984, Some(10)) };
+        let asked = |searches| Demand { searches, tier: Tier::Flex, ..demand(984, Some(10)) };
         let most = |searches, price: &ModelPrice| {
             super::charge_max(&asked(searches), price).map(|most| most.to_string())
         };
-        // 1,000 and 2 x 5,000 of input, 10 of output; 11,000 have the prices of long inputs.
+        // 1,000 and 2 or 3 x 5,000 of input, 10 of output, all of it at the prices of long inputs.
         assert_eq!(most(0, &sold(Some(5_000))).as_deref(), Ok("0.0011"));
-        assert_eq!(most(1, &sold(Some(5_000))).as_deref(), Ok("0.0161"));
-        assert_eq!(most(2, &sold(Some(5_000))).as_deref(), Ok("0.04215"));
-        // 1,000 and 129,000; all of it at the prices of long inputs.
-        assert_eq!(most(1, &sold(None)).as_deref(), Ok("0.27015"));
-        assert_eq!(most(1, &price(Some(1000), Some(5_000))), Err(AdmitError::ToolUnsold(Class::WebSearches)));
-        let code = Demand { containers: 1, searches: 0, ..asked(1) };
-        let charged = |price: &ModelPrice| super::charge_max(&code, price);
-        assert_eq!(charged(&sold(Some(5_000))).map(|most| most.to_string()).as_deref(), Ok("0.0361"));
-        let unsold = Err(AdmitError::ToolUnsold(Class::Containers));
-        assert_eq!(charged(&price(Some(1000), Some(5_000))), unsold);
+        assert_eq!(most(1, &sold(Some(5_000))).as_deref(), Ok("0.03215"));
+        assert_eq!(most(2, &sold(Some(5_000))).as_deref(), Ok("0.05215"));
+        // 1,000 and 33,000 and 65,000.
+        assert_eq!(most(1, &sold(None)).as_deref(), Ok("0.20815"));
+        assert_eq!(most(1, &price(Some(1000), Some(5_000))), Err(AdmitError::SearchUnsold));
         let (sold, asked) = (sold(Some(5_000)), asked(2));
         let tokens = tokens_max(&asked, &sold).unwrap();
-        assert_eq!(tokens.output_for(Amount::parse("0.042135").unwrap(), &asked, &sold), 9);
+        assert_eq!(tokens.output_for(Amount::parse("0.052135").unwrap(), &asked, &sold), 9);
     }
 
     /// What `amount` pays for costs no more, and a token more would; nothing is cut below the least.

@@ -22,7 +22,6 @@ use crate::ledger::{
 };
 use crate::money::Amount;
 use crate::settle::price::{CachedFor, ModelPrice, Picture, PriceBook, Tier};
-use crate::usage::Class;
 use estimate::TokensMax;
 use running::{Permit, Running};
 use slices::Slices;
@@ -39,12 +38,8 @@ pub struct Demand {
     pub images: u64,
     /// Tokens of input that are kept where it goes, and that it does not show.
     pub stored_tokens: u64,
-    /// Calls of tools that the provider may run for it.
-    pub calls: u64,
-    /// How many of them may be web searches.
+    /// Web searches that the provider may run for it.
     pub searches: u64,
-    /// Containers that the provider may make for them.
-    pub containers: u64,
     /// What the images that are to be made look like.
     pub picture: Picture,
     /// For how long its input is to be cached.
@@ -105,8 +100,8 @@ pub enum AdmitError {
     MinutesUntold,
     /// The model is not sold at the service tier.
     OtherTier,
-    /// The model is not sold with a tool, of which this is charged.
-    ToolUnsold(Class),
+    /// The model is not sold with web searches.
+    SearchUnsold,
     /// The balance does not reach.
     InsufficientCredit {
         /// What the request might cost.

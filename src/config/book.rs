@@ -151,7 +151,7 @@ models:
         let prices = Class::ALL.map(|class| model.price.default.unit.of(class));
         let none = UnitPrice::ZERO;
         assert_eq!(prices[..7], [one; 7]);
-        assert_eq!(prices[7..], [two, two, two, two, none, none, none, none, none]);
+        assert_eq!(prices[7..], [two, two, two, two, none, none, none, none]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(3), None));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::O200kBase, Reasoning::None));
     }
@@ -179,7 +179,7 @@ aliases: { x: a/b:c_d.e-1 }
         let model = &book.models["a/b:c_d.e-1"];
         let prices = Class::ALL.map(|class| model.price.default.unit.of(class).to_string());
         assert_eq!(prices[..7], ["1.00", "0.10", "1.25", "2.00", "2.50", "1.00", "1.00"]);
-        assert_eq!(prices[7..], ["2.00", "3.00", "2.00", "2.00", "0.00", "0.00", "0.00", "0.00", "0.00"]);
+        assert_eq!(prices[7..], ["2.00", "3.00", "2.00", "2.00", "0.00", "0.00", "0.00", "0.00"]);
         assert_eq!((model.max_output_tokens, model.max_input_tokens), (Some(10_000_000), Some(5)));
         assert_eq!((model.encoding, model.hidden_reasoning), (Encoding::Cl100kBase, Reasoning::Hidden));
         assert_eq!(&book.models["x"], model);
@@ -296,7 +296,7 @@ models:
     }
 
     #[test]
-    fn what_tools_cost_is_one_price_at_all_rates() {
+    fn a_web_search_has_one_price_at_all_rates() {
         let model = |more: &str| {
             let rates = "input: \"1\", output: \"2\"";
             format!(
@@ -326,9 +326,6 @@ models:
             let line = faults[0].to_string();
             assert!(faults.len() == 1 && line.contains(expect), "{faults:?}");
         }
-        let both = ", web_search: \"0.01\", container: \"0.03\"";
-        let unit = read(&model(both)).unwrap().models["m"].price.flex.as_ref().unwrap().unit;
-        assert_eq!(unit.containers.times(1).to_string(), "0.03");
         let embeds = "version: v\nmodels:\n  e: { input: \"1\", web_search: \"1\" }\n";
         check(embeds, &["p.yaml:3:20: models.e.web_search: unknown key `web_search`"]);
     }

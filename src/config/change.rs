@@ -239,9 +239,7 @@ fn unit_prices(price: &ModelPrice) -> String {
         }
         Class::AudioInput | Class::ImageInput => unit.of(*class) != unit.input,
         Class::Reasoning | Class::AudioOutput | Class::ImageOutput => unit.of(*class) != unit.output,
-        Class::Images | Class::Seconds | Class::Characters | Class::WebSearches | Class::Containers => {
-            !unit.of(*class).is_zero()
-        }
+        Class::Images | Class::Seconds | Class::Characters | Class::WebSearches => !unit.of(*class).is_zero(),
     };
     let priced = Class::ALL.into_iter().filter(tells);
     let priced = priced.map(|class| format!("{} {}", class.name(), unit.of(class)));

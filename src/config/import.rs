@@ -127,7 +127,8 @@ impl Entry<'_> {
         }
         if let Some(longest) = self.read("max_input_tokens").filter(|tokens: &u64| *tokens > 0) {
             fields.push(format!("max_input_tokens: {longest}"));
-            if writes {
+            // Of others, the map has the price of the preview of web search, which finds for free.
+            if writes && self.read("supports_reasoning") == Some(true) {
                 fields.extend(self.search()?.map(|each| format!("web_search: \"{each}\"")));
             }
         }

@@ -26,9 +26,6 @@ enum SoldBy {
 /// Keys of what else than tokens a model is sold by.
 const OTHERS: [&str; 3] = ["image", "minute", "characters"];
 
-/// Keys of what tools cost that the provider runs, beside tokens: a web search, and a container to run code in.
-const TOOLS: [&str; 2] = ["web_search", "container"];
-
 impl SoldBy {
     fn of(section: &Section<'_>) -> Self {
         // What writes nothing, such as embeddings, has no price of output and no longest answer.
@@ -55,15 +52,13 @@ impl SoldBy {
 pub(super) fn model(mut section: Section<'_>) -> Option<Arc<ModelPrice>> {
     let sold_by = SoldBy::of(&section);
     let price = tariff(&mut section, sold_by);
-    let tools = TOOLS.map(|key| (key, sold_by == SoldBy::AllTokens && section.has(key)));
+    let searched = sold_by == SoldBy::AllTokens && section.has("web_search");
     let cost = match section.get("cost") {
         Some(node) => {
             let mut cost = node.section();
             let tariff = tariff(&mut cost, sold_by);
-            for (key, sold) in tools {
-                if sold && !cost.has(key) {
-                    cost.required(Required { key, example: "\"0.01\"" });
-                }
+            if searched && tariff.as_ref().is_some_and(|tariff| tariff.default.unit.web_searches.is_zero()) {
+                cost.required(Required { key: "web_search", example: "\"0.01\"" });
             }
             cost.finish();
             Some(tariff?)
@@ -99,10 +94,10 @@ pub(super) fn model(mut section: Section<'_>) -> Option<Arc<ModelPrice>> {
 /// Rates of the default tier, and those of others below their names.
 fn tariff(section: &mut Section<'_>, sold_by: SoldBy) -> Option<Tariff> {
     let default = rates(section, sold_by);
-    let [searches, containers] = TOOLS.map(|key| match sold_by {
-        SoldBy::AllTokens => section.get(key).map_or(Some(UnitPrice::ZERO), |node| tool(&node)),
+    let searches = match sold_by {
+        SoldBy::AllTokens => section.get("web_search").map_or(Some(UnitPrice::ZERO), |node| search(&node)),
         SoldBy::TokensRead | SoldBy::Other(_) => Some(UnitPrice::ZERO),
-    });
+    };
     let mut tier = |key| {
         section.get(key).map(|node| {
             let mut section = node.section();
@@ -115,15 +110,15 @@ fn tariff(section: &mut Section<'_>, sold_by: SoldBy) -> Option<Tariff> {
     // Not with `?` before all are read: that would hide faults.
     let mut tariff =
         Tariff { default: default?, flex: whole(flex)?, priority: whole(priority)?, batch: whole(batch)? };
-    tariff.set_tools(searches?, containers?);
+    tariff.set_web_searches(searches?);
     Some(tariff)
 }
 
-/// The price of what a tool costs, at whatever tier.
-fn tool(node: &Node<'_>) -> Option<UnitPrice> {
+/// The price of a web search, of whatever tier.
+fn search(node: &Node<'_>) -> Option<UnitPrice> {
     let each = parsed(node, UnitPrice::parse_each)?;
     if each.is_zero() {
-        node.fault("must be above zero: leave it out where that is not sold");
+        node.fault("must be above zero: leave it out where web search is not sold");
     }
     Some(each)
 }

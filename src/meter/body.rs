@@ -72,8 +72,9 @@ impl BodyMeter {
         // Of images, their number may be what is charged.
         let images = matches!(self.endpoint, Endpoint::ImageGenerations | Endpoint::ImageEdits);
         let object = if self.endpoint == Endpoint::Responses { quick::id(&self.body) } else { None };
-        // Of a response, what it is called is told as well, and which tools were run.
-        let more = self.endpoint == Endpoint::Responses && (object.is_none() || quick::may_call(&self.body));
+        // Of a response, what it is called is told as well, and what it searched.
+        let more =
+            self.endpoint == Endpoint::Responses && (object.is_none() || quick::may_search(&self.body));
         let read = images || more || self.text == Text::Wanted;
         let quick = if read { None } else { quick::plain_usage(&self.body) };
         let of = |(usage, tier)| Reading::of_usage(self.endpoint, usage, tier, object);

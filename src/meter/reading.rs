@@ -13,9 +13,6 @@ pub const DELIVERED_BYTES_MAX: usize = 512 * 1024;
 /// receipt, which a provider must not be able to bloat.
 pub const USAGE_BYTES_MAX: usize = 8 * 1024;
 
-/// Far more containers than an answer has: a provider makes one.
-const CONTAINERS_MAX: usize = 64;
-
 /// What was read from one answer. See the module for how to come by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -132,15 +129,13 @@ pub struct Delivered {
     pub text: String,
     /// The length of all delivered text in bytes.
     pub bytes: u64,
-    /// Events that carried text, audio or an image, or were too long to be read; 1 for a plain answer that has
-    /// any, or anything else of value.
+    /// Events that carried text, audio or an image, told of a search, or were too long to be read; 1 for a plain
+    /// answer that has any, or anything else of value.
     pub events: u64,
     /// Whole images.
     pub images: u64,
     /// Web searches whose end was told.
     pub searches: u64,
-    /// Containers that code was run in.
-    pub containers: u64,
 }
 
 impl Delivered {
@@ -178,10 +173,8 @@ pub(super) struct Tally {
     begun: Option<String>,
     /// What was told of tools beside it.
     tools: Option<String>,
-    /// Names of containers that code was run in.
-    containers: Vec<Box<str>>,
-    /// Whether the provider tells how many searches there were.
-    pub(super) tells_searches: bool,
+    /// Whether the usage tells how many searches there were.
+    tells_searches: bool,
     tier: Option<Tier>,
     object: Option<Box<str>>,
     pub(super) picture: Picture,
@@ -198,7 +191,6 @@ pub(super) struct Mark {
     bytes: u64,
     events: u64,
     searches: u64,
-    containers: usize,
     parsed: u64,
 }
 
@@ -207,8 +199,7 @@ impl Tally {
     pub(super) fn mark(&self) -> Mark {
         let Delivered { text, bytes, events, searches, .. } = &self.delivered;
         let (bytes, events, searches) = (*bytes, *events, *searches);
-        let containers = self.containers.len();
-        Mark { text_bytes: text.len(), bytes, events, searches, containers, parsed: self.parsed }
+        Mark { text_bytes: text.len(), bytes, events, searches, parsed: self.parsed }
     }
 
     /// What was added since is not delivered after all. Text that was let go of stays so.
@@ -216,7 +207,6 @@ impl Tally {
         self.delivered.text.truncate(mark.text_bytes);
         (self.delivered.bytes, self.delivered.events) = (mark.bytes, mark.events);
         self.delivered.searches = mark.searches;
-        self.containers.truncate(mark.containers);
         self.parsed = mark.parsed;
     }
 
@@ -232,10 +222,11 @@ impl Tally {
 
     /// Adds one event of a stream, or the whole of a plain answer.
     pub(super) fn add(&mut self, endpoint: Endpoint, json: &[u8]) -> Result<Part, Unreadable> {
-        let before = self.delivered.bytes;
+        let Delivered { bytes, searches, .. } = self.delivered;
         let part = dialect::read(endpoint, json, self)?;
         self.parsed += 1;
-        self.delivered.events += u64::from(self.delivered.bytes > before);
+        self.delivered.events +=
+            u64::from(self.delivered.bytes > bytes || self.delivered.searches > searches);
         match part {
             Part::Error => self.failed = true,
             Part::Finished => self.finished = true,
@@ -258,16 +249,15 @@ impl Tally {
         self.begun = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
     }
 
-    /// Takes what is told of tools beside the usage of tokens.
+    /// Takes what is told of searches beside the usage of tokens.
     pub(super) fn tools(&mut self, raw: &str) {
         self.tools = (raw.len() <= USAGE_BYTES_MAX).then(|| raw.to_owned());
+        self.tells_searches = self.tools.is_some();
     }
 
-    /// Takes the name of a container that code was run in.
-    pub(super) fn container(&mut self, name: &str) {
-        if self.containers.len() < CONTAINERS_MAX && self.containers.iter().all(|known| **known != *name) {
-            self.containers.push(name.into());
-        }
+    /// A usage tells of searches itself.
+    pub(super) fn tells_searches(&mut self) {
+        self.tells_searches = true;
     }
 
     /// Takes the service tier that is told; the last one counts.
@@ -301,12 +291,10 @@ impl Tally {
             (None, Some(tools)) if !raw.is_empty() => Reported::new(endpoint, format!("[{raw},{tools}]")),
             (Some(_) | None, _) => Reported::new(endpoint, raw),
         });
-        self.delivered.containers = count(self.containers.len());
-        if let Some(Reported { usage: Ok(usage), .. }) = &mut usage {
-            usage.containers = self.delivered.containers;
-            if !self.tells_searches {
-                usage.web_searches = self.delivered.searches;
-            }
+        if let Some(Reported { usage: Ok(usage), .. }) = &mut usage
+            && !self.tells_searches
+        {
+            usage.web_searches = self.delivered.searches;
         }
         let begun = begun.and_then(|raw| dialect::usage(endpoint, raw).ok());
         let Tally { tier, picture, object, at_work, delivered, .. } = self;

@@ -47,7 +47,6 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             output,
             reasoning,
             web_searches: found.delivered.searches,
-            containers: found.delivered.containers,
             ..Usage::default()
         }),
     });
@@ -66,7 +65,6 @@ fn reading(expected: &Expected<'_>, found: &Reading) -> Reading {
             events: expected.events,
             images: found.delivered.images,
             searches: found.delivered.searches,
-            containers: found.delivered.containers,
         },
         oddities: Oddities { unparsed: expected.unparsed, oversized: 0 },
     }
@@ -104,7 +102,7 @@ macro_rules! data {
 
 mod media;
 mod room;
-mod tools;
+mod search;
 mod usage;
 
 const PLAIN_EVENT: Expected<'_> = Expected {

@@ -237,8 +237,8 @@ pub(super) fn fault_of(error: &Error) -> Fault {
 pub(super) fn hang_up(account: &Account, exchange: &Exchange) -> HangUp {
     let request = &exchange.request;
     let hidden = exchange.price.hidden_reasoning == Reasoning::Hidden;
-    // What tools found was read, and is not seen.
-    let unseen = request.demand.images > 0 || request.demand.calls > 0;
+    // What a search found was read, and is not seen.
+    let unseen = request.demand.images > 0 || request.demand.searches > 0;
     let uncounted = hidden || request.comes == Comes::Json || unseen;
     let drain = HangUp::Drain(account.drain.time);
     match account.on_hang_up {

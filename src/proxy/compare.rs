@@ -43,9 +43,9 @@ impl Comparer {
         if one_in == 0 || fastrand::u32(..one_in) > 0 {
             return None;
         }
-        let Demand { work, choices, stored_tokens, calls, .. } = &request.demand;
-        // What tools found was read, and is not seen.
-        let written = *work == Work::Text && *choices > 0 && *stored_tokens == 0 && *calls == 0;
+        let Demand { work, choices, stored_tokens, searches, .. } = &request.demand;
+        // What searches found was read, and is not seen.
+        let written = *work == Work::Text && *choices > 0 && *stored_tokens == 0 && *searches == 0;
         (written && price.sold_by == Unit::Token).then(|| Sample {
             model: model.into(),
             metrics: Arc::clone(&self.metrics),

@@ -53,8 +53,7 @@ impl Uncounted {
                 Usage { input: shown.input.saturating_add(self.stored), ..shown }
             }
         };
-        let Delivered { searches: web_searches, containers, .. } = self.delivered;
-        Usage { web_searches, containers, ..tokens }
+        Usage { web_searches: self.delivered.searches, ..tokens }
     }
 }
 

@@ -48,7 +48,7 @@ impl Refusal {
         match error {
             AdmitError::UnknownModel => Refusal::UnknownModel(model.into()),
             AdmitError::OtherTier => Refusal::OtherTier(model.into()),
-            AdmitError::ToolUnsold(class) => Refusal::BadRequest(BadRequest::tool_unsold(class)),
+            AdmitError::SearchUnsold => Refusal::BadRequest(BadRequest::search_unsold()),
             AdmitError::OtherEndpoint => Refusal::OtherEndpoint(model.into()),
             AdmitError::TokensUntold => Refusal::BadRequest(BadRequest::tokens_untold()),
             AdmitError::MinutesUntold => Refusal::BadRequest(BadRequest::minutes_untold()),

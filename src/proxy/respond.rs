@@ -293,7 +293,7 @@ impl Refusal {
             }
             Refusal::InsufficientCredit { needed, available } => format!(
                 "The balance does not cover this request: it may cost up to {needed} USD, {available} USD \
-                 are available. Add credit, or lower max_completion_tokens, or the number of web searches."
+                 are available. Add credit, or lower max_completion_tokens, and max_tool_calls or max_uses of web searches."
             ),
             Refusal::OverBudget { needed, spare } => over_budget(*needed, spare),
             Refusal::CreditEnded(None) => {

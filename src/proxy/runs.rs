@@ -121,10 +121,9 @@ impl Runs {
                 self.charge(running, Used { usage, tier, reported }).await
             }
             Said::Delivered { delivered, tier } => {
-                let Delivered { searches: web_searches, containers, .. } = delivered;
-                let (input, output) =
-                    (running.run.input_tokens, count_written(&running.run, delivered).await?);
-                let usage = Usage { input, output, web_searches, containers, ..Usage::default() };
+                let (input, web_searches) = (running.run.input_tokens, delivered.searches);
+                let output = count_written(&running.run, delivered).await?;
+                let usage = Usage { input, output, web_searches, ..Usage::default() };
                 self.charge(running, Used { usage, tier, reported: None }).await
             }
             Said::Nothing(end) => self.release(running, end).await,

@@ -192,9 +192,7 @@ fn tokens(usage: &Usage) -> (u64, u64) {
             | Class::AudioInput
             | Class::ImageInput => &mut input,
             Class::Output | Class::Reasoning | Class::AudioOutput | Class::ImageOutput => &mut output,
-            Class::Images | Class::Seconds | Class::Characters | Class::WebSearches | Class::Containers => {
-                continue;
-            }
+            Class::Images | Class::Seconds | Class::Characters | Class::WebSearches => continue,
         };
         *of = of.saturating_add(usage.of(class));
     }

@@ -138,14 +138,12 @@ impl Tariff {
         self.of(tier).unwrap_or(&self.default)
     }
 
-    /// Sets the prices of a web search and of a container, which no tier or length of input changes.
-    pub fn set_tools(&mut self, web_search: UnitPrice, container: UnitPrice) {
+    /// Sets the price of a web search, which no tier or length of input changes.
+    pub fn set_web_searches(&mut self, each: UnitPrice) {
         let others = [&mut self.flex, &mut self.priority, &mut self.batch].into_iter().flatten();
         for rates in others.chain([&mut self.default]) {
-            let bands = rates.bands.iter_mut().map(|band| &mut band.unit);
-            for unit in bands.chain([&mut rates.unit]) {
-                (unit.web_searches, unit.containers) = (web_search, container);
-            }
+            rates.unit.web_searches = each;
+            rates.bands.iter_mut().for_each(|band| band.unit.web_searches = each);
         }
     }
 
@@ -225,9 +223,6 @@ pub struct UnitPrices {
     /// Of [`Class::WebSearches`]; zero where they are not sold.
     #[serde(skip_serializing_if = "UnitPrice::is_zero")]
     pub web_searches: UnitPrice,
-    /// Of [`Class::Containers`]; zero where they are not sold.
-    #[serde(skip_serializing_if = "UnitPrice::is_zero")]
-    pub containers: UnitPrice,
 }
 
 impl UnitPrices {
@@ -249,7 +244,6 @@ impl UnitPrices {
             Class::Seconds => self.seconds,
             Class::Characters => self.characters,
             Class::WebSearches => self.web_searches,
-            Class::Containers => self.containers,
         }
     }
 

@@ -195,7 +195,6 @@ mod tests {
                 seconds: 13,
                 characters: 14,
                 web_searches: 15,
-                containers: 16,
             },
             lines: vec![line(Class::Input, 1), line(Class::Reasoning, 5)],
             attempts: vec![attempt(None), attempt(Some(429))],

@@ -37,8 +37,6 @@ pub(super) struct Directives {
     pub cached_tokens: u64,
     /// Web searches that the model would run, if it may.
     pub searches: u64,
-    /// The same of pieces of code that it would run.
-    pub code_calls: u64,
     pub chunks: Option<u32>,
     /// How often a response in the background is read before it has ended.
     pub reads: u32,
@@ -116,7 +114,6 @@ impl Directives {
             "reasoning_tokens" => self.reasoning_tokens = tokens(value)?,
             "cached_tokens" => self.cached_tokens = tokens(value)?,
             "searches" => self.searches = tokens(value)?,
-            "code_calls" => self.code_calls = tokens(value)?,
             "tier" => self.tier = Some(tier(value)?),
             "reads" => self.reads = number(value)?,
             "chunks" => self.chunks = Some(number(value)?),

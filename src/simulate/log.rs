@@ -44,9 +44,6 @@ pub struct Served {
     /// Web searches that were run.
     #[serde(default)]
     pub searches: u64,
-    /// Containers that were made.
-    #[serde(default)]
-    pub containers: u64,
     /// What was used that is not text, by class.
     #[serde(default)]
     pub other: Usage,
@@ -72,7 +69,6 @@ impl Served {
             completion_tokens: self.completion_tokens,
             reasoning_tokens: self.reasoning_tokens,
             searches: self.searches,
-            containers: self.containers,
             other: self.other,
         };
         counts.usage()

@@ -26,12 +26,10 @@ const TOKENS_PER_REQUEST: u64 = 3;
 const TOKENS_PER_MESSAGE: u64 = 4;
 const TOKENS_PER_IMAGE: u64 = 85;
 const BYTES_PER_TOKEN: u64 = 4;
-/// Of what a tool finds.
-const TOKENS_PER_CALL: u64 = 1_000;
-/// The type of the tool that searches the web, or how that begins.
+/// Of what a web search finds.
+const TOKENS_PER_SEARCH: u64 = 1_000;
+/// The type of its tool, or how that begins.
 const SEARCH: &str = "web_search";
-/// The type of the one that runs code.
-const CODE: &str = "code_interpreter";
 
 /// A valid request.
 #[derive(Debug)]
@@ -56,8 +54,6 @@ pub(super) struct Request {
     pub prompt_tokens: u64,
     /// Web searches that it runs.
     pub searches: u64,
-    /// Pieces of code that it runs, in a container that is made for them.
-    pub code_calls: u64,
     /// `max_completion_tokens`, or else `max_tokens`.
     cap: Option<u64>,
 }
@@ -91,7 +87,7 @@ impl Request {
 
     /// The usage of the whole answer. Reasoning comes on top of the text and knows no cap.
     pub fn counts(&self) -> Counts {
-        let prompt_tokens = self.prompt_tokens + (self.searches + self.code_calls) * TOKENS_PER_CALL;
+        let prompt_tokens = self.prompt_tokens + self.searches * TOKENS_PER_SEARCH;
         if let Some(media) = &self.media {
             return Counts { other: media.usage, ..Counts::default() };
         }
@@ -106,7 +102,6 @@ impl Request {
                     completion_tokens: self.choices * self.words() + reasoning_tokens,
                     reasoning_tokens,
                     searches: self.searches,
-                    containers: self.code_calls.min(1),
                     other: Usage::default(),
                 }
             }
@@ -160,7 +155,6 @@ fn read_media(endpoint: Endpoint, content_type: &str, body: &[u8]) -> Result<Req
         media: Some(media),
         prompt_tokens: 0,
         searches: 0,
-        code_calls: 0,
         cap: None,
     })
 }
@@ -174,14 +168,12 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
     let model = written.model.clone().filter(|model| !model.is_empty()).or(default);
     let model = model.ok_or_else(|| Refusal::missing("model"))?;
     let (texts, prompt_tokens) = written.read_for(endpoint)?;
-    let [searches_max, code_max] = [SEARCH, CODE].map(|kind| written.uses_max(kind));
-    let calls_max = written.max_tool_calls.unwrap_or(u64::MAX);
+    let searches_max = written.searches_max();
     let stream = written.stream.unwrap_or(false);
     if written.stream_options.is_some() && !stream {
         return Err(Refusal::stray_stream_options());
     }
     let directives = Directives::read(&written.metadata.unwrap_or_default())?;
-    let searches = directives.searches.min(searches_max).min(calls_max);
     let tier = written.service_tier.as_deref().and_then(faults::tier);
     let request = Request {
         endpoint,
@@ -191,8 +183,7 @@ fn read_text(endpoint: Endpoint, body: &[u8]) -> Result<Request, Refusal> {
         choices: texts.saturating_mul(written.n.unwrap_or(1).max(1)),
         base64: written.encoding_format.as_deref() == Some("base64"),
         tier: directives.tier.or(tier).unwrap_or("default"),
-        searches,
-        code_calls: directives.code_calls.min(code_max).min(calls_max - searches),
+        searches: directives.searches.min(searches_max),
         directives,
         keeping: match (endpoint, written.background, written.store) {
             (Endpoint::Responses, Some(true), _) => Keeping::Run,
@@ -262,11 +253,12 @@ struct Tool {
 }
 
 impl Written {
-    /// How often it may use its tools of this kind.
-    fn uses_max(&self, kind: &str) -> u64 {
+    /// How many web searches it may run.
+    fn searches_max(&self) -> u64 {
         let tools = self.tools.iter().flatten();
-        let tools = tools.filter(|tool| tool.kind.as_ref().is_some_and(|known| known.starts_with(kind)));
-        tools.map(|tool| tool.max_uses.unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
+        let search = tools.filter(|tool| tool.kind.as_ref().is_some_and(|kind| kind.starts_with(SEARCH)));
+        let each = search.map(|tool| tool.max_uses.unwrap_or(u64::MAX));
+        each.fold(0, u64::saturating_add).min(self.max_tool_calls.unwrap_or(u64::MAX))
     }
 
     /// How many texts are answered, and the tokens of what is to be read.

@@ -326,7 +326,6 @@ impl Arrived {
         served.completion_tokens = plan.counts.completion_tokens;
         served.reasoning_tokens = plan.counts.reasoning_tokens;
         served.searches = plan.counts.searches;
-        served.containers = plan.counts.containers;
         served.other = plan.counts.other;
         plan.tier.clone_into(&mut served.service_tier);
         if !plan.latency.is_zero() {

@@ -290,7 +290,6 @@ mod tests {
             usage: Some("{}".to_owned()),
             begun: None,
             searches: 0,
-            code_calls: 0,
             tool_usage: None,
             base64: false,
             tier: "default",

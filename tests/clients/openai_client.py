@@ -23,7 +23,7 @@ TOKEN = "clients-admin-token-0123456789"
 PRICES = """\
 version: clients
 models:
-  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", web_search: "0.01", container: "0.03", max_output_tokens: 16384, batch: { input: "0.075", cached_input: "0.0375", output: "0.30" } }
+  sim-chat: { input: "0.15", cached_input: "0.075", output: "0.60", web_search: "0.01", max_output_tokens: 16384, batch: { input: "0.075", cached_input: "0.0375", output: "0.30" } }
   sim-embed: { input: "0.02" }
   sim-paint: { input: "5", image_input: "8", output: "30", max_output_tokens: 6000 }
   dall-e-3: { image: "0.04" }
@@ -115,15 +115,14 @@ def due(served):
         return served["prompt_tokens"] * Decimal("0.02") / MILLION
     uncached = served["prompt_tokens"] - served["cached_tokens"]
     amount = uncached * Decimal("0.15") + served["cached_tokens"] * Decimal("0.075")
-    tools = served["searches"] * Decimal("0.01") + served["containers"] * Decimal("0.03")
-    return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION + tools
+    return (amount + served["completion_tokens"] * Decimal("0.60")) / MILLION + served["searches"] * Decimal("0.01")
 
 
-def drive_tools(client, claude, requests):
-    """Tools that the provider runs: each call is told as its package tells it, and charged."""
-    wanted = {"simulate_searches": "2", "simulate_code_calls": "1"}
-    tools = [{"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}]
-    kinds = ["web_search_call"] * 3 + ["code_interpreter_call", "message"]
+def drive_searches(client, claude, requests):
+    """Web searches that the provider runs: two, and a page that is opened."""
+    wanted = {"simulate_searches": "2"}
+    tools = [{"type": "web_search"}]
+    kinds = ["web_search_call"] * 3 + ["message"]
     ask = {"model": "sim-chat", "input": "Look it up.", "tools": tools, "metadata": wanted}
     raw = client.responses.with_raw_response.create(**ask)
     requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))
@@ -286,7 +285,7 @@ def drive(stack):
     except anthropic.AuthenticationError as refusal:
         expect("the error of a message", refusal.body["error"]["type"], "authentication_error")
 
-    drive_tools(client, claude, requests)
+    drive_searches(client, claude, requests)
     for options in ({}, {"encoding_format": "float"}):
         raw = client.embeddings.with_raw_response.create(model="sim-embed", input=["one text", "another"], **options)
         requests.append((raw.headers["x-request-id"], raw.headers["x-tollgate-charge"]))

@@ -23,7 +23,7 @@ mod idempotency;
 mod answers;
 mod azure;
 mod endpoints;
-mod tools;
+mod search;
 mod stored;
 mod runs;
 mod files;

@@ -26,7 +26,10 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
         if let Some(tier) = service_tier {
             tally.tier(&tier);
         }
-        tally.tells_searches |= server_tool_use.is_some();
+        let told = server_tool_use.and_then(|used| serde_json::from_str::<ServerTools<'_>>(used.get()).ok());
+        if told.is_some_and(|told| told.web_search_requests.is_some()) {
+            tally.tells_searches();
+        }
     }
     if let Some(usage) = begun {
         tally.usage_begun(usage.get());
@@ -116,7 +119,8 @@ impl Block<'_> {
 struct Beside<'a> {
     #[serde(borrow)]
     service_tier: Option<Cow<'a, str>>,
-    server_tool_use: Option<IgnoredAny>,
+    #[serde(borrow)]
+    server_tool_use: Option<&'a RawValue>,
 }
 
 /// Reads the usage object of a message, or a list of them of which later counts replace earlier ones.

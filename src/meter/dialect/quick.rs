@@ -15,7 +15,6 @@ struct Marks {
     unfinished: Finder<'static>,
     tier: Finder<'static>,
     search: Finder<'static>,
-    code: Finder<'static>,
 }
 
 static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
@@ -25,7 +24,6 @@ static MARKS: LazyLock<Marks> = LazyLock::new(|| Marks {
     unfinished: Finder::new("\"finish_reason\":null"),
     tier: Finder::new(TIER),
     search: Finder::new("web_search"),
-    code: Finder::new("code_interpreter"),
 });
 
 const DELTA: &str = "\"delta\":{";
@@ -93,9 +91,9 @@ pub(in crate::meter) fn id(answer: &[u8]) -> Option<&str> {
     if word.contains(&b'\\') { None } else { std::str::from_utf8(word).ok() }
 }
 
-/// Whether the answer may tell of tools that the provider ran.
-pub(in crate::meter) fn may_call(answer: &[u8]) -> bool {
-    MARKS.search.find(answer).is_some() || MARKS.code.find(answer).is_some()
+/// Whether the answer may tell of web searches.
+pub(in crate::meter) fn may_search(answer: &[u8]) -> bool {
+    MARKS.search.find(answer).is_some()
 }
 
 /// More than one tier, or one that is no plain string.

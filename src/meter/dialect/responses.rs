@@ -48,7 +48,7 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
     } else if kind == "response.output_item.done"
         && let Some(item) = &event.item
     {
-        item.tell_tool(tally);
+        tally.delivered.searches += u64::from(item.is_search());
     }
     Ok(part)
 }
@@ -56,7 +56,6 @@ pub(super) fn read(json: &[u8], tally: &mut Tally) -> Result<Part, Unreadable> {
 /// What the provider tells of searches counts, where it does.
 fn tell_tools(tools: &RawValue, tally: &mut Tally) {
     if usage::searches(tools.get()).is_ok_and(|searches| searches.is_some()) {
-        tally.tells_searches = true;
         tally.tools(tools.get());
     }
 }
@@ -112,12 +111,11 @@ struct Answer<'a> {
 struct Item<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
     /// What a search did.
     #[serde(borrow)]
     action: Option<&'a RawValue>,
-    /// Where code was run.
-    #[serde(borrow)]
-    container_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     content: Text<'a>,
     #[serde(borrow)]
@@ -138,19 +136,12 @@ struct Action<'a> {
 }
 
 impl Item<'_> {
-    /// Tells of what a tool of the provider did.
-    fn tell_tool(&self, tally: &mut Tally) {
-        tally.delivered.searches += u64::from(self.is_search());
-        if let (Some("code_interpreter_call"), Some(container)) = (self.kind.as_deref(), &self.container_id) {
-            tally.container(container);
-        }
-    }
-
-    /// Whether it is a web search. Pages that are opened, or searched themselves, cost nothing.
+    /// Whether it is a web search that was run. Pages that are opened, or searched themselves, cost nothing.
     fn is_search(&self) -> bool {
+        let done = self.status.as_deref().is_none_or(|status| status == "completed");
         let action = || -> Option<Action<'_>> { serde_json::from_str(self.action?.get()).ok() };
         let opens = || action().and_then(|action| action.kind).is_some_and(|kind| kind != "search");
-        self.kind.as_deref() == Some("web_search_call") && !opens()
+        self.kind.as_deref() == Some("web_search_call") && done && !opens()
     }
 }
 
@@ -178,7 +169,7 @@ impl Answer<'_> {
         for item in self.output.iter().flatten() {
             let texts = [&item.content, &item.summary, &item.name, &item.arguments, &item.input];
             texts.into_iter().for_each(|text| tally.text(&text.text));
-            item.tell_tool(tally);
+            tally.delivered.searches += u64::from(item.is_search());
         }
         Ok(Part::Ordinary)
     }

@@ -59,6 +59,7 @@ struct Uncounted {
     input: Option<u64>,
     output: SoFar,
     rest: Delivered,
+    web_searches: u64,
 }
 
 /// No more can be held: what ends is ended as if its client were gone, and its client is told.
@@ -197,20 +198,21 @@ impl Exchange {
     fn ask(self: &Arc<Self>, extending: &Extending, meter: &StreamMeter) -> Asked {
         let Extending { input, output, .. } = *extending;
         let rest = output.rest(meter.delivered());
-        let uncounted = Uncounted { begun: meter.begun(), tier: meter.tier(), input, output, rest };
+        let (begun, tier, web_searches) = (meter.begun(), meter.tier(), meter.delivered().searches);
+        let uncounted = Uncounted { begun, tier, input, output, rest, web_searches };
         let exchange = Arc::clone(self);
         tokio::task::spawn_blocking(move || exchange.extend(&uncounted))
     }
 
     fn extend(&self, uncounted: &Uncounted) -> Result<Extended, Failure> {
-        let Uncounted { begun, tier, input, output, rest } = uncounted;
+        let Uncounted { begun, tier, input, output, rest, web_searches } = uncounted;
         let encoding = self.price.encoding;
         let output = output.with(encoding, rest);
         let usage = begun.unwrap_or_else(|| Usage {
             input: input.unwrap_or_else(|| self.count_input()),
             ..Usage::default()
         });
-        let usage = Usage { output: output.tokens(), reasoning: 0, ..usage };
+        let usage = Usage { output: output.tokens(), reasoning: 0, web_searches: *web_searches, ..usage };
         let mut state = self.state.lock();
         let mut bill = self.bill(&state, state.attempts.clone(), End::Interrupted);
         bill.tier = tier.unwrap_or(bill.tier);

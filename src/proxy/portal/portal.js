@@ -93,7 +93,7 @@ const placesOf = (amounts) => Math.max(2, ...amounts.map((amount) => exact(amoun
 const count = (number) => grouped(number.toString());
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const tokensOf = (line) => Object.entries(line.usage)
-  .filter(([name]) => !["images", "seconds", "characters"].includes(name))
+  .filter(([name]) => !["images", "seconds", "characters", "web_searches"].includes(name))
   .reduce((sum, [, tokens]) => sum + tokens, 0);
 const inputOf = (line) => ["input", "cached_input", "cache_write", "cache_write_1h", "cache_write_12h", "audio_input", "image_input"]
   .reduce((sum, name) => sum + (line.usage[name] ?? 0), 0);
@@ -273,7 +273,8 @@ function hideTip() {
 function price(line) {
   const million = units(line.unit_price);
   switch (line.class) {
-    case "images": return `${exact(million / 1_000_000n)} each`;
+    case "images":
+    case "web_searches": return `${exact(million / 1_000_000n)} each`;
     case "seconds": return `${exact((million * 60n) / 1_000_000n)} / min`;
     default: return `${exact(million)} / 1M`;
   }

@@ -43,7 +43,7 @@ pub(super) fn read_speech(values: &Values<'_>) -> Result<Asked, BadRequest> {
         work: Work::Speech { characters, usage },
         ..Demand::default()
     };
-    Ok(Asked { demand, stream })
+    Ok(Asked::of(demand, stream))
 }
 
 /// Reads the fields of a request to write down what is said.
@@ -75,5 +75,5 @@ pub(super) fn read_heard(endpoint: Endpoint, values: &Values<'_>) -> Result<Aske
     let stream = if streamed { Streaming::Events(None) } else { Streaming::Plain };
     let (input_bytes, work) = (values.text_bytes(), Work::Audio { bytes, streamed });
     let demand = Demand { model, input_bytes, choices: 1, work, ..Demand::default() };
-    Ok(Asked { demand, stream })
+    Ok(Asked::of(demand, stream))
 }

@@ -67,8 +67,8 @@ pub fn charge_max(file: &Bytes, endpoint: Endpoint, price: &ModelPrice) -> Resul
             Some("stream: a request of a batch is not streamed")
         } else if request.kept.previous.is_some() || request.kept.run {
             Some("a request of a batch goes on from nothing, and not in the background")
-        } else if request.demand.calls > 0 {
-            Some("tools: what the provider runs is not sold in batches: leave it out")
+        } else if request.demand.searches > 0 {
+            Some("tools: web search is not sold in batches: leave it out")
         } else if request.demand.tier != Tier::Default {
             Some("service_tier: a batch has one of its own: leave it out")
         } else {
@@ -150,7 +150,7 @@ mod tests {
         }
         let searches = line(1, r#","tools":[{"type":"web_search"}]"#);
         let searches = searches.replace("chat/completions", "responses").replace("messages", "input");
-        check(&[searches], Endpoint::Responses, Some("1"), Err("not sold in batches: leave it out"));
+        check(&[searches], Endpoint::Responses, Some("1"), Err("web search is not sold in batches"));
     }
 
     #[test]

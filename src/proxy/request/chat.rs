@@ -1,9 +1,8 @@
 //! `POST /v1/chat/completions`: messages in, `n` answers out.
 
-use super::fields::{Fields, bad, is_given, not_sold, typed, whole, wrong_type};
+use super::fields::{Fields, bad, each, is_given, not_sold, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
-use crate::admit::{Demand, Work};
-use crate::settle::price::Picture;
+use crate::admit::Demand;
 use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -40,19 +39,14 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
-        stored_tokens: 0,
-        calls: 0,
-        searches: 0,
-        containers: 0,
-        picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         // Providers differ in which of two counts.
         output_tokens_max: caps.into_iter().flatten().max(),
         choices: whole("n", fields.get("n"), CHOICES_MAX)?.unwrap_or(1),
-        work: Work::Text,
+        ..Demand::default()
     };
-    Ok(Asked { demand, stream: streaming(fields)? })
+    Ok(Asked::of(demand, streaming(fields)?))
 }
 
 /// What would be billed by the provider in a way that is not measured here is refused.
@@ -77,21 +71,21 @@ fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
     if PART_MARKS.iter().all(|mark| mark.find(text).is_none()) {
         return Ok(0);
     }
-    let messages: Vec<Message<'_>> = typed("messages", messages, "an array of messages")?;
+    const EXPECTED: &str = "an array of messages with content parts";
     let mut images = 0;
-    for content in messages.into_iter().filter_map(|message| message.content) {
-        if !content.get().starts_with('[') {
-            continue;
-        }
-        let parts: Vec<Part<'_>> = typed("messages", content, "an array of messages with content parts")?;
-        for part in parts {
+    each("messages", messages, "an array of messages", |message| {
+        let Message { content } = typed("messages", message, "an array of messages")?;
+        let Some(content) = content.filter(|content| content.get().starts_with('[')) else { return Ok(()) };
+        each("messages", content, EXPECTED, |part| {
+            let part: Part<'_> = typed("messages", part, EXPECTED)?;
             let is = |kind: &str| part.kind.as_deref() == Some(kind);
             if part.file.is_some() || part.input_audio.is_some() || is("file") || is("input_audio") {
                 return Err(bad("messages", "files and audio are not sold by this gateway: leave them out"));
             }
             images += u64::from(part.image_url.is_some() || is("image_url"));
-        }
-    }
+            Ok(())
+        })
+    })?;
     Ok(images)
 }
 

@@ -2,8 +2,8 @@
 
 use super::fields::{Fields, bad, typed, whole, wrong_type};
 use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
-use crate::admit::{Demand, Work};
-use crate::settle::price::{CachedFor, Picture};
+use crate::admit::Demand;
+use crate::settle::price::CachedFor;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -22,20 +22,14 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
-        images: 0,
-        stored_tokens: 0,
-        calls: 0,
-        searches: 0,
-        containers: 0,
-        picture: Picture::default(),
         cached_for: CachedFor::Minutes,
         tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         // All that are tried are billed, not only the best.
         choices: prompts * count("n")?.max(count("best_of")?),
-        work: Work::Text,
+        ..Demand::default()
     };
-    Ok(Asked { demand, stream: streaming(fields)? })
+    Ok(Asked::of(demand, streaming(fields)?))
 }
 
 /// A text, a list of tokens, or a list of either.

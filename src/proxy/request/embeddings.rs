@@ -2,8 +2,8 @@
 
 use super::fields::{Fields, typed, wrong_type};
 use super::{Asked, BadRequest, Streaming};
-use crate::admit::{Demand, Work};
-use crate::settle::price::{CachedFor, Picture, Tier};
+use crate::admit::Demand;
+use crate::settle::price::{CachedFor, Tier};
 use std::borrow::Cow;
 
 /// Fields that decide about the charge.
@@ -19,17 +19,11 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
-        images: 0,
-        stored_tokens: 0,
-        calls: 0,
-        searches: 0,
-        containers: 0,
-        picture: Picture::default(),
         cached_for: CachedFor::Minutes,
         tier: Tier::Default,
         output_tokens_max: None,
         choices: 0,
-        work: Work::Text,
+        ..Demand::default()
     };
-    Ok(Asked { demand, stream: Streaming::Plain })
+    Ok(Asked::of(demand, Streaming::Plain))
 }

@@ -3,7 +3,7 @@
 use super::BadRequest;
 use crate::settle::price::CachedFor;
 use memchr::memmem::Finder;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -69,10 +69,8 @@ impl<'a> Fields<'a> {
     /// Lets any field pass but those that would change what is bought: the `metered` ones in other
     /// letters, which some providers take as well, and what is not sold anywhere.
     pub(super) fn check(&self, metered: &[&str]) -> Result<(), BadRequest> {
-        for (name, _) in self.all.0.iter().filter(|(name, _)| !metered.contains(&&**name)) {
-            if let Some(meant) = metered.iter().find(|metered| metered.eq_ignore_ascii_case(name)) {
-                return Err(not_served(&format_args!("`{name}` is not a field: write `{meant}`")));
-            }
+        self.all.check(metered)?;
+        for (name, _) in &self.all.0 {
             if NOT_SOLD.into_iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 return Err(not_served(&format_args!("`{name}` is not sold by this gateway: leave it out")));
             }
@@ -114,6 +112,16 @@ impl<'a> Map<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
     }
+
+    /// Lets any field pass but those that are `read` in other letters, which some providers take as well.
+    pub(super) fn check(&self, read: &[&str]) -> Result<(), BadRequest> {
+        for (name, _) in self.0.iter().filter(|(name, _)| !read.contains(&&**name)) {
+            if let Some(meant) = read.iter().find(|read| read.eq_ignore_ascii_case(name)) {
+                return Err(not_served(&format_args!("`{name}` is not a field: write `{meant}`")));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -146,6 +154,39 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Map<'a> {
             }
         }
         deserializer.deserialize_map(MapVisitor(PhantomData))
+    }
+}
+
+/// Reads an array one element after the other: none is kept, however many there are.
+pub(super) fn each<'a>(
+    name: &'static str,
+    array: &'a RawValue,
+    expected: &str,
+    act: impl FnMut(&'a RawValue) -> Result<(), BadRequest>,
+) -> Result<(), BadRequest> {
+    struct Each<'r, F>(F, &'r mut Option<BadRequest>);
+    impl<'de, F: FnMut(&'de RawValue) -> Result<(), BadRequest>> Visitor<'de> for Each<'_, F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
+            while let Some(element) = array.next_element()? {
+                if let Err(bad) = (self.0)(element) {
+                    *self.1 = Some(bad);
+                    return Err(de::Error::custom("an element is refused"));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut refused = None;
+    let read = serde_json::Deserializer::from_str(array.get()).deserialize_seq(Each(act, &mut refused));
+    match (refused, read) {
+        (Some(bad), _) => Err(bad),
+        (None, read) => read.map_err(|_| wrong_type(name, expected)),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn read(endpoint: Endpoint, values: &Values<'_>) -> Result<Asked, Bad
     if matches!(stream, Streaming::Events(_)) && demand.choices > 1 {
         return Err(bad("n", "must be 1 where the answer is streamed"));
     }
-    Ok(Asked { demand, stream })
+    Ok(Asked::of(demand, stream))
 }
 
 /// How many images are given or referred to, none of them by a file of the account's.

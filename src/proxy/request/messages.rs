@@ -1,9 +1,9 @@
 //! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
 
-use super::fields::{Fields, Map, bad, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier, tools};
-use crate::admit::{Demand, Work};
-use crate::settle::price::Picture;
+use super::fields::{Fields, Map, bad, each, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::search::{self, Searches};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
+use crate::admit::Demand;
 use memchr::memmem;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -40,25 +40,21 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if let Some(extra) = EXTRA.into_iter().find(|name| is_given(fields.get(name))) {
         return Err(not_sold(extra, "this is"));
     }
-    let searches = tools::of_message(fields, &TOOLS)?;
+    let Searches { most: searches, edits: search_edits } = search::of_message(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(messages)?,
-        stored_tokens: 0,
-        calls: searches,
         searches,
-        containers: 0,
-        picture: Picture::default(),
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         output_tokens_max: whole("max_tokens", fields.get("max_tokens"), OUTPUT_TOKENS_MAX)?,
         choices: 1,
-        work: Work::Text,
+        ..Demand::default()
     };
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
-    Ok(Asked { demand, stream })
+    Ok(Asked { search_edits, ..Asked::of(demand, stream) })
 }
 
 /// Images that messages give or refer to. Documents are refused: those that are fetched have no bound.
@@ -68,9 +64,13 @@ fn count_images(messages: &RawValue) -> Result<u64, BadRequest> {
     if MARKS.iter().all(|mark| memmem::find(text, mark).is_none()) {
         return Ok(0);
     }
-    let messages: Vec<Map<'_>> = typed("messages", messages, EXPECTED)?;
-    let contents = messages.iter().filter_map(|message| message.get("content"));
-    contents.map(count_blocks).sum()
+    let mut images = 0;
+    each("messages", messages, EXPECTED, |message| {
+        let message: Map<'_> = typed("messages", message, EXPECTED)?;
+        images += message.get("content").map_or(Ok(0), count_blocks)?;
+        Ok(())
+    })?;
+    Ok(images)
 }
 
 /// Blocks of a message; the result of a tool has blocks of its own.
@@ -78,9 +78,10 @@ fn count_blocks(content: &RawValue) -> Result<u64, BadRequest> {
     if !content.get().starts_with('[') {
         return Ok(0);
     }
-    let blocks: Vec<Map<'_>> = typed("messages", content, "an array of messages with content blocks")?;
+    const EXPECTED: &str = "an array of messages with content blocks";
     let mut images = 0;
-    for block in blocks {
+    each("messages", content, EXPECTED, |block| {
+        let block: Map<'_> = typed("messages", block, EXPECTED)?;
         let kind: Option<Cow<'_, str>> = optional("messages", block.get("type"), "blocks with types")?;
         match kind.as_deref() {
             Some("document" | "container_upload") => {
@@ -90,7 +91,8 @@ fn count_blocks(content: &RawValue) -> Result<u64, BadRequest> {
             _ => {}
         }
         images += block.get("content").map_or(Ok(0), count_blocks)?;
-    }
+        Ok(())
+    })?;
     Ok(images)
 }
 
@@ -127,6 +129,7 @@ mod tests {
             (r#""messages":"a""#, "messages"),
             (r#""messages":[{"content":[{"type":"document","source":{}}]}]"#, "messages"),
             (r#""messages":[],"tools":[{"type":"web_search_20250305","max_uses":101}]"#, "tools"),
+            (r#""messages":[],"tools":[{"type":"web_search_20260209"}]"#, "tools"),
             (r#""messages":[],"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]"#, "tools"),
             (r#""messages":[],"tools":[{"type":"code_execution_20250825"}]"#, "tools"),
             (r#""messages":[],"mcp_servers":[]"#, "mcp_servers"),

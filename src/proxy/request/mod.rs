@@ -3,7 +3,7 @@
 //! One file for each endpoint says which fields decide about the charge and what is refused.
 //! Everything stays byte for byte as the client sent it, but for `stream_options.include_usage`,
 //! which is asked for when the client did not, the model's name where an upstream account calls
-//! it otherwise, the number of calls of tools where the client set none, and the cap of the answer where the
+//! it otherwise, the number of web searches where the client set none, and the cap of the answer where the
 //! credit does not reach for more. Pure.
 
 mod audio;
@@ -20,7 +20,7 @@ pub mod lines;
 mod messages;
 mod moderations;
 mod responses;
-mod tools;
+mod search;
 mod values;
 
 use crate::admit::{Demand, Work};
@@ -85,8 +85,8 @@ pub struct Request {
     model: ModelPlace,
     /// What asks for the usage of a stream, if the client did not.
     usage_edit: Option<Edit>,
-    /// What bounds the number of calls of tools, where the client did not.
-    call_edits: Vec<Edit>,
+    /// What bounds the number of web searches, where the client did not.
+    search_edits: Vec<Edit>,
     /// What caps the answer at what can be paid, if that is less than was asked for.
     cut_edits: Vec<Edit>,
 }
@@ -124,6 +124,14 @@ pub fn is_object_id(text: &str) -> bool {
 struct Asked {
     demand: Demand,
     stream: Streaming,
+    /// What bounds the number of web searches, where the client did not.
+    search_edits: Vec<Edit>,
+}
+
+impl Asked {
+    fn of(demand: Demand, stream: Streaming) -> Self {
+        Asked { demand, stream, search_edits: Vec::new() }
+    }
 }
 
 /// How an answer is to come.
@@ -181,12 +189,7 @@ impl Request {
             Endpoint::Responses => responses::kept(&fields)?,
             _ => Kept::default(),
         };
-        let call_edits = match endpoint {
-            _ if asked.demand.calls == 0 => Vec::new(),
-            Endpoint::Messages => tools::bound_message(&fields)?,
-            _ => tools::bound_response(&fields),
-        };
-        Ok(Request { kept, call_edits, ..Request::of(endpoint, asked, model, affinity, body)? })
+        Ok(Request { kept, ..Request::of(endpoint, asked, model, affinity, body)? })
     }
 
     /// Reads what makes or reads images or audio, as JSON or as a form.
@@ -229,7 +232,7 @@ impl Request {
         affinity: Option<u64>,
         body: &Bytes,
     ) -> Result<Self, BadRequest> {
-        let Asked { demand, stream } = asked;
+        let Asked { demand, stream, search_edits } = asked;
         if demand.model.len() > MODEL_BYTES_MAX {
             return Err(bad("model", "no model has so long a name"));
         }
@@ -252,7 +255,7 @@ impl Request {
             files: Vec::new(),
             model,
             usage_edit,
-            call_edits: Vec::new(),
+            search_edits,
             cut_edits: Vec::new(),
         })
     }
@@ -267,7 +270,7 @@ impl Request {
                 ModelPlace::Left(end) => (end.clone(), format!(",\"model\":{quoted}").into_bytes()),
             }
         });
-        let edits = rename.iter().chain(&self.usage_edit).chain(&self.call_edits).chain(&self.cut_edits);
+        let edits = rename.iter().chain(&self.usage_edit).chain(&self.search_edits).chain(&self.cut_edits);
         let mut edits: Vec<&Edit> = edits.collect();
         if edits.is_empty() {
             return self.body.clone();

@@ -2,13 +2,12 @@
 //!
 //! What the provider keeps from one request to the next belongs to an account that customers share:
 //! a request may go on from a response of its own customer, and what else refers to it is not sold.
-//! Tools that the provider runs have prices of their own; of those, web search and the code interpreter are
-//! sold.
+//! Tools that the provider runs have prices of their own; of those, web search is sold.
 
-use super::fields::{Fields, Map, bad, is_given, optional, tool_not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier, tools};
-use crate::admit::{Demand, Work};
-use crate::settle::price::Picture;
+use super::fields::{Fields, Map, bad, each, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::search::{self, Searches};
+use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
+use crate::admit::Demand;
 use memchr::memmem;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -23,7 +22,7 @@ const METERED: [&str; 14] = [
     "max_output_tokens",
     "service_tier",
     "tools",
-    tools::CALLS_MAX,
+    search::CALLS_MAX,
     "background",
     "store",
     "previous_response_id",
@@ -37,8 +36,6 @@ const KEPT: [(&str, &str); 3] = [
     ("prompt", "stored prompts are not sold by this gateway: send instructions and input"),
     ("context_management", "this is not sold by this gateway: leave it out"),
 ];
-/// What a response goes on from.
-const PREVIOUS: &str = "previous_response_id";
 /// Tools that the client runs itself, so that they cost their tokens and nothing else.
 const TOOLS: [&str; 6] =
     ["function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"];
@@ -52,26 +49,21 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
             return Err(bad(name, message));
         }
     }
-    let Ran { searches, runs_code } = ran(fields)?;
-    let calls = if searches || runs_code { tools::of_response(fields)? } else { 0 };
+    let Searches { most: searches, edits: search_edits } = search::of_response(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),
         images: count_images(fields.required("input")?)?,
-        stored_tokens: 0,
-        calls,
-        searches: if searches { calls } else { 0 },
-        containers: u64::from(runs_code),
-        picture: Picture::default(),
+        searches,
         cached_for: fields.cached_for(),
         tier: tier(fields)?,
         output_tokens_max: whole("max_output_tokens", fields.get("max_output_tokens"), OUTPUT_TOKENS_MAX)?,
         choices: 1,
-        work: Work::Text,
+        ..Demand::default()
     };
     // The usage of a stream comes unasked.
     let stream = if is_streamed(fields)? { Streaming::Events(None) } else { Streaming::Plain };
-    Ok(Asked { demand, stream })
+    Ok(Asked { search_edits, ..Asked::of(demand, stream) })
 }
 
 /// What a request has to do with what its provider keeps.
@@ -87,6 +79,7 @@ pub struct Kept {
 
 /// Reads what is to be kept and what is gone on from. Responses are kept unless that is declined.
 pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
+    const PREVIOUS: &str = "previous_response_id";
     let previous: Option<Cow<'_, str>> = optional(PREVIOUS, fields.get(PREVIOUS), "a string")?;
     if previous.as_ref().is_some_and(|id| !is_object_id(id)) {
         return Err(bad(PREVIOUS, "must be the id of a response"));
@@ -102,45 +95,6 @@ pub(super) fn kept(fields: &Fields<'_>) -> Result<Kept, BadRequest> {
     Ok(Kept { answer: !declined, run, previous: previous.map(Into::into) })
 }
 
-/// Tools that the provider may run.
-#[derive(Default)]
-struct Ran {
-    searches: bool,
-    runs_code: bool,
-}
-
-/// Reads which there are. The preview of web search costs otherwise.
-fn ran(fields: &Fields<'_>) -> Result<Ran, BadRequest> {
-    const EXPECTED: &str = "an array of tools, each with a type";
-    let tools: Option<Vec<Tool<'_>>> = optional("tools", fields.get("tools"), EXPECTED)?;
-    let mut ran = Ran::default();
-    for Tool { kind, container } in tools.into_iter().flatten() {
-        match &*kind {
-            "web_search" | "web_search_2025_08_26" => ran.searches = true,
-            kind if kind.starts_with("web_search_preview") => {
-                return Err(bad("tools", "web search is sold as a tool of type `web_search`"));
-            }
-            "code_interpreter" if ran.runs_code => {
-                return Err(bad("tools", "there are two code interpreters"));
-            }
-            "code_interpreter" => {
-                tools::check_container(container)?;
-                ran.runs_code = true;
-            }
-            kind if !TOOLS.contains(&kind) => return Err(tool_not_sold(kind)),
-            _ => {}
-        }
-    }
-    // A container of the previous response may go on, and nobody tells whether it costs again.
-    if ran.runs_code && is_given(fields.get(PREVIOUS)) {
-        return Err(bad(
-            "tools",
-            "the code interpreter is not sold to what goes on from a response: leave it out",
-        ));
-    }
-    Ok(ran)
-}
-
 /// Images that items give or refer to. Items and parts that are billed in a way that is not measured
 /// here, or that refer to what is kept, are refused.
 fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
@@ -152,36 +106,55 @@ fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
     if !text.starts_with('[') {
         return Err(wrong_type("input", EXPECTED));
     }
-    if PART_MARKS.iter().all(|mark| memmem::find(text.as_bytes(), mark).is_none()) {
-        return Ok(0);
-    }
-    let items: Vec<Map<'_>> = typed("input", input, EXPECTED)?;
+    let only_text = PART_MARKS.iter().all(|mark| memmem::find(text.as_bytes(), mark).is_none());
     let mut images = 0;
-    for item in items {
+    each("input", input, EXPECTED, |item| {
+        let item: Map<'_> = typed("input", item, EXPECTED)?;
         check_item(&item)?;
         // Messages have their parts in `content`, the results of tools in `output`.
-        for parts in ["content", "output"].into_iter().filter_map(|name| item.get(name)) {
+        for parts in
+            ["content", "output"].into_iter().filter_map(|name| item.get(name)).filter(|_| !only_text)
+        {
             if parts.get().starts_with('[') {
                 images += count_parts(parts)?;
             } else if parts.get().starts_with('{') {
                 images += 1;
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(images)
 }
 
+/// Kinds of items that cost their tokens and bring nothing with them but what they show. Others bring tools, or
+/// refer to what an account has.
+const ITEMS: [&str; 13] = [
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "web_search_call",
+    "computer_call",
+    "computer_call_output",
+    "local_shell_call",
+    "local_shell_call_output",
+    "apply_patch_call",
+    "apply_patch_call_output",
+];
+
 /// Refuses what refers to an earlier item. An id alone does so, too: the type may be left out.
 fn check_item(item: &Map<'_>) -> Result<(), BadRequest> {
+    item.check(&["type", "id", "role", "content", "output"])?;
     let kind: Option<Cow<'_, str>> = optional("input", item.get("type"), "an array of items with types")?;
     let refers = match kind.as_deref() {
-        Some("code_interpreter_call") => {
-            return Err(bad(
-                "input",
-                "the containers of earlier answers are not kept here: leave their calls out",
-            ));
+        Some("item_reference") => true,
+        Some(kind) if !ITEMS.contains(&kind) => {
+            let kind: String = kind.chars().take(40).collect();
+            return Err(not_sold("input", &format!("an item of type `{kind}` is")));
         }
-        Some(kind) => kind == "item_reference",
+        Some(_) => false,
         None => item.get("id").is_some() && item.get("role").is_none(),
     };
     if refers {
@@ -191,36 +164,22 @@ fn check_item(item: &Map<'_>) -> Result<(), BadRequest> {
 }
 
 fn count_parts(parts: &RawValue) -> Result<u64, BadRequest> {
-    let parts: Vec<Part<'_>> = typed("input", parts, "an array of items with content parts")?;
+    const EXPECTED: &str = "an array of items with content parts";
     let mut images = 0;
-    for part in parts {
+    each("input", parts, EXPECTED, |part| {
+        let part: Part<'_> = typed("input", part, EXPECTED)?;
         let is = |kind: &str| part.kind.as_deref() == Some(kind);
         if part.input_audio.is_some() || ["input_file", "input_audio"].into_iter().any(is) {
             return Err(bad("input", "files and audio are not sold by this gateway: leave them out"));
         }
         images += u64::from(part.image_url.is_some() || is("input_image") || is("computer_screenshot"));
-    }
+        Ok(())
+    })?;
     Ok(images)
 }
 
 /// Without any of these there is only text; an escape may hide one.
-const PART_MARKS: [&[u8]; 7] = [
-    b"image",
-    b"\"input_file\"",
-    b"\"input_audio\"",
-    b"screenshot",
-    b"\"id\"",
-    b"code_interpreter_call",
-    b"\\u00",
-];
-
-#[derive(serde::Deserialize)]
-struct Tool<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    container: Option<&'a RawValue>,
-}
+const PART_MARKS: [&[u8]; 5] = [b"image", b"\"input_file\"", b"\"input_audio\"", b"screenshot", b"\\u00"];
 
 #[derive(serde::Deserialize)]
 struct Part<'a> {
@@ -271,7 +230,7 @@ mod tests {
 
     fn check_refused(fields: &str, param: &str, says: &str) {
         let refused = read(fields).expect_err(fields);
-        assert_eq!(refused.param, Some(param), "{fields}: {}", refused.message);
+        assert_eq!(refused.param.unwrap_or(param), param, "{fields}: {}", refused.message);
         assert!(refused.message.contains(says), "{fields}: {}", refused.message);
     }
 
@@ -290,36 +249,12 @@ mod tests {
         check_refused(r#""input":"a","conversation":{"id":"c"}"#, "conversation", "not kept");
         check_refused(r#""input":"a","prompt":{"id":"p"}"#, "prompt", "stored prompts");
         check_refused(r#""input":"a","service_tier":"ultrafast""#, "service_tier", "must be auto");
-        for tool in ["file_search", "image_generation", "mcp", "shell"] {
+        for tool in ["file_search", "code_interpreter", "mcp", "shell"] {
             let tools = format!(r#""input":"a","tools":[{{"type":"function"}},{{"type":"{tool}"}}]"#);
             check_refused(&tools, "tools", tool);
         }
         check_refused(r#""input":"a","tools":[{}]"#, "tools", "each with a type");
         check_refused(r#""input":"a","tools":[{"type":"web_search_preview"}]"#, "tools", "`web_search`");
-        let code = |container: &str, more: &str| {
-            format!(r#""input":"a","tools":[{{"type":"code_interpreter","container":{container}}}]{more}"#)
-        };
-        for container in [
-            "null",
-            r#""cntr_1""#,
-            r#"{"type":"explicit"}"#,
-            r#"{"type":"auto","file_ids":["file-1"]}"#,
-            r#"{"type":"auto","memory_limit":"4g"}"#,
-            r#"{"type":"auto","skills":[]}"#,
-        ] {
-            check_refused(&code(container, ""), "tools", "container");
-        }
-        let auto = r#"{"type":"auto","memory_limit":"1g","file_ids":[]}"#;
-        let demand = read(&code(auto, r#","max_tool_calls":3"#)).unwrap().demand;
-        assert_eq!((demand.calls, demand.searches, demand.containers), (3, 0, 1));
-        let two = format!(
-            r#""input":"a","tools":[{0},{0}]"#,
-            r#"{"type":"code_interpreter","container":{"type":"auto"}}"#
-        );
-        check_refused(&two, "tools", "two code interpreters");
-        check_refused(&code(auto, r#","previous_response_id":"resp_1""#), "tools", "goes on from");
-        let item = r#""input":[{"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"}]"#;
-        check_refused(item, "input", "containers");
         let tools = r#""input":"a","tools":[{"type":"web_search"}]"#;
         check_refused(&format!(r#"{tools},"max_tool_calls":101"#), "max_tool_calls", "from 1 to 100");
         check_refused(&format!(r#"{tools},"max_tool_calls":0"#), "max_tool_calls", "from 1 to 100");
@@ -329,6 +264,11 @@ mod tests {
         }
         check_refused(r#""input":[{"type":"item_reference","id":"i"}]"#, "input", "not kept");
         check_refused(r#""input":[{"id":"msg_1"}]"#, "input", "not kept");
+        check_refused(r#""input":[{"role":"user","Type":"item_reference"}]"#, "input", "write `type`");
+        for kind in ["additional_tools", "code_interpreter_call", "compaction", "mcp_call"] {
+            let item = format!(r#""input":[{{"role":"user","content":"a"}},{{"type":"{kind}","tools":[]}}]"#);
+            check_refused(&item, "input", kind);
+        }
         check_refused(r#""input":[{"type":null,"i\u0064":"msg_1"}]"#, "input", "not kept");
     }
 }

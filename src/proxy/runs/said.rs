@@ -31,7 +31,7 @@ pub(super) fn of_response(body: &Bytes) -> Said {
         (Shape::Complete, Some(Reported { raw, usage: Ok(usage) })) => {
             Said::Used { usage, tier, reported: raw }
         }
-        (Shape::Complete, _) if delivered.bytes > 0 => Said::Delivered { delivered, tier },
+        (Shape::Complete, _) if delivered.events > 0 => Said::Delivered { delivered, tier },
         (Shape::Complete, _) => Said::Nothing("untold"),
         (Shape::Failed, _) => Said::Nothing("failed"),
     }
@@ -71,6 +71,11 @@ mod tests {
             let wrote = Said::Delivered { delivered, tier: Some(Tier::Flex) };
             check(&format!(r#""status":"cancelled","service_tier":"flex",{WROTE},"usage":{told}"#), &wrote);
         }
+        // Searches were run, of which there is no word.
+        let searched = r#""output":[{"type":"web_search_call","status":"completed"}]"#;
+        let delivered = Delivered { events: 1, searches: 1, ..Delivered::default() };
+        let ran = Said::Delivered { delivered, tier: None };
+        check(&format!(r#""status":"cancelled",{searched},"usage":null"#), &ran);
         assert_eq!(of_response(&Bytes::from_static(b"<html>")), Said::AtWork);
         assert_eq!(of_response(&Bytes::new()), Said::AtWork);
     }

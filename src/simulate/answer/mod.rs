@@ -33,8 +33,6 @@ pub(super) struct Counts {
     pub reasoning_tokens: u64,
     /// Web searches.
     pub searches: u64,
-    /// Containers.
-    pub containers: u64,
     /// What is not text, by class.
     pub other: Usage,
 }
@@ -51,7 +49,6 @@ impl Counts {
             output: self.completion_tokens.saturating_sub(self.reasoning_tokens),
             reasoning: self.reasoning_tokens,
             web_searches: self.searches,
-            containers: self.containers,
             ..Usage::default()
         }
     }
@@ -165,8 +162,6 @@ pub(super) struct Answer {
     pub begun: Option<String>,
     /// Web searches that it ran.
     pub searches: u64,
-    /// Pieces of code that it ran.
-    pub code_calls: u64,
     /// What a response tells of them beside its usage, if it tells that.
     pub tool_usage: Option<String>,
     /// Whether vectors are written as base64.
@@ -191,7 +186,6 @@ impl Answer {
             usage: request.counts().json(request.endpoint, reported),
             begun: request.counts_begun().json(request.endpoint, reported),
             searches: request.searches,
-            code_calls: request.code_calls,
             tool_usage: request.counts().tools_json(reported),
             base64: request.base64,
             tier: request.tier,
@@ -365,7 +359,6 @@ mod tests {
             completion_tokens: 16,
             reasoning_tokens: 10,
             searches: 2,
-            containers: 1,
             other: Usage::default(),
         };
         let usage = Usage {
@@ -374,7 +367,6 @@ mod tests {
             output: 6,
             reasoning: 10,
             web_searches: 2,
-            containers: 1,
             ..Usage::default()
         };
         assert_eq!(counts.usage(), usage);

@@ -40,20 +40,14 @@ pub(super) fn first(answer: &Answer, opening: &Opening) -> Vec<Event> {
     ];
     for call in 0..index {
         let number = 2 + EVENTS_PER_CALL * call;
-        let [began, ended] = match call < searched(answer) {
-            true => ["response.web_search_call.in_progress", "response.web_search_call.completed"],
-            false => {
-                ["response.code_interpreter_call.in_progress", "response.code_interpreter_call.completed"]
-            }
-        };
         let place = format!(r#""output_index":{call},"item_id":"{}""#, call_id(answer, call));
         let running = self::call(answer, call, "in_progress");
         let done = self::call(answer, call, "completed");
         let item = |item: &str| format!(r#""output_index":{call},"item":{item}"#);
         events.extend([
             event("response.output_item.added", number, format_args!("{}", item(&running))),
-            event(began, number + 1, format_args!("{place}")),
-            event(ended, number + 2, format_args!("{place}")),
+            event("response.web_search_call.in_progress", number + 1, format_args!("{place}")),
+            event("response.web_search_call.completed", number + 2, format_args!("{place}")),
             event("response.output_item.done", number + 3, format_args!("{}", item(&done))),
         ]);
     }
@@ -68,13 +62,8 @@ pub(super) fn first(answer: &Answer, opening: &Opening) -> Vec<Event> {
 /// Events that tell of a call of a tool.
 const EVENTS_PER_CALL: u64 = 4;
 
-/// Where the message stands: behind the calls.
+/// Where the message stands: behind the calls, of which the one after all searches opens a page.
 fn index(answer: &Answer) -> u64 {
-    searched(answer) + answer.code_calls
-}
-
-/// Calls of the tool that searches: the one after all searches opens a page.
-fn searched(answer: &Answer) -> u64 {
     if answer.searches == 0 { 0 } else { answer.searches + 1 }
 }
 
@@ -84,18 +73,12 @@ fn opened(answer: &Answer) -> u64 {
 }
 
 fn call_id(answer: &Answer, call: u64) -> String {
-    format!("call_{:016x}{call:04x}", answer.stamp.id)
+    format!("ws_{:016x}{call:04x}", answer.stamp.id)
 }
 
-/// A call of a tool: a search, the page that is opened after them, or code in the one container.
+/// A call of the tool: a search, or the page that is opened after them.
 fn call(answer: &Answer, call: u64, status: &str) -> String {
     let (id, page) = (call_id(answer, call), "https://example.com/");
-    if call >= searched(answer) {
-        let (kind, container) = ("code_interpreter_call", answer.stamp.id);
-        return format!(
-            r#"{{"id":"{id}","type":"{kind}","status":"{status}","container_id":"cntr_{container:016x}","code":"print({call})","outputs":null}}"#
-        );
-    }
     let action = match call == answer.searches {
         true => format!(r#"{{"type":"open_page","url":"{page}"}}"#),
         false => format!(r#"{{"type":"search","query":"query {call}","queries":["query {call}"]}}"#),

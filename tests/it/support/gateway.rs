@@ -34,7 +34,7 @@ models:
   speaker: { input: "0.6", output: "0.6", audio_output: "12", max_output_tokens: 2000 }
   whisper-1: { minute: "0.006" }
   listener: { input: "2.5", audio_input: "6", output: "10", max_output_tokens: 2000, max_input_tokens: 16000 }
-  searcher: { input: "1", output: "2", web_search: "0.01", container: "0.03", cost: { input: "0.5", output: "1", web_search: "0.008", container: "0.02" }, max_output_tokens: 1000, max_input_tokens: 10000 }
+  searcher: { input: "1", output: "2", web_search: "0.01", cost: { input: "0.5", output: "1", web_search: "0.008" }, max_output_tokens: 1000, max_input_tokens: 10000 }
   embedder: { input: "0.02", max_input_tokens: 300000 }
   omni-moderation-latest: { input: "0" }
   unserved: { input: "1", output: "1", max_output_tokens: 10 }

@@ -1,11 +1,9 @@
-//! Tools that providers run, web search and the code interpreter: what they cost beside tokens, and how often
-//! they may be called.
+//! Web searches that providers run: each has a price beside its tokens, and their number a bound.
 
 use crate::support::gateway::text;
 use crate::support::scene::{Scene, scene};
 use crate::support::{Account, Answer, Client, Customer, Gateway, Simulated, audit, eventually};
 use serde_json::{Value, json};
-use tollgate::money::Amount;
 
 const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
@@ -96,43 +94,16 @@ async fn no_more_are_run_than_are_held_for() {
         let usage = gateway.receipt(&answer.id()).await["usage"].clone();
         assert_eq!(usage["web_searches"], json!(searches), "{body}");
     }
-    // A search is 0.01, and 10,000 tokens at most that are read with it; the answer is cut to what is left.
-    let poor = gateway.customer("0.041");
+    // A search is 0.01, and it and the last have 10,000 tokens read; the answer is cut to what is left.
+    let poor = gateway.customer("0.052");
     let client = Client::h1(&gateway, &poor);
     let bounded = |calls: u32| with(response(9), "max_tool_calls", json!(calls));
     post(&client, RESPONSES, &bounded(3)).await.is_error(402, Some("insufficient_quota"));
     let answer = post(&client, RESPONSES, &bounded(2)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let receipt = gateway.receipt(&answer.id()).await;
-    assert_eq!((&receipt["usage"]["web_searches"], text(&receipt["held"])), (&json!(2), "0.041".into()));
+    assert_eq!((&receipt["usage"]["web_searches"], text(&receipt["held"])), (&json!(2), "0.052".into()));
     audit(gateway, &providers.each_ref()).is_exact(6);
-}
-
-/// A response whose model would like to run code so often.
-fn code(calls: u32) -> Value {
-    let tool = json!({ "type": "code_interpreter", "container": { "type": "auto" } });
-    json!({ "model": "searcher", "input": "hello", "tools": [tool],
-        "metadata": { "simulate_code_calls": calls.to_string() } })
-}
-
-#[tokio::test]
-async fn a_container_is_charged_once_however_much_is_run_in_it() {
-    let Scene { gateway, provider, customer } = scene();
-    for client in Client::both(&gateway, &customer) {
-        for stream in [false, true] {
-            for (calls, charge) in [(0, 0), (1, 30_000), (3, 30_000)] {
-                let answer = post(&client, RESPONSES, &with(code(calls), "stream", json!(stream))).await;
-                assert_eq!(answer.status, 200, "{answer:?}");
-                let receipt = gateway.receipt(&answer.id()).await;
-                let (used, input) = (&receipt["usage"], receipt["usage"]["input"].as_u64().unwrap());
-                assert_eq!(used["containers"].as_u64().unwrap_or(0), u64::from(calls.min(1)), "{receipt}");
-                assert_eq!(input / 1_000, u64::from(calls));
-                let expect = Amount::parse(&format!("0.{:06}", charge + input + 32)).unwrap();
-                assert_eq!(text(&receipt["charge"]), expect.to_string());
-            }
-        }
-    }
-    audit(gateway, &[&provider]).is_exact(12);
 }
 
 #[tokio::test]
@@ -187,16 +158,16 @@ async fn whoever_hangs_up_pays_for_the_searches_that_were_run() {
 }
 
 #[tokio::test]
-async fn where_a_tool_is_not_sold_it_is_told_so() {
+async fn where_search_is_not_sold_it_is_told_where_it_is() {
     let Scene { gateway, provider, customer } = scene();
     for client in Client::both(&gateway, &customer) {
         let chat = json!({ "model": "searcher", "messages": [], "web_search_options": {} });
+        let brings = json!([{ "type": "additional_tools", "tools": [{ "type": "web_search" }] }]);
         let preview = with(response(1), "tools", json!([{ "type": "web_search_preview" }]));
         for (path, body, param, says) in [
             (RESPONSES, with(response(1), "model", json!("gpt-4o-mini")), "tools", "choose another model"),
             (RESPONSES, preview, "tools", "`web_search`"),
-            (RESPONSES, with(code(1), "model", json!("gpt-4o-mini")), "tools", "code interpreter"),
-            (RESPONSES, with(code(1), "previous_response_id", json!("resp_1")), "tools", "goes on from"),
+            (RESPONSES, with(response(1), "input", brings), "input", "additional_tools"),
             (RESPONSES, with(response(1), "max_tool_calls", json!(0)), "max_tool_calls", "from 1 to 100"),
             ("/v1/chat/completions", chat, "web_search_options", "/v1/responses"),
         ] {

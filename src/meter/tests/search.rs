@@ -1,4 +1,4 @@
-//! Tools that the provider runs: what it tells of them, and else what is seen.
+//! Web searches: what the provider tells of them, and else what is seen.
 
 use super::*;
 
@@ -54,6 +54,14 @@ fn a_response_costs_the_searches_that_it_tells_of_or_shows() {
         let raw = if charged == 2 { "{\"input_tokens" } else { "[{\"input_tokens" };
         check(&plain(Endpoint::Responses, &told(tools)), usage, charged, 2, raw);
     }
+    for status in ["failed", "in_progress", "searching"] {
+        let failed = shown.replacen(
+            r#""status": "completed", "action""#,
+            &format!(r#""status": "{status}", "action""#),
+            1,
+        );
+        check(&plain(Endpoint::Responses, &failed), usage, 1, 1, "{\"input_tokens\"");
+    }
     let reading = streamed(Endpoint::Responses, data!("responses-stream-search.sse"));
     check(&reading, usage, 3, 2, r#","web_search":{"num_requests":3}}]"#);
     assert_eq!(reading.delivered.text, "Snow in Bern.");
@@ -75,32 +83,4 @@ fn a_message_costs_the_searches_that_it_tells_of_or_shows() {
     // A search that failed is none.
     check(&read, usage, 2, 2, "\"other\"");
     check(&streamed(Endpoint::Messages, data!("messages-stream-search.sse")), usage, 2, 2, "[{\"input");
-}
-
-#[test]
-fn a_response_costs_each_container_that_it_ran_code_in() {
-    let call = |container: &str| {
-        format!(
-            r#"{{"type":"code_interpreter_call","id":"ci","container_id":{container},"code":"print(1)"}}"#
-        )
-    };
-    let usage = r#""usage":{"input_tokens":9,"output_tokens":1}"#;
-    for (containers, charged) in [
-        (vec![], 0),
-        (vec![r#""cntr_1""#], 1),
-        (vec![r#""cntr_1""#, r#""cntr_1""#, "null"], 1),
-        (vec![r#""cntr_1""#, r#""cntr_2""#, r#""cntr_1""#], 2),
-    ] {
-        let calls: Vec<String> = containers.iter().copied().map(call).collect();
-        let answer = format!(r#"{{"id":"resp_1","output":[{}],{usage}}}"#, calls.join(","));
-        let told = plain(Endpoint::Responses, &answer).usage.unwrap().usage.unwrap();
-        assert_eq!((told.containers, told.input), (charged, 9), "{answer}");
-        let done =
-            |item: &String| format!("data: {{\"type\":\"response.output_item.done\",\"item\":{item}}}\n\n");
-        let last = format!("data: {{\"type\":\"response.completed\",\"response\":{answer}}}\n\n");
-        let stream = [calls.iter().map(done).collect(), last].concat();
-        let (_, reading) = run(Endpoint::Responses, UsageChunk::Show, &[Bytes::from(stream)]);
-        assert_eq!(reading.usage.unwrap().usage.unwrap().containers, charged, "streamed: {answer}");
-        assert_eq!(reading.delivered.containers, charged);
-    }
 }
