@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: messages in, `n` answers out.
 
 use super::fields::{Fields, bad, each, is_given, not_sold, typed, whole, wrong_type};
-use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier};
+use super::{Asked, BadRequest, CHOICES_MAX, OUTPUT_TOKENS_MAX, streaming, tier, tools};
 use crate::admit::Demand;
 use memchr::memmem::{self, Finder};
 use serde::de::IgnoredAny;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// Fields that decide about the charge.
-const METERED: [&str; 11] = [
+const METERED: [&str; 12] = [
     "model",
     "messages",
     "stream",
@@ -22,7 +22,10 @@ const METERED: [&str; 11] = [
     "modalities",
     "audio",
     "web_search_options",
+    "tools",
 ];
+/// Tools that the client runs itself. Some servers that speak so have others.
+const TOOLS: [&str; 2] = ["function", "custom"];
 
 /// Reads the fields of a request.
 pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
@@ -33,6 +36,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
         return Err(wrong_type("messages", "an array"));
     }
     refuse_unmetered(fields)?;
+    tools::refuse_others(fields, &TOOLS)?;
     let cap = |name| whole(name, fields.get(name), OUTPUT_TOKENS_MAX);
     let caps = [cap("max_completion_tokens")?, cap("max_tokens")?];
     let demand = Demand {

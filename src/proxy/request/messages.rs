@@ -1,7 +1,7 @@
 //! `POST /v1/messages`, as Anthropic speaks it: messages in, one answer of content blocks out.
 
 use super::fields::{Fields, Map, bad, each, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::search::{self, Searches};
+use super::tools::{self, Searches};
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_streamed, tier};
 use crate::admit::Demand;
 use memchr::memmem;
@@ -40,7 +40,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
     if let Some(extra) = EXTRA.into_iter().find(|name| is_given(fields.get(name))) {
         return Err(not_sold(extra, "this is"));
     }
-    let Searches { most: searches, edits: search_edits } = search::of_message(fields, &TOOLS)?;
+    let Searches { most: searches, edits: search_edits } = tools::of_message(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),

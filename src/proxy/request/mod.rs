@@ -20,7 +20,7 @@ pub mod lines;
 mod messages;
 mod moderations;
 mod responses;
-mod search;
+mod tools;
 mod values;
 
 use crate::admit::{Demand, Work};

@@ -5,7 +5,7 @@
 //! Tools that the provider runs have prices of their own; of those, web search is sold.
 
 use super::fields::{Fields, Map, bad, each, is_given, not_sold, optional, typed, whole, wrong_type};
-use super::search::{self, Searches};
+use super::tools::{self, Searches};
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
 use crate::admit::Demand;
 use memchr::memmem;
@@ -22,7 +22,7 @@ const METERED: [&str; 14] = [
     "max_output_tokens",
     "service_tier",
     "tools",
-    search::CALLS_MAX,
+    tools::CALLS_MAX,
     "background",
     "store",
     "previous_response_id",
@@ -49,7 +49,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Asked, BadRequest> {
             return Err(bad(name, message));
         }
     }
-    let Searches { most: searches, edits: search_edits } = search::of_response(fields, &TOOLS)?;
+    let Searches { most: searches, edits: search_edits } = tools::of_response(fields, &TOOLS)?;
     let demand = Demand {
         model: model.into(),
         input_bytes: fields.bytes(),

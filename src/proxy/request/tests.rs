@@ -100,11 +100,16 @@ fn what_cannot_be_served_is_told() {
         (r#""service_tier":"batch""#, "service_tier"),
         (r#""modalities":["text","audio"]"#, "audio"),
         (r#""web_search_options":{}"#, "web_search_options"),
+        (r#""tools":[{"type":"function"},{"type":"builtin_function"}]"#, "tools"),
+        (r#""tools":[{"type":"web_search"}]"#, "tools"),
     ] {
         let model = if param == "model" { "" } else { r#""model":"m","# };
         check_refused(&format!("{{{model}{MESSAGES},{field}}}"), Some(param), param);
     }
-    for (field, says) in [(r#""N":3"#, "write `n`"), (r#""models":["dear"]"#, "not sold")] {
+    let odd = r#""tools":[{"Type":"web_search"}]"#;
+    for (field, says) in
+        [(r#""N":3"#, "write `n`"), (odd, "write `type`"), (r#""models":["dear"]"#, "not sold")]
+    {
         check_refused(&format!(r#"{{"model":"m",{MESSAGES},{field}}}"#), None, says);
     }
     for part in [r#"{"type":"file","file":{}}"#, r#"{"type":"input\u005faudio","input_audio":{}}"#] {

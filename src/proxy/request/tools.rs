@@ -1,5 +1,5 @@
-//! Web searches, which the provider runs: how many there may be. Each has a price, and the model reads what
-//! it finds, so that no request goes out without a bound.
+//! Tools: those that the client runs itself pass. Of those that the provider runs, web search is sold: each
+//! search has a price, and the model reads what it finds, so that no request goes out without a bound.
 
 use super::fields::{Fields, Map, bad, each, is_given, optional, tool_not_sold, typed, whole};
 use super::{BadRequest, Edit};
@@ -94,6 +94,17 @@ pub(super) fn of_message(fields: &Fields<'_>, known: &[&str]) -> Result<Searches
         Ok(())
     })?;
     Ok(searches)
+}
+
+/// Lets tools pass that are `known`, or have no type, and nothing that a provider would run.
+pub(super) fn refuse_others(fields: &Fields<'_>, known: &[&str]) -> Result<(), BadRequest> {
+    each_tool(fields, |_, tool| {
+        let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), TYPED)?;
+        match kind {
+            Some(kind) if !known.contains(&&*kind) => Err(tool_not_sold(&kind)),
+            Some(_) | None => Ok(()),
+        }
+    })
 }
 
 const TYPED: &str = "an array of tools, each with a type";
