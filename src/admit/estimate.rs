@@ -233,6 +233,7 @@ mod tests {
             input_bytes,
             images: 0,
             stored_tokens: 0,
+            stored_tokens_min: 0,
             searches: 0,
             picture: Picture::default(),
             cached_for,

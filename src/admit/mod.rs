@@ -36,8 +36,10 @@ pub struct Demand {
     pub input_bytes: u64,
     /// Images that are given or referred to.
     pub images: u64,
-    /// Tokens of input that are kept where it goes, and that it does not show.
+    /// Tokens of input that are kept where it goes, and that it does not show, at most.
     pub stored_tokens: u64,
+    /// The same, at least: what searched the web was read several times, and told so often.
+    pub stored_tokens_min: u64,
     /// Web searches that the provider may run for it.
     pub searches: u64,
     /// What the images that are to be made look like.

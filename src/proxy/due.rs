@@ -93,7 +93,9 @@ pub fn due(demand: &Demand, price: &ModelPrice, reading: Reading, end: End) -> D
         None => None,
     };
     match price.sold_by {
-        Unit::Token => Due::Uncounted(Uncounted { refused, delivered, begun, stored: demand.stored_tokens }),
+        Unit::Token => {
+            Due::Uncounted(Uncounted { refused, delivered, begun, stored: demand.stored_tokens_min })
+        }
         // Nobody knows how much of it there was.
         Unit::Image | Unit::Second | Unit::Character | Unit::Call => Due::Nothing,
     }

@@ -418,7 +418,7 @@ impl Exchange {
     /// Lets the hold go on, and counts what was asked while that is there: the run may end untold.
     fn detach(&self, bill: Bill, hold: Hold, object: Arc<str>) -> Settling {
         let (asked, encoding) = (self.request.countable(), self.price.encoding);
-        let stored = self.request.demand.stored_tokens;
+        let stored = self.request.demand.stored_tokens_min;
         Settling::Counting(tokio::task::spawn_blocking(move || {
             let asked = tokenizer::estimate(encoding, &asked, &Delivered::default());
             Bill { end: End::Running, ..bill }.detach(hold, object, asked.input.saturating_add(stored))

@@ -17,6 +17,7 @@ use crate::ledger::Detached;
 use crate::live::Live;
 use crate::settle::Detail;
 use crate::upstream::Account;
+use crate::usage::Usage;
 use http::Method;
 use pingora_proxy::Session;
 use std::fmt;
@@ -79,6 +80,8 @@ pub(super) struct Kept {
     pub account: Arc<Account>,
     /// What it read and wrote, in tokens.
     pub tokens: u64,
+    /// How often it may have read its input: once more than it searched the web.
+    readings: u64,
 }
 
 /// What of a response is asked for.
@@ -153,20 +156,21 @@ impl Gateway {
             Refusal::Overloaded
         })?;
         let owned = owned.ok_or_else(|| Refusal::NoObject(NoObject::Response(id.into())))?;
-        let (running, name, tokens) = if owned.at_work {
+        let (running, name, usage) = if owned.at_work {
             let detached = Detached { object: id.into(), record: owned.record };
             let running = Running::of(customer, owned.request, &detached).ok_or(Refusal::Overloaded)?;
             let name = running.run.upstream().to_owned();
-            (Some(running), name, 0)
+            (Some(running), name, Usage::default())
         } else {
             let detail: Detail = serde_json::from_slice(&owned.record).map_err(|_| Refusal::Overloaded)?;
             let last = detail.attempts.last().map(|attempt| attempt.upstream.to_string());
-            (None, last.unwrap_or_default(), detail.usage.tokens())
+            (None, last.unwrap_or_default(), detail.usage)
         };
         let account = live.pool.accounts().iter().find(|account| *account.name == *name);
         let account = account.ok_or_else(|| Refusal::NoObject(NoObject::OutOfReach(id.into())))?;
         let account = Arc::clone(account);
-        Ok(Kept { running, account, tokens })
+        let (tokens, readings) = (usage.tokens(), usage.web_searches.saturating_add(1));
+        Ok(Kept { running, account, tokens, readings })
     }
 
     /// The same; if it was at work when that was last heard, its account is asked.
@@ -194,6 +198,7 @@ impl Gateway {
         // Boxed, so that requests that go on from nothing do not carry its size.
         let kept = Box::pin(self.previous(caller, live, id, &request.demand.model)).await?;
         request.demand.stored_tokens = kept.tokens;
+        request.demand.stored_tokens_min = kept.tokens / kept.readings;
         Ok(Some(Arc::clone(&kept.account.name)))
     }
 

@@ -134,13 +134,7 @@ async fn whoever_hangs_up_pays_for_the_searches_that_were_run() {
             for (name, value) in [("tokens", "60"), ("chunks", "60"), ("pace_ms", "20")] {
                 body["metadata"][format!("simulate_{name}")] = json!(value);
             }
-            let mut stream = client.post(RESPONSES, body.to_string()).send().await.unwrap();
-            let id = stream.headers()["x-request-id"].to_str().unwrap().to_owned();
-            let mut seen = String::new();
-            while !seen.contains("tok3") {
-                seen.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
-            }
-            drop((stream, client));
+            let id = hang_up_of(client, &body).await;
             let receipt = gateway.receipt(&id).await;
             assert_eq!(
                 (text(&receipt["metered"]), &receipt["usage"]["web_searches"]),
@@ -155,6 +149,39 @@ async fn whoever_hangs_up_pays_for_the_searches_that_were_run() {
         let counts = if metered == "reported" { (2, 0) } else { (0, 2) };
         audit(gateway, &[&provider]).counts(counts.0, counts.1, 0);
     }
+}
+
+/// What was read four times is not input four times.
+#[tokio::test]
+async fn who_goes_on_from_searches_is_not_estimated_by_their_readings() {
+    let provider = Simulated::start();
+    let gateway = Gateway::start(&[Account::of(&provider).with("on_hang_up: cancel")]);
+    let customer = gateway.customer("5.00");
+    let client = Client::h1(&gateway, &customer);
+    let first = post(&client, RESPONSES, &response(3)).await;
+    let read = gateway.receipt(&first.id()).await["usage"]["input"].as_u64().unwrap() + 16;
+    let mut body = json!({ "model": "searcher", "input": "thanks", "stream": true,
+        "previous_response_id": first.json()["id"], "metadata": {} });
+    for (name, value) in [("tokens", "60"), ("chunks", "60"), ("pace_ms", "20")] {
+        body["metadata"][format!("simulate_{name}")] = json!(value);
+    }
+    let id = hang_up_of(client, &body).await;
+    let receipt = gateway.receipt(&id).await;
+    let input = receipt["usage"]["input"].as_u64().unwrap();
+    assert_eq!(text(&receipt["metered"]), "estimated", "{receipt}");
+    assert!((read / 4..read / 4 + 100).contains(&input), "{read}: {receipt}");
+    audit(gateway, &[&provider]).counts(1, 1, 0);
+}
+
+/// Streams a response and leaves when some of it has come: its id.
+async fn hang_up_of(client: Client, body: &Value) -> String {
+    let mut stream = client.post(RESPONSES, body.to_string()).send().await.unwrap();
+    let id = stream.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let mut seen = String::new();
+    while !seen.contains("tok3") {
+        seen.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
+    }
+    id
 }
 
 #[tokio::test]

@@ -229,6 +229,6 @@ impl Exchange {
     /// Tokens of what was asked, with those that it refers to.
     fn count_input(&self) -> u64 {
         let shown = tokenizer::count_input(self.price.encoding, &self.request.countable());
-        shown.saturating_add(self.request.demand.stored_tokens)
+        shown.saturating_add(self.request.demand.stored_tokens_min)
     }
 }
