@@ -29,7 +29,12 @@ pub async fn depth_is(gateway: &Gateway, expected: usize) {
 
 /// The one account has room for so many.
 async fn headroom_is(gateway: &Gateway, room: usize) {
-    let line = format!(r#"tollgate_upstream_headroom_ratio{{limit="concurrency",upstream="first"}} {room}"#);
+    headroom_of(gateway, "first", room).await;
+}
+
+async fn headroom_of(gateway: &Gateway, account: &str, room: usize) {
+    let line =
+        format!(r#"tollgate_upstream_headroom_ratio{{limit="concurrency",upstream="{account}"}} {room}"#);
     eventually("the account has that room", || {
         gateway.scrape().lines().any(|found| found == line).then_some(())
     })
@@ -174,6 +179,8 @@ async fn a_full_line_for_one_model_neither_refuses_nor_delays_another() {
         let first = client.ask(&other).await;
         let took_none =
             gateway.scrape().contains("tollgate_upstream_queue_wait_seconds_count{outcome=\"served\"}");
+        // Its place is free a moment after its answer has come.
+        headroom_of(&gateway, "idle", 1).await;
         // One under way and one in its own line.
         (first, took_none, join_all((0..2).map(|_| client.ask(&other))).await)
     };
