@@ -225,7 +225,8 @@ fn check_charged(outcome: &Outcome, receipt: &Receipt, served: &HashMap<&str, Ve
 enum Ended {
     /// By what was reported.
     Captured,
-    /// By a kill, and charged as far as it had come when its hold was extended.
+    /// By a kill, and charged as far as it had come when its hold was extended; or as no more could be held,
+    /// and charged as far as it had come.
     Broken,
     /// By a kill.
     Expired,
@@ -251,7 +252,11 @@ fn check_end(entries: &[Entry], receipt: &Receipt) -> Ended {
             if receipt.metered == Metered::Reported {
                 return Ended::Captured;
             }
-            assert_eq!(so_far, Some(*amount), "as far as it was known: {receipt:?}");
+            // A stream on the last of the credit may need more for its first words than there is.
+            match &*receipt.end {
+                "credit_ended" => assert!(so_far.is_none_or(|so_far| *amount >= so_far), "{receipt:?}"),
+                _ => assert_eq!(so_far, Some(*amount), "as far as it was known: {receipt:?}"),
+            }
             Ended::Broken
         }
         Change::Released { amount, reason: Release::Expired, .. } => {
