@@ -40,12 +40,7 @@ pub struct TokensMax {
 impl TokensMax {
     /// What they cost at most.
     pub fn charge_max(&self, demand: &Demand, price: &ModelPrice) -> Amount {
-        let charge = |unit: &UnitPrices| {
-            let searches = unit.web_searches.times(demand.searches);
-            unit.input_max(demand.cached_for).times(self.input)
-                + unit.output_max().times(self.output)
-                + searches
-        };
+        let charge = |unit: &UnitPrices| self.unwritten(demand, unit) + unit.output_max().times(self.output);
         self.units(demand, price).map(charge).max().unwrap_or_default()
     }
 
@@ -63,12 +58,16 @@ impl TokensMax {
     /// How much may be written, in tokens, so that all of it costs no more than this.
     pub fn output_within(&self, amount: Amount, demand: &Demand, price: &ModelPrice) -> u64 {
         let longest = |unit: &UnitPrices| {
-            let searches = unit.web_searches.times(demand.searches);
-            let left = amount - unit.input_max(demand.cached_for).times(self.input) - searches;
+            let left = amount - self.unwritten(demand, unit);
             let tokens = left.atto_usd().checked_div(unit.output_max().times(1).atto_usd());
             tokens.map_or(self.output, |tokens| u64::try_from(tokens.max(0)).unwrap_or(u64::MAX))
         };
         self.units(demand, price).map(longest).min().unwrap_or_default().min(self.output)
+    }
+
+    /// What all but the output costs at most.
+    fn unwritten(&self, demand: &Demand, unit: &UnitPrices) -> Amount {
+        unit.input_max(demand.cached_for).times(self.input) + unit.web_searches.times(demand.searches)
     }
 
     /// All prices that may apply.

@@ -2,7 +2,7 @@
 
 use crate::support::gateway::text;
 use crate::support::scene::{Scene, scene};
-use crate::support::{Account, Answer, Client, Customer, Gateway, Simulated, audit, eventually};
+use crate::support::{Account, Answer, Client, Customer, Gateway, Simulated, audit, eventually, hang_up_in};
 use serde_json::{Value, json};
 
 const RESPONSES: &str = "/v1/responses";
@@ -19,6 +19,14 @@ fn message(searches: u32) -> Value {
     let tool = json!({ "type": "web_search_20250305", "name": "web_search" });
     json!({ "model": "searcher", "max_tokens": 100, "messages": [{ "role": "user", "content": "hello" }],
         "tools": [tool], "metadata": { "simulate_searches": searches.to_string() } })
+}
+
+/// The same as a stream that takes more than a second.
+fn slowly(mut body: Value) -> Value {
+    for (name, value) in [("tokens", "60"), ("chunks", "60"), ("pace_ms", "20")] {
+        body["metadata"][format!("simulate_{name}")] = json!(value);
+    }
+    with(body, "stream", json!(true))
 }
 
 fn with(mut body: Value, field: &str, value: Value) -> Value {
@@ -130,11 +138,8 @@ async fn whoever_hangs_up_pays_for_the_searches_that_were_run() {
         let gateway = Gateway::start(&[Account::of(&provider).with(&format!("on_hang_up: {on_hang_up}"))]);
         let customer = gateway.customer("1.00");
         for client in Client::both(&gateway, &customer) {
-            let mut body = with(response(2), "stream", json!(true));
-            for (name, value) in [("tokens", "60"), ("chunks", "60"), ("pace_ms", "20")] {
-                body["metadata"][format!("simulate_{name}")] = json!(value);
-            }
-            let id = hang_up_of(client, &body).await;
+            let body = slowly(response(2));
+            let (id, _) = hang_up_in(client.post(RESPONSES, body.to_string()), "tok3").await;
             let receipt = gateway.receipt(&id).await;
             assert_eq!(
                 (text(&receipt["metered"]), &receipt["usage"]["web_searches"]),
@@ -160,28 +165,14 @@ async fn who_goes_on_from_searches_is_not_estimated_by_their_readings() {
     let client = Client::h1(&gateway, &customer);
     let first = post(&client, RESPONSES, &response(3)).await;
     let read = gateway.receipt(&first.id()).await["usage"]["input"].as_u64().unwrap() + 16;
-    let mut body = json!({ "model": "searcher", "input": "thanks", "stream": true,
-        "previous_response_id": first.json()["id"], "metadata": {} });
-    for (name, value) in [("tokens", "60"), ("chunks", "60"), ("pace_ms", "20")] {
-        body["metadata"][format!("simulate_{name}")] = json!(value);
-    }
-    let id = hang_up_of(client, &body).await;
+    let body = slowly(json!({ "model": "searcher", "input": "thanks",
+        "previous_response_id": first.json()["id"], "metadata": {} }));
+    let (id, _) = hang_up_in(client.post(RESPONSES, body.to_string()), "tok3").await;
     let receipt = gateway.receipt(&id).await;
     let input = receipt["usage"]["input"].as_u64().unwrap();
     assert_eq!(text(&receipt["metered"]), "estimated", "{receipt}");
     assert!((read / 4..read / 4 + 100).contains(&input), "{read}: {receipt}");
     audit(gateway, &[&provider]).counts(1, 1, 0);
-}
-
-/// Streams a response and leaves when some of it has come: its id.
-async fn hang_up_of(client: Client, body: &Value) -> String {
-    let mut stream = client.post(RESPONSES, body.to_string()).send().await.unwrap();
-    let id = stream.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let mut seen = String::new();
-    while !seen.contains("tok3") {
-        seen.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
-    }
-    id
 }
 
 #[tokio::test]

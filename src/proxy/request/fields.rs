@@ -234,10 +234,10 @@ pub(super) fn not_sold(name: &'static str, what: &str) -> BadRequest {
     bad(name, &format!("{what} not sold by this gateway: leave it out"))
 }
 
-/// A tool that the provider would run; its type is the client's word, and may be long.
-pub(super) fn tool_not_sold(kind: &str) -> BadRequest {
+/// A tool or an item of a type that is not known: that is the client's word, and may be long.
+pub(super) fn type_not_sold(name: &'static str, what: &str, kind: &str) -> BadRequest {
     let kind: String = kind.chars().take(40).collect();
-    not_sold("tools", &format!("a tool of type `{kind}` is"))
+    not_sold(name, &format!("{what} of type `{kind}` is"))
 }
 
 pub(super) fn wrong_type(name: &'static str, expected: &str) -> BadRequest {

@@ -4,7 +4,7 @@
 //! a request may go on from a response of its own customer, and what else refers to it is not sold.
 //! Tools that the provider runs have prices of their own; of those, web search is sold.
 
-use super::fields::{Fields, Map, bad, each, is_given, not_sold, optional, typed, whole, wrong_type};
+use super::fields::{Fields, Map, bad, each, is_given, optional, type_not_sold, typed, whole, wrong_type};
 use super::tools::{self, Searches};
 use super::{Asked, BadRequest, OUTPUT_TOKENS_MAX, Streaming, is_object_id, is_streamed, tier};
 use crate::admit::Demand;
@@ -107,14 +107,13 @@ fn count_images(input: &RawValue) -> Result<u64, BadRequest> {
         return Err(wrong_type("input", EXPECTED));
     }
     let only_text = PART_MARKS.iter().all(|mark| memmem::find(text.as_bytes(), mark).is_none());
+    // Messages have their parts in `content`, the results of tools in `output`.
+    let places: &[&str] = if only_text { &[] } else { &["content", "output"] };
     let mut images = 0;
     each("input", input, EXPECTED, |item| {
         let item: Map<'_> = typed("input", item, EXPECTED)?;
         check_item(&item)?;
-        // Messages have their parts in `content`, the results of tools in `output`.
-        for parts in
-            ["content", "output"].into_iter().filter_map(|name| item.get(name)).filter(|_| !only_text)
-        {
+        for parts in places.iter().filter_map(|name| item.get(name)) {
             if parts.get().starts_with('[') {
                 images += count_parts(parts)?;
             } else if parts.get().starts_with('{') {
@@ -151,8 +150,7 @@ fn check_item(item: &Map<'_>) -> Result<(), BadRequest> {
     let refers = match kind.as_deref() {
         Some("item_reference") => true,
         Some(kind) if !ITEMS.contains(&kind) => {
-            let kind: String = kind.chars().take(40).collect();
-            return Err(not_sold("input", &format!("an item of type `{kind}` is")));
+            return Err(type_not_sold("input", "an item", kind));
         }
         Some(_) => false,
         None => item.get("id").is_some() && item.get("role").is_none(),
@@ -228,9 +226,9 @@ mod tests {
         assert!(read(r#""input":"a","Store":false"#).is_err(), "in other letters it might count");
     }
 
-    fn check_refused(fields: &str, param: &str, says: &str) {
+    fn check_refused(fields: &str, param: impl Into<Option<&'static str>>, says: &str) {
         let refused = read(fields).expect_err(fields);
-        assert_eq!(refused.param.unwrap_or(param), param, "{fields}: {}", refused.message);
+        assert_eq!(refused.param, param.into(), "{fields}: {}", refused.message);
         assert!(refused.message.contains(says), "{fields}: {}", refused.message);
     }
 
@@ -264,7 +262,7 @@ mod tests {
         }
         check_refused(r#""input":[{"type":"item_reference","id":"i"}]"#, "input", "not kept");
         check_refused(r#""input":[{"id":"msg_1"}]"#, "input", "not kept");
-        check_refused(r#""input":[{"role":"user","Type":"item_reference"}]"#, "input", "write `type`");
+        check_refused(r#""input":[{"role":"user","Type":"item_reference"}]"#, None, "write `type`");
         for kind in ["additional_tools", "code_interpreter_call", "compaction", "mcp_call"] {
             let item = format!(r#""input":[{{"role":"user","content":"a"}},{{"type":"{kind}","tools":[]}}]"#);
             check_refused(&item, "input", kind);

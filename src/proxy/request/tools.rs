@@ -1,10 +1,11 @@
 //! Tools: those that the client runs itself pass. Of those that the provider runs, web search is sold: each
 //! search has a price, and the model reads what it finds, so that no request goes out without a bound.
 
-use super::fields::{Fields, Map, bad, each, is_given, optional, tool_not_sold, typed, whole};
+use super::fields::{Fields, Map, bad, each, is_given, optional, type_not_sold, typed, whole, wrong_type};
 use super::{BadRequest, Edit};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Searches where the client sets no bound: it is put in then.
 const SEARCHES_DEFAULT: u64 = 5;
@@ -38,17 +39,28 @@ pub(super) struct Searches {
     pub edits: Vec<Edit>,
 }
 
+impl Searches {
+    /// As many as were `given`, or else as the edit bounds them to.
+    fn add(&mut self, given: Option<u64>, edit: impl FnOnce() -> Edit) {
+        self.most += given.unwrap_or(SEARCHES_DEFAULT);
+        if given.is_none() {
+            self.edits.push(edit());
+        }
+    }
+}
+
 /// Those of a response. Its other tools are those that are `known`.
 pub(super) fn of_response(fields: &Fields<'_>, known: &[&str]) -> Result<Searches, BadRequest> {
     let mut searches = false;
     each_tool(fields, |_, tool| {
-        let kind: Cow<'_, str> = typed("tools", tool.get("type").ok_or_else(untyped)?, TYPED)?;
+        let kind: Cow<'_, str> =
+            typed("tools", tool.get("type").ok_or_else(|| wrong_type("tools", TYPED))?, TYPED)?;
         match &*kind {
             kind if OF_RESPONSE.contains(&kind) => searches = true,
             kind if kind.starts_with(PREVIEW) => {
                 return Err(bad("tools", "web search is sold as a tool of type `web_search`"));
             }
-            kind if !known.contains(&kind) => return Err(tool_not_sold(kind)),
+            kind if !known.contains(&kind) => return Err(type_not_sold("tools", "a tool", kind)),
             _ => {}
         }
         Ok(())
@@ -57,12 +69,9 @@ pub(super) fn of_response(fields: &Fields<'_>, known: &[&str]) -> Result<Searche
         return Ok(Searches::default());
     }
     let given = whole(CALLS_MAX, fields.get(CALLS_MAX), SEARCHES_MAX)?;
-    let edits = match fields.get(CALLS_MAX) {
-        Some(_) if given.is_some() => Vec::new(),
-        Some(null) => vec![(fields.place(null), SEARCHES_DEFAULT.to_string().into_bytes())],
-        None => vec![(fields.end(), put_in(CALLS_MAX))],
-    };
-    Ok(Searches { most: given.unwrap_or(SEARCHES_DEFAULT), edits })
+    let mut searches = Searches::default();
+    searches.add(given, || bound(fields, fields.get(CALLS_MAX), CALLS_MAX, fields.end()));
+    Ok(searches)
 }
 
 /// Those of a message. Its other tools are those whose types begin as a `known` one, and those without a type,
@@ -73,21 +82,11 @@ pub(super) fn of_message(fields: &Fields<'_>, known: &[&str]) -> Result<Searches
         let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), TYPED)?;
         match kind.as_deref() {
             Some(OF_MESSAGE) => {
-                let given = uses_max(tool)?;
-                searches.most += given.unwrap_or(SEARCHES_DEFAULT);
-                match tool.get(USES_MAX) {
-                    Some(_) if given.is_some() => {}
-                    Some(null) => {
-                        searches.edits.push((fields.place(null), SEARCHES_DEFAULT.to_string().into_bytes()));
-                    }
-                    None => {
-                        let end = fields.place(written).end - 1;
-                        searches.edits.push((end..end, put_in(USES_MAX)));
-                    }
-                }
+                let end = fields.place(written).end - 1;
+                searches.add(uses_max(tool)?, || bound(fields, tool.get(USES_MAX), USES_MAX, end..end));
             }
             Some(kind) if !known.iter().any(|known| kind.starts_with(known)) => {
-                return Err(tool_not_sold(kind));
+                return Err(type_not_sold("tools", "a tool", kind));
             }
             Some(_) | None => {}
         }
@@ -101,17 +100,13 @@ pub(super) fn refuse_others(fields: &Fields<'_>, known: &[&str]) -> Result<(), B
     each_tool(fields, |_, tool| {
         let kind: Option<Cow<'_, str>> = optional("tools", tool.get("type"), TYPED)?;
         match kind {
-            Some(kind) if !known.contains(&&*kind) => Err(tool_not_sold(&kind)),
+            Some(kind) if !known.contains(&&*kind) => Err(type_not_sold("tools", "a tool", &kind)),
             Some(_) | None => Ok(()),
         }
     })
 }
 
 const TYPED: &str = "an array of tools, each with a type";
-
-fn untyped() -> BadRequest {
-    super::fields::wrong_type("tools", TYPED)
-}
 
 /// Reads each tool, as written and by its fields.
 fn each_tool<'a>(
@@ -136,9 +131,12 @@ fn uses_max(tool: &Map<'_>) -> Result<Option<u64>, BadRequest> {
     }
 }
 
-/// A field behind others.
-fn put_in(name: &str) -> Vec<u8> {
-    format!(",\"{name}\":{SEARCHES_DEFAULT}").into_bytes()
+/// Puts the bound in where there is none, at the `end` of the fields, or for null.
+fn bound(fields: &Fields<'_>, null: Option<&RawValue>, name: &str, end: Range<usize>) -> Edit {
+    match null {
+        Some(null) => (fields.place(null), SEARCHES_DEFAULT.to_string().into_bytes()),
+        None => (end, format!(",\"{name}\":{SEARCHES_DEFAULT}").into_bytes()),
+    }
 }
 
 #[cfg(test)]

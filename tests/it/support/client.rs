@@ -165,13 +165,19 @@ pub fn slow_stream(model: &str) -> Value {
 
 /// Reads a stream until it says `word`, and hangs up.
 pub async fn hang_up_at(client: &Client, body: &Value, word: &str) -> (String, String) {
-    let mut response = client.chat(body.to_string()).send().await.unwrap();
+    let (id, came) = hang_up_in(client.chat(body.to_string()), word).await;
+    (id, text_of_stream(&came))
+}
+
+/// The same of any stream, and its bytes.
+pub async fn hang_up_in(request: RequestBuilder, word: &str) -> (String, String) {
+    let mut response = request.send().await.unwrap();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let mut came = String::new();
     while !came.contains(word) {
         came.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
     }
-    (id, text_of_stream(&came))
+    (id, came)
 }
 
 /// A connection for raw HTTP/1.1.
